@@ -1,0 +1,63 @@
+/** What the rest of the program sees of an engine: `EngineHost` implements it over a child process. */
+import type { RawFrame } from '../base/frame.js';
+import type { ModelSpec } from '../model/spec.js';
+import type { TurbocastError } from '../protocol/errors.js';
+import type { ChunkInputs, ChunkTimings } from './protocol.js';
+
+export type EngineState =
+	| { readonly kind: 'starting' }
+	| { readonly kind: 'ready'; readonly coldStartMs: number; readonly pid: number }
+	| { readonly kind: 'restarting'; readonly error: TurbocastError; readonly attempt: number }
+	/** Given up: restarts failed too often, or the model cannot be loaded. */
+	| { readonly kind: 'failed'; readonly error: TurbocastError }
+	| { readonly kind: 'closed' };
+
+export type StreamOptions = {
+	/** Unsigned 32 bits; together with the inputs of each chunk it decides every pixel. */
+	readonly seed: number;
+	/** Pixels; one of the model's sizes. */
+	readonly width: number;
+	readonly height: number;
+	/** Where to go on after an engine was lost; the history before it is gone. Default 0. */
+	readonly firstChunkIndex?: number;
+	readonly firstFrameId?: number;
+};
+
+/** One chunk as it arrives: its frames in order, each as soon as its latent is decoded. */
+export type ChunkRun = {
+	readonly chunkIndex: number;
+	/**
+	 * Ends after the last frame. Throws `engine_failed` when the process dies (reopen the stream), `generation_invalid` when a
+	 * number was not finite (the stream's history is unchanged; the chunk may be tried again), or the abort reason.
+	 */
+	readonly frames: AsyncIterable<RawFrame>;
+	/** Settles with the end of `frames`. */
+	readonly timings: Promise<ChunkTimings>;
+};
+
+/** One stream on an engine. Closed by whoever opened it; an engine that dies ends all its streams. */
+export type EngineStream = {
+	readonly seed: number;
+	/** Index of the next chunk to be generated. */
+	readonly nextChunkIndex: number;
+	/** Starts one chunk. One at a time: a second call before the first has ended is an `invalid_state`. Aborting cancels within one step. */
+	readonly generate: (inputs: ChunkInputs, signal?: AbortSignal) => ChunkRun;
+	readonly close: () => Promise<void>;
+};
+
+export type Engine = {
+	readonly model: ModelSpec;
+	readonly state: EngineState;
+	/** Called on every change of state; returns the way to stop listening. */
+	readonly onState: (listener: (state: EngineState) => void) => () => void;
+	/** Resolves when the engine is ready; rejects when it has failed for good or the signal aborts. */
+	readonly ready: (signal?: AbortSignal) => Promise<void>;
+	/** Words of a prompt that the model does not know, as written. Runs here, not in the engine process. */
+	readonly unknownWords: (prompt: string) => string[];
+	/** Lets the engine encode a prompt ahead of its use. Never fails. */
+	readonly prepare: (prompt: string) => void;
+	/** Rejects with `not_ready` unless ready. */
+	readonly openStream: (options: StreamOptions) => Promise<EngineStream>;
+	/** Ends the process; idempotent. Streams still open end with `engine_failed`. */
+	readonly close: () => Promise<void>;
+};

@@ -1,0 +1,40 @@
+/**
+ * The engine protocol: what crosses the border between the main process and an engine process. Plain data, structured-clone
+ * safe, so that an engine may as well run on another machine or be written in another language. The host pulls: an engine
+ * generates one chunk per `chunk.generate` and hands its frames over latent by latent, so a request is the credit.
+ */
+import type { ErrorCode } from '../protocol/errors.js';
+
+export const ENGINE_PROFILES = ['cpu-int8', 'cpu-fp32'] as const;
+export type EngineProfile = (typeof ENGINE_PROFILES)[number];
+
+/** Everything that a chunk depends on besides the stream's own past; latched when generation of the chunk begins. */
+export type ChunkInputs = {
+	readonly prompt: string;
+	/** A key of the model's `schedules`. */
+	readonly steps: number;
+	/** Control values by name, in the model's units; absent ones have their default. */
+	readonly controls: { readonly [name: string]: number };
+};
+
+export type EngineRequest =
+	| { readonly type: 'stream.open'; readonly stream: number; readonly seed: number; readonly width: number; readonly height: number; readonly firstChunkIndex: number }
+	| { readonly type: 'chunk.generate'; readonly stream: number; readonly chunkIndex: number; readonly inputs: ChunkInputs }
+	/** Encodes the prompt ahead of its use, so that the chunk that brings it does not wait for it. */
+	| { readonly type: 'prompt.prepare'; readonly prompt: string }
+	/** Stops the chunk being generated within one step; the stream stays, its history as before that chunk. */
+	| { readonly type: 'chunk.cancel'; readonly stream: number }
+	| { readonly type: 'stream.close'; readonly stream: number }
+	/** Ends the process after the step at hand. */
+	| { readonly type: 'engine.close' };
+
+export type ChunkTimings = { readonly queueMs: number; readonly textMs: number; readonly denoiseMs: number; readonly cleanMs: number; readonly decodeMs: number };
+
+export type EngineEvent =
+	| { readonly type: 'engine.ready'; readonly loadMs: number; readonly warmMs: number }
+	| { readonly type: 'engine.failed'; readonly code: ErrorCode; readonly message: string }
+	/** The frames of one latent: each `data` is I420 (see RawFrame). */
+	| { readonly type: 'frames'; readonly stream: number; readonly chunkIndex: number; readonly firstIndexInChunk: number; readonly width: number; readonly height: number; readonly frames: readonly Uint8Array[] }
+	| { readonly type: 'chunk.done'; readonly stream: number; readonly chunkIndex: number; readonly frames: number; readonly timings: ChunkTimings }
+	| { readonly type: 'chunk.cancelled'; readonly stream: number; readonly chunkIndex: number }
+	| { readonly type: 'chunk.failed'; readonly stream: number; readonly chunkIndex: number; readonly code: ErrorCode; readonly message: string };

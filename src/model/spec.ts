@@ -1,0 +1,144 @@
+/**
+ * What a model is: every dimension, once. `model.json` of a model folder is parsed here (docs/model-format.md explains each
+ * field); nothing else in the code knows a number of any model.
+ */
+import { TurbocastError } from '../protocol/errors.js';
+import { MAX_PROMPT_LENGTH } from '../protocol/limits.js';
+import {
+	boolean, integer, list, literal, number, object, oneOf, optional, record, string, withDefault, type Infer,
+} from '../protocol/schema.js';
+
+const dimension = integer({ min: 1, max: 1_000_000 });
+const name = string({ min: 1, max: 128, pattern: /^[\w.-]+$/u, says: 'must be letters, digits, dots, dashes and underscores' });
+const finite = number({ min: -1e12, max: 1e12 });
+
+const fileEntry = object({
+	file: name,
+	sha256: string({ min: 64, max: 64, pattern: /^[0-9a-f]+$/u, says: 'must be 64 hexadecimal digits' }),
+	bytes: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+});
+
+const textSpec = object({
+	kind: literal('umt5'),
+	vocab_size: dimension, dim: dimension, dim_attn: dimension, dim_ffn: dimension, num_heads: dimension, num_layers: dimension,
+	num_buckets: dimension, max_dist: dimension, eps: withDefault(number({ min: 0, max: 1 }), 1e-6), text_len: dimension,
+});
+
+const ditSpec = object({
+	kind: literal('wan-causal'),
+	dim: dimension, ffn_dim: dimension, num_heads: dimension, num_layers: dimension, in_dim: dimension, out_dim: dimension,
+	patch_size: list(dimension, { min: 3, max: 3 }),
+	freq_dim: dimension, text_dim: dimension, text_len: dimension,
+	eps: number({ min: 0, max: 1 }),
+	qk_norm: boolean(), cross_attn_norm: boolean(),
+	rope_theta: withDefault(number({ min: 1, max: 1e9 }), 10_000),
+	/** Floats of the control vector of a latent frame; 0 for none. */
+	control_dim: withDefault(integer({ min: 0, max: 1024 }), 0),
+	pooled_text: withDefault(boolean(), false),
+});
+
+const vaeSpec = object({
+	kind: literal('group-decoder'),
+	latent_channels: dimension, spatial_stride: dimension, frames_per_latent: dimension,
+	widths: list(dimension, { min: 1, max: 8 }), blocks: list(integer({ min: 0, max: 64 }), { min: 1, max: 8 }), grow: list(dimension, { max: 8 }),
+	latent_mean: list(finite, { min: 1, max: 4096 }), latent_std: list(number({ min: 1e-12, max: 1e12 }), { min: 1, max: 4096 }),
+	int8_ranges: withDefault(record(number({ min: 0, max: 1e12 }), { max: 4096 }), {}),
+});
+
+const controlSpec = object({
+	name, index: integer({ min: 0, max: 1023 }), min: finite, max: finite, default: finite, label: string({ max: 256 }),
+});
+
+const timestep = number({ min: 0, max: 1000 });
+
+export const MODEL_SPEC = object({
+	format: literal(1),
+	name, title: string({ max: 1024 }), license: string({ max: 256 }),
+	fps: number({ min: 1, max: 240 }), width: dimension, height: dimension,
+	sizes: list(list(dimension, { min: 2, max: 2 }), { min: 1, max: 64 }),
+	text: textSpec, dit: ditSpec, vae: vaeSpec,
+	stream: object({
+		latents_per_chunk: dimension,
+		/** Latent frames that attention sees, the current chunk included. */
+		window_latents: dimension,
+		/** First latent frames of a stream that never leave the window. */
+		sink_latents: integer({ min: 0, max: 1024 }),
+		/** Timestep given to the clean pass. */
+		context_timestep: timestep,
+	}),
+	/** Timesteps (1000 * sigma), descending, by number of steps. */
+	schedules: record(list(timestep, { min: 1, max: 64 }), { max: 16 }),
+	default_steps: integer({ min: 1, max: 64 }),
+	sampler: oneOf(['renoise', 'euler']),
+	controls: withDefault(list(controlSpec, { max: 64 }), []),
+	control_present_index: optional(integer({ min: 0, max: 1023 })),
+	examples: withDefault(list(string({ min: 1, max: MAX_PROMPT_LENGTH }), { max: 64 }), []),
+	files: object({ text: fileEntry, dit: fileEntry, vae: fileEntry, tokenizer: fileEntry }),
+});
+
+export type ModelSpec = Infer<typeof MODEL_SPEC>;
+export type TextSpec = ModelSpec['text'];
+export type DitSpec = ModelSpec['dit'];
+export type VaeSpec = ModelSpec['vae'];
+export type ControlSpec = ModelSpec['controls'][number];
+
+const refuse = (sentence: string): never => {
+	throw new TurbocastError('model_invalid', `model.json: ${sentence}.`);
+};
+
+/** Parses `model.json` and checks what one field says about another. Throws `model_invalid`. */
+export const parseModelSpec = (value: unknown): ModelSpec => {
+	let spec: ModelSpec;
+	try {
+		spec = MODEL_SPEC.parse(value);
+	} catch (error) {
+		throw new TurbocastError('model_invalid', `model.json: ${TurbocastError.from(error).message}`, { cause: error });
+	}
+	const { dit, vae, text, stream } = spec;
+	if (dit.dim % dit.num_heads !== 0 || (dit.dim / dit.num_heads) % 2 !== 0) {
+		refuse(`dit.dim ${dit.dim} does not divide into ${dit.num_heads} heads of an even size`);
+	}
+	if (text.dim !== dit.text_dim || text.text_len !== dit.text_len) {
+		refuse('text.dim and text.text_len must equal dit.text_dim and dit.text_len');
+	}
+	if (vae.latent_channels !== dit.in_dim || dit.in_dim !== dit.out_dim) {
+		refuse('vae.latent_channels, dit.in_dim and dit.out_dim must be equal');
+	}
+	if (vae.latent_mean.length !== vae.latent_channels || vae.latent_std.length !== vae.latent_channels) {
+		refuse('vae.latent_mean and vae.latent_std need one number per latent channel');
+	}
+	if (vae.widths.length !== vae.blocks.length || vae.grow.length !== vae.widths.length - 1) {
+		refuse('vae.widths and vae.blocks need the same length, vae.grow one less');
+	}
+	if (vae.grow.reduce((product, factor) => product * factor, 1) !== vae.frames_per_latent) {
+		refuse('the product of vae.grow must be vae.frames_per_latent');
+	}
+	if (2 ** vae.widths.length !== vae.spatial_stride) {
+		refuse('vae.spatial_stride must be 2 to the number of vae.widths');
+	}
+	if (stream.window_latents < stream.latents_per_chunk + stream.sink_latents) {
+		refuse('stream.window_latents must hold the sink and one chunk');
+	}
+	if (spec.schedules[String(spec.default_steps)] === undefined) {
+		refuse(`schedules has no list for default_steps ${spec.default_steps}`);
+	}
+	for (const [steps, times] of Object.entries(spec.schedules)) {
+		if (times.length !== Number(steps) || times.some((time, index) => index > 0 && time >= (times[index - 1] ?? 0)) || (times.at(-1) ?? 0) <= 0) {
+			refuse(`schedules.${steps} must be ${steps} descending timesteps above 0`);
+		}
+	}
+	for (const [width, height] of [[spec.width, spec.height], ...spec.sizes]) {
+		const multiple = vae.spatial_stride * Math.max(dit.patch_size[1] ?? 1, dit.patch_size[2] ?? 1);
+		if ((width ?? 0) % multiple !== 0 || (height ?? 0) % multiple !== 0) {
+			refuse(`sizes must be multiples of ${multiple}, not ${width}x${height}`);
+		}
+	}
+	if (spec.controls.some((control) => control.index >= dit.control_dim) || (spec.control_present_index ?? 0) > Math.max(0, dit.control_dim - 1)) {
+		refuse(`a control's index lies outside dit.control_dim ${dit.control_dim}`);
+	}
+	return spec;
+};
+
+export const framesPerChunk = (spec: ModelSpec): number => spec.stream.latents_per_chunk * spec.vae.frames_per_latent;
+/** Milliseconds of video in a chunk. */
+export const chunkMs = (spec: ModelSpec): number => (framesPerChunk(spec) * 1000) / spec.fps;

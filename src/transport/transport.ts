@@ -1,0 +1,40 @@
+/** What a session sees of a viewer's connection, whatever carries it. */
+import type { EncodedChunk, VideoCodec } from '../base/frame.js';
+import type { FrameMeta } from '../protocol/messages.js';
+
+export type IceCandidate = {
+	readonly candidate: string;
+	readonly sdp_mid?: string | null;
+	readonly sdp_mline_index?: number | null;
+	readonly username_fragment?: string | null;
+};
+
+export type ViewerState =
+	| { readonly kind: 'connecting' }
+	| { readonly kind: 'connected' }
+	/** Lost for now; may come back by itself. */
+	| { readonly kind: 'disconnected' }
+	| { readonly kind: 'closed'; readonly reason: string };
+
+export type Viewer = {
+	readonly id: string;
+	/** Negotiated; fixed for the life of the viewer. */
+	readonly codec: VideoCodec;
+	readonly state: ViewerState;
+	readonly onState: (listener: (state: ViewerState) => void) => () => void;
+	/** The viewer needs a key frame (picture loss, or it has just connected). At most one call a frame interval. */
+	readonly onKeyframeNeeded: (listener: () => void) => () => void;
+	/**
+	 * Sends one access unit; `captureAtMs` is the monotonic moment it stands for. `'dropped'` when not connected or too far
+	 * behind; after a drop everything is dropped until a key frame, so that no broken picture is shown.
+	 */
+	readonly send: (chunk: EncodedChunk) => 'sent' | 'dropped';
+	/** Sends a record on the telemetry channel when it is open. */
+	readonly sendMeta: (meta: FrameMeta) => void;
+	/** A trickled candidate of the peer; `null` ends them. */
+	readonly addCandidate: (candidate: IceCandidate | null) => Promise<void>;
+	/** Idempotent. */
+	readonly close: (reason: string) => Promise<void>;
+};
+
+export type ViewerOffer = { readonly viewer: Viewer; readonly answerSdp: string };
