@@ -38,3 +38,11 @@ export type Viewer = {
 };
 
 export type ViewerOffer = { readonly viewer: Viewer; readonly answerSdp: string };
+
+/** Makes viewers out of offers. One for the whole server; the viewers it made end with it. */
+export type Transport = {
+	/** Answers an offer with all candidates of this side. Throws `invalid_sdp` when the offer cannot be answered. */
+	readonly accept: (offerSdp: string) => Promise<ViewerOffer>;
+	/** Closes every viewer that is left; idempotent. */
+	readonly close: () => Promise<void>;
+};
