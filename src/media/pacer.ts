@@ -1,0 +1,205 @@
+/**
+ * Decides when a chunk may be generated and when a frame is shown. Pure: it has no timers and no clock of its own, so a
+ * session and a simulation drive the same code (test/media/pacer.test.ts). One `Pacer` belongs to one stream.
+ *
+ * Two aims pull at it. Frames must never run out; and a change of the prompt is heard at the *start* of a chunk, so every
+ * millisecond that a chunk starts earlier than needed is a millisecond of latency. The gate therefore starts a chunk as late as the
+ * measured generation times allow, the servo slows the media clock down when generation cannot keep up with it, and a
+ * chunk that is late stretches the frames still queued.
+ */
+import { RTP_TICKS_PER_MS } from '../base/time.js';
+import { Estimate } from './estimate.js';
+
+export type PacerOptions = {
+	/** Frames a second that the model was made for. */
+	readonly fps: number;
+	readonly framesPerChunk: number;
+	/** Generation never runs further ahead of display than this, as long as anything is queued. */
+	readonly maxLeadMs: number;
+	/** RTP time of the first frame, 90 kHz. */
+	readonly firstRtpTimestamp: number;
+};
+
+export type StartDecision = { readonly start: true } | { readonly start: false; readonly checkInMs: number };
+export type DueDecision = { readonly dueInMs: number } | { readonly starved: true };
+
+export type TakenFrame = {
+	/** 90 kHz, modulo 2^32. */
+	readonly rtpTimestamp: number;
+	/** Time since the first frame of the stream on the media clock. */
+	readonly mediaMs: number;
+	/** On the media clock, since the frame before; 0 for the first. */
+	readonly intervalMs: number;
+};
+
+export type PacerStats = {
+	readonly queuedFrames: number;
+	readonly chunks: number;
+	/** Times that the picture stood still because no frame was there, longer than half a frame. */
+	readonly stalls: number;
+	readonly stalledMs: number;
+	/** Media time added by stretching. */
+	readonly stretchedMs: number;
+	/** Mean time from the start of a chunk to its end. */
+	readonly generationMs: number;
+	/** Lead at which the next chunk is started. */
+	readonly startLeadMs: number;
+};
+
+/** The gate waits until the lead is what 99 % of the chunks need (2.5 deviations), and one frame more for the timers. */
+const SAFETY_DEVIATIONS = 2.5;
+const SAFETY_FRAMES = 1;
+/** Below this it is no longer moving pictures; then stalls are the honest thing to show. */
+const LEAST_FPS = 8;
+/** Share of what generation can do that display uses, so that a queue can build up again. */
+const SERVO_HEADROOM = 0.99;
+const SERVO_SMOOTHING = 0.5;
+const MOST_STRETCH = 1.25;
+/** A caller this late takes frames at once until it has caught up; a later one gets the clock moved instead. */
+const CATCH_UP_FRAMES = 4;
+
+export class Pacer {
+	readonly #options: PacerOptions;
+	/** Time from the start of a chunk to the arrival of its frame number `i`. */
+	readonly #arrivals: Estimate[];
+	readonly #generation = new Estimate();
+	#chunk: { readonly startedMs: number; arrived: number } | undefined;
+	#fps: number;
+	#queued = 0;
+	/** Absolute due time of the next frame; undefined until the first frame is there. */
+	#dueMs: number | undefined;
+	#lastDueMs: number | undefined;
+	#mediaMs = 0;
+	#chunks = 0;
+	#stalls = 0;
+	#stalledMs = 0;
+	#stretchedMs = 0;
+
+	constructor(options: PacerOptions) {
+		this.#options = options;
+		this.#fps = options.fps;
+		this.#arrivals = Array.from({ length: options.framesPerChunk }, () => new Estimate());
+	}
+
+	/** Present speed of the media clock. */
+	get fps(): number {
+		return this.#fps;
+	}
+
+	get stats(): PacerStats {
+		return {
+			queuedFrames: this.#queued,
+			chunks: this.#chunks,
+			stalls: this.#stalls,
+			stalledMs: this.#stalledMs,
+			stretchedMs: this.#stretchedMs,
+			generationMs: this.#generation.meanMs,
+			startLeadMs: this.#startLeadMs(),
+		};
+	}
+
+	/** How long the queue lasts: negative by how much the next frame is already late. */
+	leadMs(nowMs: number): number {
+		return (this.#dueMs ?? nowMs) - nowMs + this.#queued * this.#intervalMs;
+	}
+
+	/** May the next chunk be started now? `checkInMs` is when to ask again, unless a frame or a chunk comes first. */
+	nextStart(nowMs: number): StartDecision {
+		if (this.#chunk !== undefined) {
+			return { start: false, checkInMs: this.#intervalMs };
+		}
+		if (this.#queued === 0) {
+			return { start: true };
+		}
+		const aboveMs = this.leadMs(nowMs) - this.#startLeadMs();
+		return aboveMs <= 0 ? { start: true } : { start: false, checkInMs: Math.max(1, aboveMs) };
+	}
+
+	chunkStarted(nowMs: number): void {
+		this.#chunk = { startedMs: nowMs, arrived: 0 };
+	}
+
+	/** A frame came from the engine and waits to be taken. */
+	frameQueued(nowMs: number): void {
+		if (this.#chunk !== undefined) {
+			this.#arrivals[this.#chunk.arrived]?.add(nowMs - this.#chunk.startedMs);
+			this.#chunk.arrived += 1;
+		}
+		if (this.#dueMs === undefined) {
+			this.#dueMs = nowMs;
+		} else if (this.#queued === 0 && nowMs > this.#dueMs) {
+			const lateMs = nowMs - this.#dueMs;
+			this.#stalledMs += lateMs;
+			this.#stalls += lateMs > this.#intervalMs / 2 ? 1 : 0;
+			this.#dueMs = nowMs;
+		}
+		this.#queued += 1;
+	}
+
+	chunkFinished(nowMs: number): void {
+		if (this.#chunk === undefined) {
+			return;
+		}
+		this.#generation.add(nowMs - this.#chunk.startedMs);
+		this.#chunk = undefined;
+		this.#chunks += 1;
+		const possibleFps = (SERVO_HEADROOM * this.#options.framesPerChunk * 1000) / Math.max(1, this.#generation.meanMs);
+		const targetFps = Math.max(Math.min(LEAST_FPS, this.#options.fps), Math.min(this.#options.fps, possibleFps));
+		this.#fps += (targetFps - this.#fps) * SERVO_SMOOTHING;
+	}
+
+	/** The chunk ended early; what it took says nothing about the next. Its frames that are queued stay. */
+	chunkFailed(): void {
+		this.#chunk = undefined;
+	}
+
+	/** When the next queued frame is to be shown; the first of a stream at once. */
+	nextDue(nowMs: number): DueDecision {
+		return this.#queued === 0 || this.#dueMs === undefined ? { starved: true } : { dueInMs: Math.max(0, this.#dueMs - nowMs) };
+	}
+
+	/** The next queued frame is being sent. Callers come when it is due; coming a little late does not move the media clock. */
+	frameTaken(nowMs: number): TakenFrame {
+		let dueMs = this.#dueMs ?? nowMs;
+		if (nowMs - dueMs > CATCH_UP_FRAMES * this.#intervalMs) {
+			dueMs = nowMs;
+		}
+		const intervalMs = this.#lastDueMs === undefined ? 0 : dueMs - this.#lastDueMs;
+		this.#mediaMs += intervalMs;
+		this.#lastDueMs = dueMs;
+		this.#queued = Math.max(0, this.#queued - 1);
+		this.#dueMs = dueMs + this.#nextIntervalMs(nowMs);
+		// From the whole media time, so that rounding never adds up.
+		const ticks = Math.round(this.#mediaMs * RTP_TICKS_PER_MS);
+		return { rtpTimestamp: (this.#options.firstRtpTimestamp + ticks) % 2 ** 32, mediaMs: this.#mediaMs, intervalMs };
+	}
+
+	get #intervalMs(): number {
+		return 1000 / this.#fps;
+	}
+
+	/** The lead that a chunk needs when it is started: that its every frame arrives before it is due. */
+	#startLeadMs(): number {
+		const intervalMs = this.#intervalMs;
+		const neededMs = this.#arrivals.reduce(
+			(most, arrival, index) => Math.max(most, arrival.meanMs + SAFETY_DEVIATIONS * arrival.deviationMs - index * intervalMs),
+			0,
+		);
+		const mostMs = Math.max(0, this.#options.maxLeadMs - this.#options.framesPerChunk * intervalMs);
+		return Math.min(neededMs + SAFETY_FRAMES * intervalMs, mostMs);
+	}
+
+	/** Longer than usual, by a quarter at most, while the queue would run dry before the frames being generated arrive. */
+	#nextIntervalMs(nowMs: number): number {
+		const intervalMs = this.#intervalMs;
+		const arrival = this.#chunk === undefined ? undefined : this.#arrivals[this.#chunk.arrived];
+		if (this.#chunk === undefined || arrival === undefined || arrival.count === 0) {
+			return intervalMs;
+		}
+		const remainingMs = this.#chunk.startedMs + arrival.meanMs + arrival.deviationMs - nowMs;
+		const wantedMs = remainingMs <= 0 ? intervalMs * MOST_STRETCH : remainingMs / (this.#queued + 1);
+		const usedMs = Math.min(Math.max(wantedMs, intervalMs), intervalMs * MOST_STRETCH);
+		this.#stretchedMs += usedMs - intervalMs;
+		return usedMs;
+	}
+}
