@@ -1,0 +1,95 @@
+/**
+ * The composition root: builds every part from a `Config` and owns them. Nothing else constructs an engine, an encoder
+ * process or a listener for the service. `close()` ends them in the order of docs/closing.md.
+ */
+import type { RawFrame } from './base/frame.js';
+import { createLog, type Log } from './base/log.js';
+import { Metrics } from './base/metrics.js';
+import { systemClock } from './base/time.js';
+import { modelPath } from './cli/models-folder.js';
+import type { Config } from './config.js';
+import { EngineHost } from './engine/engine-host.js';
+import type { Engine } from './engine/engine.js';
+import { startEncoders } from './media/encoder-host.js';
+import { startServer, type Server } from './server/server.js';
+import { createWebRtcTransport } from './transport/webrtc.js';
+
+export type App = {
+	readonly address: Server['address'];
+	readonly engine: Engine;
+	/** Resolves when a prompt would start at once; rejects when the engine cannot be started at all. */
+	readonly ready: (signal?: AbortSignal) => Promise<void>;
+	/** Drains and ends every process and socket; idempotent. */
+	readonly close: () => Promise<void>;
+};
+
+export type AppOptions = {
+	readonly config: Config;
+	readonly log?: Log;
+	/** Sees every frame before it is encoded: for tests and recorders; must not keep or change the bytes. */
+	readonly onFrame?: (frame: RawFrame) => void;
+};
+
+/** Starts the whole service. Throws `port_in_use`, `model_not_found`, `model_invalid`, `weights_corrupt`. */
+export const startApp = async ({ config, log = createLog({ level: config.log.level, personalData: config.log.personal_data }), onFrame }: AppOptions): Promise<App> => {
+	const clock = systemClock;
+	const metrics = new Metrics();
+	const owned: { close: () => Promise<void> }[] = [];
+	const closeAll = async (): Promise<void> => {
+		for (const part of owned.splice(0).reverse()) {
+			await part.close();
+		}
+	};
+	try {
+		// The engine loads in its own process while the rest starts.
+		const engine = await EngineHost.start({
+			modelFolder: modelPath(config.engine.models_dir, config.engine.model),
+			profile: config.engine.profile,
+			threads: config.engine.threads,
+			log: log.child({ part: 'engine' }),
+			clock,
+		});
+		owned.push(engine);
+		const encoders = await startEncoders({ implementation: config.media.encoder, log: log.child({ part: 'encoder' }), clock });
+		owned.push(encoders);
+		const transport = createWebRtcTransport({
+			portRange: config.media.udp_port_min === 0 ? undefined : [config.media.udp_port_min, config.media.udp_port_max],
+			announceAddresses: config.media.announce_addresses,
+			iceServers: config.media.ice_servers,
+			fps: engine.model.fps,
+			log: log.child({ part: 'transport' }),
+			clock,
+		});
+		const server = await startServer({
+			config: {
+				host: config.server.host,
+				port: config.server.port,
+				allowedOrigins: config.server.allowed_origins,
+				defaultSteps: config.generation.steps === 0 ? engine.model.default_steps : config.generation.steps,
+				maxLeadMs: config.generation.max_lead_ms,
+				bitrateBps: config.media.bitrate_bps,
+				iceServers: config.media.ice_servers,
+				maxSessions: config.limits.max_sessions,
+				maxConnections: config.limits.max_connections,
+				sessionMaxMs: config.limits.session_max_ms,
+				idleTimeoutMs: config.limits.idle_timeout_ms,
+				startTimeoutMs: config.limits.start_timeout_ms,
+				messagesPerSecond: config.limits.messages_per_second,
+				badMessagesPerMinute: config.limits.bad_messages_per_minute,
+			},
+			engine, encoders, transport, log: log.child({ part: 'server' }), metrics, clock,
+			...(onFrame === undefined ? {} : { onFrame }),
+		});
+		owned.push(server);
+		let closing: Promise<void> | undefined;
+		return {
+			address: server.address,
+			engine,
+			ready: (signal) => engine.ready(signal),
+			close: () => (closing ??= closeAll()),
+		};
+	} catch (error) {
+		await closeAll();
+		throw error;
+	}
+};

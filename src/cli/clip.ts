@@ -1,0 +1,54 @@
+/** A clip of fixed length: drives an engine chunk by chunk, changing the prompt at media times. */
+import type { RawFrame } from '../base/frame.js';
+import type { Engine } from '../engine/engine.js';
+import { framesPerChunk } from '../model/spec.js';
+import { TurbocastError } from '../protocol/errors.js';
+
+export type PromptChange = { readonly atMs: number; readonly prompt: string };
+
+export type ClipOptions = {
+	readonly prompt: string;
+	/** Each applies at the first chunk that starts at or after its time. */
+	readonly changes: readonly PromptChange[];
+	/** Frames to write; the last chunk is cut. */
+	readonly frames: number;
+	readonly steps: number;
+	readonly seed: number;
+	readonly width: number;
+	readonly height: number;
+};
+
+/** The prompt of a chunk that starts at `startMs`: the latest change at or before it, in order of time, later given wins ties. */
+export const promptAt = (options: Pick<ClipOptions, 'prompt' | 'changes'>, startMs: number): string =>
+	options.changes
+		.filter((change) => change.atMs <= startMs)
+		.reduce<PromptChange>((latest, change) => (change.atMs >= latest.atMs ? change : latest), { atMs: Number.NEGATIVE_INFINITY, prompt: options.prompt })
+		.prompt;
+
+/**
+ * Yields exactly `options.frames` frames. The same options give the same bytes on one machine. Throws what the engine throws;
+ * aborting `signal` ends generation within one denoising step.
+ */
+export async function* renderClip(engine: Engine, options: ClipOptions, signal: AbortSignal): AsyncGenerator<RawFrame, void> {
+	const perChunk = framesPerChunk(engine.model);
+	const stream = await engine.openStream({ seed: options.seed, width: options.width, height: options.height });
+	let written = 0;
+	try {
+		while (written < options.frames) {
+			const chunkStartMs = (written * 1000) / engine.model.fps;
+			const run = stream.generate({ prompt: promptAt(options, chunkStartMs), steps: options.steps, controls: {} }, signal);
+			for await (const frame of run.frames) {
+				if (written < options.frames) {
+					written += 1;
+					yield frame;
+				}
+			}
+			await run.timings;
+			if (written < options.frames && written % perChunk !== 0) {
+				throw new TurbocastError('internal', `A chunk ended after ${written % perChunk} of ${perChunk} frames.`);
+			}
+		}
+	} finally {
+		await stream.close();
+	}
+}

@@ -1,0 +1,31 @@
+/** `turbocast serve`: the service, until it is told to stop. */
+import type { Log } from '../base/log.js';
+import { startApp } from '../app.js';
+import type { Config } from '../config.js';
+import type { FlagTable } from './arguments.js';
+
+export const SERVE_FLAGS = {
+	host: { values: ['H'], says: 'address to listen on; default 127.0.0.1' },
+	port: { values: ['N'], says: 'TCP port; default 8080; 0 takes a free one' },
+	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
+	device: { values: ['D'], says: 'auto or cpu' },
+	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
+} as const satisfies FlagTable;
+
+/** Runs until `signal` aborts; then drains. Rejects when the service cannot start. */
+export const serve = async (config: Config, log: Log, signal: AbortSignal): Promise<void> => {
+	const app = await startApp({ config, log });
+	try {
+		process.stdout.write(`turbocast: ${app.address.url}\n`);
+		await app.ready(signal);
+		process.stdout.write(`turbocast: ready. Open ${app.address.url} and type a prompt. Ctrl-C stops.\n`);
+		await new Promise<void>((resolve) => {
+			if (signal.aborted) {
+				resolve();
+			}
+			signal.addEventListener('abort', () => resolve(), { once: true });
+		});
+	} finally {
+		await app.close();
+	}
+};

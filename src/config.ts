@@ -1,0 +1,158 @@
+/**
+ * Configuration: one schema, from which come the parser, the defaults and (by a test) the comments of `config/default.yaml`.
+ * Later sources win: defaults, the file, environment variables, command-line flags. All mistakes are reported at once.
+ */
+import { readFileSync } from 'node:fs';
+import { parse as parseYaml, YAMLParseError } from 'yaml';
+import { LOG_LEVELS } from './base/log.js';
+import { ENGINE_PROFILES } from './engine/protocol.js';
+import { TurbocastError } from './protocol/errors.js';
+import { boolean, integer, list, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
+
+export const DEVICES = ['auto', 'cpu'] as const;
+export const ENCODER_CHOICES = ['auto', 'node-av', 'ffmpeg'] as const;
+
+const text = string({ min: 1, max: 1024 });
+const HOUR_MS = 3_600_000;
+
+export const CONFIG_SCHEMA = object({
+	server: object({
+		host: withDefault(text, '127.0.0.1'),
+		port: withDefault(integer({ min: 0, max: 65_535 }), 8080),
+		allowed_origins: withDefault(list(text, { max: 256 }), []),
+	}, 'refuse'),
+	engine: object({
+		model: withDefault(text, 'toybox'),
+		models_dir: withDefault(string({ max: 4096 }), ''),
+		device: withDefault(oneOf(DEVICES), 'auto'),
+		profile: withDefault(oneOf(ENGINE_PROFILES), 'cpu-int8'),
+		threads: withDefault(integer({ min: 1, max: 256 }), 1),
+	}, 'refuse'),
+	generation: object({
+		steps: withDefault(integer({ min: 0, max: 64 }), 0),
+		max_lead_ms: withDefault(integer({ min: 100, max: 60_000 }), 1000),
+	}, 'refuse'),
+	media: object({
+		encoder: withDefault(oneOf(ENCODER_CHOICES), 'auto'),
+		ffmpeg_path: withDefault(string({ max: 4096 }), ''),
+		bitrate_bps: withDefault(integer({ min: 50_000, max: 50_000_000 }), 1_200_000),
+		udp_port_min: withDefault(integer({ min: 0, max: 65_535 }), 0),
+		udp_port_max: withDefault(integer({ min: 0, max: 65_535 }), 0),
+		announce_addresses: withDefault(list(text, { max: 16 }), []),
+		ice_servers: withDefault(list(object({
+			urls: list(text, { min: 1, max: 16 }), username: optional(string({ max: 512 })), credential: optional(string({ max: 512 })),
+		}, 'refuse'), { max: 16 }), []),
+	}, 'refuse'),
+	limits: object({
+		max_sessions: withDefault(integer({ min: 1, max: 1000 }), 2),
+		max_connections: withDefault(integer({ min: 1, max: 100_000 }), 64),
+		session_max_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
+		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),
+		start_timeout_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
+		messages_per_second: withDefault(integer({ min: 1, max: 10_000 }), 200),
+		bad_messages_per_minute: withDefault(integer({ min: 1, max: 10_000 }), 60),
+	}, 'refuse'),
+	log: object({
+		level: withDefault(oneOf(LOG_LEVELS), 'info'),
+		personal_data: withDefault(boolean(), false),
+	}, 'refuse'),
+}, 'refuse');
+
+export type Config = Infer<typeof CONFIG_SCHEMA>;
+
+type Tree = { [key: string]: unknown };
+
+const isTree = (value: unknown): value is Tree => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+const fieldsOf = (schema: Schema<unknown>): { readonly [key: string]: Schema<unknown> } | undefined =>
+	(schema as { shape?: { readonly [key: string]: Schema<unknown> } }).shape;
+
+/** Parses `value`, collecting every mistake instead of stopping at the first. */
+const collect = (schema: Schema<unknown>, value: unknown, path: string, mistakes: string[]): unknown => {
+	const fields = fieldsOf(schema);
+	if (fields === undefined || (value !== undefined && !isTree(value))) {
+		try {
+			return schema.parse(value, path);
+		} catch (error) {
+			mistakes.push(TurbocastError.from(error).message);
+			return undefined;
+		}
+	}
+	const tree = value ?? {};
+	for (const key of Object.keys(tree)) {
+		if (!Object.hasOwn(fields, key)) {
+			mistakes.push(`\`${path === '' ? key : `${path}.${key}`}\` is not a known key; known here: ${Object.keys(fields).join(', ')}.`);
+		}
+	}
+	return Object.fromEntries(
+		Object.entries(fields).map(([key, field]) => [key, collect(field, tree[key], path === '' ? key : `${path}.${key}`, mistakes)]),
+	);
+};
+
+/** Checks a whole configuration. Throws one `invalid_config` that lists every mistake with its key. `from` names the source. */
+export const parseConfig = (value: unknown, from: string): Config => {
+	const mistakes: string[] = [];
+	const config = collect(CONFIG_SCHEMA, value ?? {}, '', mistakes) as Config;
+	if (mistakes.length === 0 && (config.media.udp_port_min === 0) !== (config.media.udp_port_max === 0)) {
+		mistakes.push('`media.udp_port_min` and `media.udp_port_max` must be set together.');
+	}
+	if (mistakes.length === 0 && config.media.udp_port_min > config.media.udp_port_max) {
+		mistakes.push('`media.udp_port_min` must not be above `media.udp_port_max`.');
+	}
+	if (mistakes.length > 0) {
+		throw new TurbocastError('invalid_config', `${from} has ${mistakes.length === 1 ? 'a mistake' : `${mistakes.length} mistakes`}: ${mistakes.join(' ')}`);
+	}
+	return config;
+};
+
+const readFile = (path: string): unknown => {
+	let source: string;
+	try {
+		source = readFileSync(path, 'utf8');
+	} catch (error) {
+		throw new TurbocastError('invalid_config', `The configuration file ${path} cannot be read (${(error as NodeJS.ErrnoException).code ?? 'unknown reason'}); check the path given to --config.`, { cause: error });
+	}
+	try {
+		return parseYaml(source) ?? {};
+	} catch (error) {
+		const where = error instanceof YAMLParseError ? error.message : String(error);
+		throw new TurbocastError('invalid_config', `The configuration file ${path} is not valid YAML: ${where}`, { cause: error });
+	}
+};
+
+const ENVIRONMENT_PREFIX = 'TURBOCAST_';
+
+/** `TURBOCAST_SERVER__PORT=9000` sets `server.port`: two underscores between levels; the value is read as YAML. */
+const fromEnvironment = (environment: { readonly [name: string]: string | undefined }): Tree => {
+	const tree: Tree = {};
+	for (const [name, value] of Object.entries(environment)) {
+		if (!name.startsWith(ENVIRONMENT_PREFIX) || value === undefined || !name.includes('__')) {
+			continue;
+		}
+		const [section = '', key = ''] = name.slice(ENVIRONMENT_PREFIX.length).toLowerCase().split('__');
+		tree[section] = { ...(isTree(tree[section]) ? tree[section] : {}), [key]: parseYaml(value) as unknown };
+	}
+	return tree;
+};
+
+const merge = (below: unknown, above: unknown): unknown => {
+	if (!isTree(below) || !isTree(above)) {
+		return above === undefined ? below : above;
+	}
+	const keys = new Set([...Object.keys(below), ...Object.keys(above)]);
+	return Object.fromEntries([...keys].map((key) => [key, merge(below[key], above[key])]));
+};
+
+/** Reads the file (when given), then the environment, then `flags` (undefined entries are left out). Throws `invalid_config`. */
+export const loadConfig = (options: {
+	readonly file?: string | undefined;
+	readonly environment: { readonly [name: string]: string | undefined };
+	readonly flags: Tree;
+}): Config => {
+	const file = options.file === undefined ? {} : readFile(options.file);
+	if (!isTree(file)) {
+		throw new TurbocastError('invalid_config', `The configuration file ${options.file ?? ''} must hold sections with keys, as config/default.yaml does.`);
+	}
+	const merged = merge(merge(file, fromEnvironment(options.environment)), options.flags);
+	return parseConfig(merged, options.file ?? 'The configuration');
+};

@@ -1,0 +1,122 @@
+/** The command: flags, configuration, signals, exit status. With `cli/`, the only code that touches the terminal. */
+import { createLog } from './base/log.js';
+import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } from './cli/arguments.js';
+import { GENERATE_FLAGS, generate } from './cli/generate.js';
+import { MODELS_FLAGS, models } from './cli/models.js';
+import { SERVE_FLAGS, serve } from './cli/serve.js';
+import { DEVICES, loadConfig, type Config } from './config.js';
+import { TurbocastError } from './protocol/errors.js';
+import { TURBOCAST_VERSION } from './version.js';
+
+type Command = {
+	readonly usage: string;
+	readonly says: string;
+	readonly flags: FlagTable;
+	readonly run: (args: Arguments, config: Config, signal: AbortSignal) => Promise<void>;
+};
+
+const logOf = (config: Config): ReturnType<typeof createLog> =>
+	createLog({ level: config.log.level, personalData: config.log.personal_data });
+
+const COMMANDS: { readonly [name: string]: Command } = {
+	serve: {
+		usage: 'turbocast serve [--host H] [--port N] [--config FILE] [--device D]',
+		says: 'serve the live page and the API',
+		flags: SERVE_FLAGS,
+		run: (_args, config, signal) => serve(config, logOf(config), signal),
+	},
+	generate: {
+		usage: 'turbocast generate PROMPT [--seconds S] [--seed N] [--out FILE] [--at SECONDS PROMPT]...',
+		says: 'write a clip to a file',
+		flags: GENERATE_FLAGS,
+		// A clip's own messages are its output; the log only adds what went wrong.
+		run: (args, config, signal) => generate(args, config, createLog({ level: config.log.level === 'info' ? 'warn' : config.log.level, personalData: config.log.personal_data }), signal),
+	},
+	models: {
+		usage: 'turbocast models [show NAME]',
+		says: 'list the installed models, or show one',
+		flags: MODELS_FLAGS,
+		run: (args, config) => models(args, config),
+	},
+};
+
+const HELP_FLAG: FlagTable = { help: { values: [], says: 'show this' } };
+
+const overview = (): string =>
+	`turbocast ${TURBOCAST_VERSION}: type a prompt and watch it become video\n\n${Object.values(COMMANDS).map(({ usage, says }) => `  ${usage}\n      ${says}`).join('\n')}\n\nturbocast COMMAND --help shows the options of a command.\n`;
+
+/** Flags that set configuration keys, as a tree for `loadConfig`. */
+const configFlags = (args: Arguments): { [section: string]: { [key: string]: unknown } } => {
+	const device = args.one('device');
+	if (device !== undefined && !(DEVICES as readonly string[]).includes(device)) {
+		throw new TurbocastError('invalid_option', `--device must be one of ${DEVICES.join(', ')}, not "${device}".`);
+	}
+	const port = args.one('port');
+	const threads = args.one('threads');
+	return {
+		server: { host: args.one('host'), port: port === undefined ? undefined : parseNumber('port', port, { min: 0, max: 65_535, integer: true }) },
+		engine: {
+			model: args.one('model'), device, profile: args.one('profile'),
+			threads: threads === undefined ? undefined : parseNumber('threads', threads, { min: 1, max: 256, integer: true }),
+		},
+	};
+};
+
+const EXIT_MISUSE = 2;
+const EXIT_INTERRUPTED = 130;
+
+const statusOf = (error: unknown): number => {
+	const { code } = TurbocastError.from(error);
+	return code === 'invalid_option' || code === 'invalid_prompt' || code === 'invalid_config' ? EXIT_MISUSE : 1;
+};
+
+/** Runs one command and sets the exit status: 0 done, 1 failed, 2 misused, 130 interrupted. */
+export const main = async (argv: readonly string[]): Promise<void> => {
+	const interrupted = new AbortController();
+	let signals = 0;
+	const onSignal = (): void => {
+		signals += 1;
+		interrupted.abort(new Error('interrupted'));
+		if (signals > 1) {
+			process.exit(EXIT_INTERRUPTED); // The second Ctrl-C does not wait for the draining.
+		}
+	};
+	process.on('SIGINT', onSignal);
+	process.on('SIGTERM', onSignal);
+	try {
+		const [name = '--help', ...rest] = argv;
+		if (name === '--help' || name === 'help') {
+			process.stdout.write(overview());
+			return;
+		}
+		if (name === '--version') {
+			process.stdout.write(`${TURBOCAST_VERSION}\n`);
+			return;
+		}
+		const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+		if (command === undefined) {
+			throw new TurbocastError('invalid_option', `"${name}" is not a command; there are ${Object.keys(COMMANDS).join(', ')}.`);
+		}
+		const args = parseArguments(rest, { ...command.flags, ...HELP_FLAG });
+		if (args.has('help')) {
+			process.stdout.write(`${command.usage}\n\n${usageOf(command.flags)}\n`);
+			return;
+		}
+		const config = loadConfig({ file: args.one('config'), environment: process.env, flags: configFlags(args) });
+		await command.run(args, config, interrupted.signal);
+	} catch (error) {
+		if (interrupted.signal.aborted) {
+			process.exitCode = argv[0] === 'serve' ? 0 : EXIT_INTERRUPTED;
+		} else {
+			const known = TurbocastError.from(error);
+			process.stderr.write(`turbocast: ${known.message} [${known.code}]\n`);
+			if (known.code === 'internal' && known.cause instanceof Error) {
+				process.stderr.write(`${known.cause.stack ?? ''}\n`);
+			}
+			process.exitCode = statusOf(error);
+		}
+	} finally {
+		process.off('SIGINT', onSignal);
+		process.off('SIGTERM', onSignal);
+	}
+};
