@@ -1,0 +1,183 @@
+/**
+ * Builds an ONNX graph node by node. Every node has a name (blk0/attn/qk) that errors carry, every value a type and a shape
+ * that are known while building; the operators themselves, one function each, are in `operators.ts`.
+ */
+import { TurbocastError } from '../protocol/errors.js';
+import type { Dimension, Graph, GraphValue, TensorType } from './graph.js';
+import { type Attribute, ELEMENT_BYTES, type ElementType, encodeModel, type NodeProto, type TensorProto } from './onnx-proto.js';
+
+/** A value inside a graph. Shapes are row-major; text is a symbolic dimension. */
+export type Value = { readonly name: string; readonly type: ElementType; readonly dims: readonly Dimension[] };
+
+/** Bytes of a tensor inside a larger buffer that the graph will refer to. */
+export type StoredTensor = {
+	readonly location: string;
+	readonly file: Uint8Array;
+	readonly type: ElementType;
+	readonly offset: number;
+	readonly length: number;
+};
+
+export type NodeOptions = {
+	readonly op: string;
+	readonly name: string;
+	readonly domain?: string;
+	readonly inputs: readonly (Value | undefined)[];
+	readonly attributes?: { readonly [name: string]: Attribute };
+	readonly type: ElementType;
+	readonly dims: readonly Dimension[];
+};
+
+/** Opset 20 brought Gelu with the tanh approximation; nothing newer is used, so that every execution provider can run it. */
+const OPSETS = { '': 20, 'com.microsoft': 1 } as const;
+/** Tensors up to this many bytes stand in the graph itself, where shape inference can see them. */
+const INLINE_BYTES = 256;
+/** ONNX asks for external data at page boundaries only for memory mapping; 64 bytes keep vector loads aligned. */
+const ALIGNMENT = 64;
+
+type Assembly = {
+	readonly name: string;
+	readonly nodes: NodeProto[];
+	readonly initializers: TensorProto[];
+	readonly inputs: GraphValue[];
+	readonly outputs: GraphValue[];
+	readonly names: Set<string>;
+	readonly files: Map<string, Uint8Array>;
+	readonly derived: { readonly bytes: Uint8Array; readonly offset: number }[];
+	derivedBytes: number;
+};
+
+export const elements = (dims: readonly Dimension[]): number =>
+	dims.reduce<number>((product, dimension) => product * (typeof dimension === 'number' ? dimension : Number.NaN), 1);
+
+export const shapeText = (dims: readonly Dimension[]): string => `[${dims.join(', ')}]`;
+
+export class GraphBuilder {
+	readonly #assembly: Assembly;
+	readonly #prefix: string;
+
+	constructor(name: string, parent?: { readonly assembly: Assembly; readonly prefix: string }) {
+		this.#assembly = parent?.assembly ?? {
+			name, nodes: [], initializers: [], inputs: [], outputs: [], names: new Set(), files: new Map(), derived: [], derivedBytes: 0,
+		};
+		this.#prefix = parent?.prefix ?? '';
+	}
+
+	/** The same graph; names given from here on stand below `scope`. */
+	at(scope: string): GraphBuilder {
+		return new GraphBuilder(this.#assembly.name, { assembly: this.#assembly, prefix: `${this.#prefix}${scope}/` });
+	}
+
+	/** Throws `model_invalid` naming the graph and the node. */
+	fail(name: string, sentence: string): never {
+		throw new TurbocastError('model_invalid', `Graph ${this.#assembly.name}, node ${this.#prefix}${name}: ${sentence}.`);
+	}
+
+	input(name: string, type: TensorType, dims: readonly Dimension[]): Value {
+		this.#assembly.inputs.push({ name: this.#claim(name, ''), type, dims });
+		return { name, type, dims };
+	}
+
+	/** Makes `value` an output under `name`. */
+	output(name: string, value: Value): void {
+		if (value.type === 'bfloat16') {
+			this.fail(name, 'bfloat16 cannot leave a graph; cast it first');
+		}
+		this.#assembly.outputs.push({ name: this.#claim(name, ''), type: value.type, dims: value.dims });
+		this.#assembly.nodes.push({ op: 'Identity', domain: '', name: `out/${name}`, inputs: [value.name], outputs: [name], attributes: {} });
+	}
+
+	/** One node with one output. Operators call it after they have checked their inputs and worked out type and shape. */
+	node(options: NodeOptions): Value {
+		return this.nodes({ ...options, results: [options] })[0] as Value;
+	}
+
+	/** One node with several outputs. */
+	nodes(options: Omit<NodeOptions, 'type' | 'dims'> & { readonly results: readonly { readonly type: ElementType; readonly dims: readonly Dimension[] }[] }): Value[] {
+		for (const result of options.results) {
+			if (result.dims.some((dimension) => typeof dimension === 'number' && (!Number.isInteger(dimension) || dimension < 0))) {
+				this.fail(options.name, `the shape ${shapeText(result.dims)} is impossible`);
+			}
+		}
+		const name = this.#claim(options.name);
+		const outputs = options.results.map((result, index) => ({ name: options.results.length === 1 ? name : `${name}:${index}`, type: result.type, dims: result.dims }));
+		this.#assembly.nodes.push({
+			op: options.op, domain: options.domain ?? '', name, attributes: options.attributes ?? {},
+			inputs: options.inputs.map((input) => input?.name ?? ''), outputs: outputs.map((output) => output.name),
+		});
+		return outputs;
+	}
+
+	/** A tensor that stays where it is stored; `dims` may regroup its elements. */
+	stored(name: string, tensor: StoredTensor, dims: readonly number[]): Value {
+		if (elements(dims) * ELEMENT_BYTES[tensor.type] !== tensor.length) {
+			this.fail(name, `${tensor.length} bytes do not make ${tensor.type} ${shapeText(dims)}`);
+		}
+		const known = this.#assembly.files.get(tensor.location);
+		if (known !== undefined && known !== tensor.file) {
+			this.fail(name, `two files are called ${tensor.location}`);
+		}
+		this.#assembly.files.set(tensor.location, tensor.file);
+		return this.#initializer(name, tensor.type, dims, { location: tensor.location, offset: tensor.offset, length: tensor.length });
+	}
+
+	/** A constant made here. */
+	constant(name: string, type: ElementType, dims: readonly number[], data: ArrayBufferView): Value {
+		const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+		if (bytes.length !== elements(dims) * ELEMENT_BYTES[type]) {
+			this.fail(name, `${bytes.length} bytes do not make ${type} ${shapeText(dims)}`);
+		}
+		if (bytes.length <= INLINE_BYTES) {
+			return this.#initializer(name, type, dims, { raw: bytes.slice() });
+		}
+		const offset = this.#assembly.derivedBytes;
+		this.#assembly.derived.push({ bytes, offset });
+		this.#assembly.derivedBytes = Math.ceil((offset + bytes.length) / ALIGNMENT) * ALIGNMENT;
+		return this.#initializer(name, type, dims, { location: this.#derivedLocation, offset, length: bytes.length });
+	}
+
+	floats(name: string, dims: readonly number[], data: readonly number[] | Float32Array): Value {
+		return this.constant(name, 'float32', dims, Float32Array.from(data));
+	}
+
+	/** A scalar. */
+	float(name: string, value: number): Value {
+		return this.floats(name, [], [value]);
+	}
+
+	integers(name: string, data: readonly number[]): Value {
+		return this.constant(name, 'int64', [data.length], BigInt64Array.from(data, (value) => BigInt(value)));
+	}
+
+	finish(): Graph {
+		const { name, nodes, initializers, inputs, outputs, files, derived, derivedBytes } = this.#assembly;
+		const external = [...files].map(([location, data]) => ({ location, data }));
+		if (derivedBytes > 0) {
+			const data = new Uint8Array(derivedBytes);
+			for (const { bytes, offset } of derived) {
+				data.set(bytes, offset);
+			}
+			external.push({ location: this.#derivedLocation, data });
+		}
+		return { name, model: encodeModel({ name, nodes, initializers, inputs, outputs, opsets: OPSETS }), external, inputs, outputs };
+	}
+
+	get #derivedLocation(): string {
+		return `${this.#assembly.name}.derived`;
+	}
+
+	#initializer(name: string, type: ElementType, dims: readonly number[], data: TensorProto['data']): Value {
+		const full = this.#claim(name);
+		this.#assembly.initializers.push({ name: full, type, dims, data });
+		return { name: full, type, dims };
+	}
+
+	#claim(name: string, prefix = this.#prefix): string {
+		const full = `${prefix}${name}`;
+		if (this.#assembly.names.has(full)) {
+			this.fail(name, 'the name is taken');
+		}
+		this.#assembly.names.add(full);
+		return full;
+	}
+}

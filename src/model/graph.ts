@@ -1,0 +1,23 @@
+/** What a graph is once it is built: an ONNX model, the weight bytes that it refers to, and what goes in and comes out. */
+
+export const TENSOR_TYPES = ['float32', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const;
+export type TensorType = (typeof TENSOR_TYPES)[number];
+
+/** A dimension; text is symbolic (for example `past`, which may be 0). */
+export type Dimension = number | string;
+
+/** Bytes that a graph refers to by `location` (ONNX external data), for example the contents of a .safetensors file. */
+export type ExternalData = { readonly location: string; readonly data: Uint8Array };
+
+/** A named input or output. */
+export type GraphValue = { readonly name: string; readonly type: TensorType; readonly dims: readonly Dimension[] };
+
+/** A graph as the builder leaves it. */
+export type Graph = {
+	readonly name: string;
+	/** Serialised ONNX ModelProto. */
+	readonly model: Uint8Array;
+	readonly external: readonly ExternalData[];
+	readonly inputs: readonly GraphValue[];
+	readonly outputs: readonly GraphValue[];
+};

@@ -1,0 +1,134 @@
+/**
+ * The .safetensors format: eight bytes with the length of the header (little endian), the header as JSON
+ * (`name → { dtype, shape, data_offsets }`), then the bytes of the tensors. Reads by name, and writes.
+ */
+import { TurbocastError } from '../protocol/errors.js';
+
+/** Longest header, bytes; the reference implementation's own limit. */
+export const MAX_HEADER_BYTES = 100_000_000;
+const LENGTH_BYTES = 8;
+
+/** Element types and their size in bytes. Weights are F32 or BF16; the others occur in golden files. */
+export const DTYPE_BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
+export type Dtype = keyof typeof DTYPE_BYTES;
+
+/** One tensor of a file. */
+export type TensorEntry = {
+	readonly name: string;
+	readonly dtype: Dtype;
+	readonly shape: readonly number[];
+	/** From the start of the file, bytes. */
+	readonly offset: number;
+	readonly byteLength: number;
+};
+
+export type Safetensors = {
+	/** How messages call the file. */
+	readonly label: string;
+	readonly bytes: Uint8Array;
+	readonly tensors: ReadonlyMap<string, TensorEntry>;
+};
+
+const corrupt = (label: string, sentence: string): never => {
+	throw new TurbocastError('weights_corrupt', `${label} is damaged: ${sentence}. Fetch the file again.`);
+};
+
+const isIndex = (value: unknown): value is number => typeof value === 'number' && Number.isSafeInteger(value) && value >= 0;
+
+const parseEntry = (label: string, name: string, value: unknown, dataStart: number, dataBytes: number): TensorEntry => {
+	const { dtype, shape, data_offsets: offsets } = (typeof value === 'object' && value !== null ? value : {}) as Record<string, unknown>;
+	if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
+		return corrupt(label, `the tensor ${name} has an unknown type`);
+	}
+	if (!Array.isArray(shape) || !shape.every(isIndex) || !Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(isIndex)) {
+		return corrupt(label, `the header entry of ${name} has the wrong form`);
+	}
+	const [begin = 0, end = 0] = offsets;
+	const byteLength = shape.reduce((product, dimension) => product * dimension, DTYPE_BYTES[dtype as Dtype]);
+	if (end > dataBytes || end - begin !== byteLength) {
+		return corrupt(label, `the tensor ${name} lies outside the file or does not have the size of its shape`);
+	}
+	return { name, dtype: dtype as Dtype, shape, offset: dataStart + begin, byteLength };
+};
+
+/** Reads the header. Throws `weights_corrupt`, saying what does not fit. The bytes are referred to, not copied. */
+export const parseSafetensors = (label: string, bytes: Uint8Array): Safetensors => {
+	if (bytes.length < LENGTH_BYTES) {
+		return corrupt(label, `it has ${bytes.length} bytes, fewer than the length of a header`);
+	}
+	const headerBytes = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+	if (headerBytes > BigInt(MAX_HEADER_BYTES)) {
+		return corrupt(label, `its header claims ${headerBytes.toString()} bytes, more than ${MAX_HEADER_BYTES}`);
+	}
+	const dataStart = LENGTH_BYTES + Number(headerBytes);
+	if (dataStart > bytes.length) {
+		return corrupt(label, 'it ends inside its header');
+	}
+	let header: unknown;
+	try {
+		header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(LENGTH_BYTES, dataStart)));
+	} catch {
+		return corrupt(label, 'its header is not JSON text');
+	}
+	if (typeof header !== 'object' || header === null || Array.isArray(header)) {
+		return corrupt(label, 'its header is not an object');
+	}
+	const tensors = new Map<string, TensorEntry>();
+	for (const [name, value] of Object.entries(header)) {
+		if (name !== '__metadata__') {
+			tensors.set(name, parseEntry(label, name, value, dataStart, bytes.length - dataStart));
+		}
+	}
+	return { label, bytes, tensors };
+};
+
+/** The tensor of that name and shape. Throws `model_invalid` when it is missing or has another shape. */
+export const tensorEntry = (file: Safetensors, name: string, shape: readonly number[]): TensorEntry => {
+	const entry = file.tensors.get(name);
+	if (entry === undefined) {
+		throw new TurbocastError('model_invalid', `${file.label} has no tensor ${name}; model.json describes another network than the file holds.`);
+	}
+	if (entry.shape.length !== shape.length || entry.shape.some((dimension, index) => dimension !== shape[index])) {
+		throw new TurbocastError('model_invalid', `${file.label}: ${name} is [${entry.shape.join(', ')}], but model.json asks for [${shape.join(', ')}].`);
+	}
+	return entry;
+};
+
+/** A copy of a tensor's numbers as float32 (BF16 is the upper half of it). Throws `model_invalid` for types that are no weights. */
+export const readFloats = (file: Safetensors, entry: TensorEntry): Float32Array => {
+	const bytes = file.bytes.slice(entry.offset, entry.offset + entry.byteLength);
+	switch (entry.dtype) {
+		case 'F32':
+			return new Float32Array(bytes.buffer);
+		case 'BF16':
+			return new Float32Array(Uint32Array.from(new Uint16Array(bytes.buffer), (half) => half << 16).buffer);
+		default:
+			throw new TurbocastError('model_invalid', `${file.label}: ${entry.name} is ${entry.dtype}; weights must be F32 or BF16.`);
+	}
+};
+
+export type TensorToWrite = { readonly dtype: Dtype; readonly shape: readonly number[]; readonly data: ArrayBufferView };
+
+/** Writes a file: tensors in the order given, the header padded with spaces so that data begins at a multiple of 8. */
+export const encodeSafetensors = (tensors: { readonly [name: string]: TensorToWrite }): Uint8Array => {
+	let offset = 0;
+	const header: Record<string, unknown> = {};
+	for (const [name, { dtype, shape, data }] of Object.entries(tensors)) {
+		if (data.byteLength !== shape.reduce((product, dimension) => product * dimension, DTYPE_BYTES[dtype])) {
+			throw new TurbocastError('internal', `The tensor ${name} has ${data.byteLength} bytes, which do not make ${dtype} [${shape.join(', ')}].`);
+		}
+		header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
+		offset += data.byteLength;
+	}
+	const text = JSON.stringify(header);
+	const headerText = new TextEncoder().encode(text.padEnd(text.length + ((8 - (new TextEncoder().encode(text).length % 8)) % 8)));
+	const bytes = new Uint8Array(LENGTH_BYTES + headerText.length + offset);
+	new DataView(bytes.buffer).setBigUint64(0, BigInt(headerText.length), true);
+	bytes.set(headerText, LENGTH_BYTES);
+	let position = LENGTH_BYTES + headerText.length;
+	for (const { data } of Object.values(tensors)) {
+		bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), position);
+		position += data.byteLength;
+	}
+	return bytes;
+};
