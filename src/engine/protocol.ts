@@ -30,7 +30,15 @@ export type EngineRequest =
 
 export type ChunkTimings = { readonly queueMs: number; readonly textMs: number; readonly denoiseMs: number; readonly cleanMs: number; readonly decodeMs: number };
 
+/** Streams on one engine. Each holds its window in memory (a few MB for a small model) and waits for the others' chunks in turn. */
+export const MAX_STREAMS = 16;
+
+/** How often an engine says that it lives, while it has nothing else to say. */
+export const HEARTBEAT_INTERVAL_MS = 1000;
+
 export type EngineEvent =
+	/** Sent every `HEARTBEAT_INTERVAL_MS` from the moment the engine is ready; a step at hand may delay it. */
+	| { readonly type: 'engine.heartbeat' }
 	| { readonly type: 'engine.ready'; readonly loadMs: number; readonly warmMs: number }
 	| { readonly type: 'engine.failed'; readonly code: ErrorCode; readonly message: string }
 	/** The frames of one latent: each `data` is I420 (see RawFrame). */

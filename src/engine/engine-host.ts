@@ -1,0 +1,229 @@
+/**
+ * The engine as the main process has it: a child process that is started, watched, restarted and ended here, and the streams
+ * on it. Nothing here ever waits for the engine with the event loop in hand, and nothing here imports the tensor library.
+ */
+import type { Log } from '../base/log.js';
+import type { Clock } from '../base/time.js';
+import { openModelFolder } from '../model/model-folder.js';
+import { framesPerChunk, type ModelSpec } from '../model/spec.js';
+import type { Tokenizer } from '../model/tokenizer.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { MAX_SEED } from '../protocol/limits.js';
+import { EngineChild, type EngineProcessOptions } from './engine-child.js';
+import type { Engine, EngineState, EngineStream, StreamOptions } from './engine.js';
+import { MAX_STREAMS, type EngineEvent } from './protocol.js';
+import { RESTART_POLICY, restartDelayMs } from './restart-policy.js';
+import { StreamHost } from './stream-host.js';
+
+export type EngineHostOptions = EngineProcessOptions & { readonly log: Log; readonly clock: Clock };
+
+const isWhole = (value: number, max: number): boolean => Number.isInteger(value) && value >= 0 && value <= max;
+
+export class EngineHost implements Engine {
+	readonly model: ModelSpec;
+	readonly #options: EngineHostOptions;
+	readonly #tokenizer: Tokenizer;
+	readonly #listeners = new Set<(state: EngineState) => void>();
+	readonly #streams = new Map<number, StreamHost>();
+	/** Ends the wait before a restart. */
+	readonly #closed = new AbortController();
+	#state: EngineState = { kind: 'starting' };
+	#child: EngineChild | undefined;
+	#crashesMs: number[] = [];
+	#nextStream = 0;
+	#closing: Promise<void> | undefined;
+
+	/**
+	 * Reads what a model is and starts its process; `ready` waits for that. Throws `model_invalid`, or `weights_corrupt` when a file
+	 * is missing or cut short. A file that was changed is found by the process, which reads it: the engine is `failed` then.
+	 */
+	static async start(options: EngineHostOptions): Promise<EngineHost> {
+		const folder = await openModelFolder(options.modelFolder, { verify: false });
+		return new EngineHost(folder.spec, folder.tokenizer, options);
+	}
+
+	private constructor(model: ModelSpec, tokenizer: Tokenizer, options: EngineHostOptions) {
+		this.model = model;
+		this.#tokenizer = tokenizer;
+		this.#options = options;
+		this.#spawn();
+	}
+
+	get state(): EngineState {
+		return this.#state;
+	}
+
+	onState(listener: (state: EngineState) => void): () => void {
+		// A function of its own for every call, so that one listener may be added twice.
+		const entry = (state: EngineState): void => listener(state);
+		this.#listeners.add(entry);
+		return () => this.#listeners.delete(entry);
+	}
+
+	ready(signal?: AbortSignal): Promise<void> {
+		return new Promise((resolve, reject) => {
+			const settle = (state: EngineState): void => {
+				const done = (finish: () => void): void => {
+					stop();
+					signal?.removeEventListener('abort', onAbort);
+					finish();
+				};
+				switch (state.kind) {
+					case 'ready':
+						return done(resolve);
+					case 'failed':
+						return done(() => reject(state.error));
+					case 'closed':
+						return done(() => reject(new TurbocastError('draining', 'The engine was closed.')));
+					case 'starting':
+					case 'restarting':
+				}
+			};
+			const onAbort = (): void => {
+				stop();
+				reject(signal?.reason as Error);
+			};
+			const stop = this.onState(settle);
+			if (signal?.aborted === true) {
+				return onAbort();
+			}
+			signal?.addEventListener('abort', onAbort, { once: true });
+			settle(this.#state);
+		});
+	}
+
+	unknownWords(prompt: string): string[] {
+		return [...this.#tokenizer.tokenize(prompt).unknownWords];
+	}
+
+	prepare(prompt: string): void {
+		if (this.#state.kind === 'ready') {
+			this.#child?.sendHint({ type: 'prompt.prepare', prompt });
+		}
+	}
+
+	// A rejection rather than a throw, as the contract has it: hence async without await.
+	// eslint-disable-next-line @typescript-eslint/require-await
+	async openStream(options: StreamOptions): Promise<EngineStream> {
+		const child = this.#child;
+		if (this.#state.kind !== 'ready' || child === undefined) {
+			const cause = this.#state.kind === 'failed' || this.#state.kind === 'restarting' ? this.#state.error : undefined;
+			throw new TurbocastError('not_ready', `The engine is ${this.#state.kind}${cause === undefined ? '' : `: ${cause.message}`}`, { cause });
+		}
+		this.#checkOptions(options);
+		const id = this.#nextStream++;
+		const stream = new StreamHost(id, options, {
+			send: (request) => child.send(request),
+			nowMs: this.#options.clock.nowMs,
+			framesPerChunk: framesPerChunk(this.model),
+			onClosed: () => this.#streams.delete(id),
+		});
+		this.#streams.set(id, stream);
+		const { seed, width, height, firstChunkIndex = 0 } = options;
+		child.send({ type: 'stream.open', stream: id, seed, width, height, firstChunkIndex });
+		return stream;
+	}
+
+	close(): Promise<void> {
+		this.#closing ??= (async () => {
+			this.#enter({ kind: 'closed' });
+			this.#closed.abort();
+			this.#endStreams(new TurbocastError('engine_failed', 'The engine was closed.'));
+			await this.#child?.close();
+			this.#options.log.info({}, 'Engine closed.');
+			this.#listeners.clear();
+		})();
+		return this.#closing;
+	}
+
+	#checkOptions({ seed, width, height, firstChunkIndex = 0, firstFrameId = 0 }: StreamOptions): void {
+		if (!isWhole(seed, MAX_SEED)) {
+			throw new TurbocastError('invalid_request', `seed must be a whole number from 0 to ${MAX_SEED}.`, { param: 'seed' });
+		}
+		if (!this.model.sizes.some(([w, h]) => w === width && h === height)) {
+			const sizes = this.model.sizes.map((pair) => pair.join('x')).join(', ');
+			throw new TurbocastError('invalid_request', `The size must be one of ${sizes}, not ${width}x${height}.`, { param: 'size' });
+		}
+		// Chunk indices name noise with 32 bits (noise.ts).
+		if (!isWhole(firstChunkIndex, MAX_SEED) || !isWhole(firstFrameId, Number.MAX_SAFE_INTEGER)) {
+			throw new TurbocastError('invalid_request', 'firstChunkIndex and firstFrameId must be whole numbers from 0.', { param: 'firstChunkIndex' });
+		}
+		if (this.#streams.size >= MAX_STREAMS) {
+			throw new TurbocastError('capacity_exhausted', `This engine serves ${MAX_STREAMS} streams already; close one first.`);
+		}
+	}
+
+	#enter(state: EngineState): void {
+		this.#state = state;
+		for (const listener of [...this.#listeners]) {
+			listener(state);
+		}
+	}
+
+	#spawn(): void {
+		const { clock, modelFolder, profile, threads } = this.#options;
+		const spawnedAtMs = clock.nowMs();
+		const child: EngineChild = new EngineChild({ modelFolder, profile, threads }, clock, {
+			onEvent: (event) => this.#receive(child, event, spawnedAtMs),
+			onExit: (why) => this.#lost(why),
+		});
+		this.#child = child;
+	}
+
+	#receive(child: EngineChild, event: EngineEvent, spawnedAtMs: number): void {
+		if (this.#state.kind === 'closed' || this.#state.kind === 'failed') {
+			return;
+		}
+		switch (event.type) {
+			case 'engine.ready': {
+				const coldStartMs = this.#options.clock.nowMs() - spawnedAtMs;
+				this.#options.log.info({ pid: child.pid, coldStartMs, loadMs: event.loadMs, warmMs: event.warmMs }, 'Engine ready.');
+				return this.#enter({ kind: 'ready', coldStartMs, pid: child.pid });
+			}
+			case 'engine.failed': {
+				// An error that a second try cannot mend is final; any other counts as a crash.
+				const error = new TurbocastError(event.code, event.message);
+				return error.entry.retryable ? child.kill(error.message) : this.#giveUp(error);
+			}
+			case 'engine.heartbeat':
+				return;
+			case 'frames':
+			case 'chunk.done':
+			case 'chunk.cancelled':
+			case 'chunk.failed':
+				return this.#streams.get(event.stream)?.receive(event);
+		}
+	}
+
+	/** The process is gone: its streams end, and another is started unless that has failed too often. */
+	#lost(why: string): void {
+		this.#child = undefined;
+		if (this.#state.kind === 'closed' || this.#state.kind === 'failed') {
+			return;
+		}
+		const { clock, log } = this.#options;
+		const error = new TurbocastError('engine_failed', `The engine process stopped (${why}); it is being restarted.`);
+		const nowMs = clock.nowMs();
+		this.#crashesMs = [...this.#crashesMs, nowMs].slice(-RESTART_POLICY.maxCrashes);
+		const delayMs = restartDelayMs(this.#crashesMs, nowMs);
+		if (delayMs === undefined) {
+			return this.#giveUp(new TurbocastError('engine_failed', `The engine process stopped ${this.#crashesMs.length} times in short order, last because ${why}; restart the server when that is mended.`));
+		}
+		log.warn({ why, delayMs, attempt: this.#crashesMs.length }, 'Engine process lost; starting another.');
+		this.#enter({ kind: 'restarting', error, attempt: this.#crashesMs.length });
+		this.#endStreams(error);
+		clock.sleep(delayMs, this.#closed.signal).then(() => this.#spawn(), () => undefined);
+	}
+
+	#giveUp(error: TurbocastError): void {
+		this.#options.log.error({ code: error.code, error: error.message }, 'Engine given up.');
+		this.#enter({ kind: 'failed', error });
+		this.#endStreams(error);
+	}
+
+	#endStreams(error: TurbocastError): void {
+		for (const stream of [...this.#streams.values()]) {
+			stream.end(error);
+		}
+	}
+}

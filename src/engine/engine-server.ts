@@ -1,0 +1,210 @@
+/**
+ * The engine's side of the protocol (protocol.ts): several streams, one chunk at a time in the order of the requests. Since a
+ * stream asks for its next chunk only when it has the last, that order is fair. Whatever fails becomes an event.
+ */
+import { assertNever } from '../protocol/assert-never.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { Generator } from './generator.js';
+import type { Networks } from './networks.js';
+import { PromptEncoder } from './prompt-encoder.js';
+import { MAX_STREAMS, type EngineEvent, type EngineRequest } from './protocol.js';
+
+/** Prompts waiting to be encoded ahead of their use; newer ones push out the oldest, which is then encoded when it is used. */
+const MAX_HINTS = 8;
+
+type Loaded = { readonly networks: Networks; readonly prompts: PromptEncoder };
+type Open = Extract<EngineRequest, { readonly type: 'stream.open' }>;
+type Generate = Extract<EngineRequest, { readonly type: 'chunk.generate' }>;
+type Job = { readonly request: Generate; readonly stream: Stream; readonly cancel: AbortController; readonly queuedAtMs: number };
+type Stream = {
+	readonly options: Open;
+	/** Made with the first chunk, because networks of another size may have to be loaded. */
+	generator: Generator | undefined;
+	job: Job | undefined;
+};
+
+export type EngineServerOptions = {
+	/** Networks of one output size; called once for each size that is asked for. The server closes what it was given. */
+	readonly load: (size: { readonly width: number; readonly height: number }) => Promise<Networks>;
+	readonly send: (event: EngineEvent) => void;
+	readonly nowMs: () => number;
+};
+
+const sizeKey = (width: number, height: number): string => `${width}x${height}`;
+
+export class EngineServer {
+	readonly #options: EngineServerOptions;
+	/** One per size of the model; a model has few. */
+	readonly #loaded = new Map<string, Loaded>();
+	readonly #streams = new Map<number, Stream>();
+	/** At most one per stream. */
+	readonly #jobs: Job[] = [];
+	readonly #hints: string[] = [];
+	#isWorking = false;
+	#working: Promise<void> | undefined;
+	#isClosing = false;
+	#current: Loaded | undefined;
+
+	constructor(options: EngineServerOptions) {
+		this.#options = options;
+	}
+
+	/** Loads the networks of a size and runs every graph as a stream does, so that nobody's first chunk pays for it. */
+	async warm(width: number, height: number): Promise<{ readonly loadMs: number; readonly warmMs: number }> {
+		const { nowMs } = this.#options;
+		const startMs = nowMs();
+		const { networks, prompts } = await this.#load(width, height);
+		const loadedMs = nowMs();
+		const { spec } = networks;
+		const steps = Math.min(...Object.keys(spec.schedules).map(Number));
+		const generator = new Generator(networks, prompts, nowMs, { seed: 0, firstChunkIndex: 0 });
+		try {
+			// Twice: without a past and with one.
+			for (let chunk = 0; chunk < 2; chunk++) {
+				await generator.generateChunk({ prompt: spec.examples[0] ?? '', steps, controls: {} }, () => undefined, new AbortController().signal);
+			}
+		} catch (error) {
+			const failure = TurbocastError.from(error);
+			// Retrying cannot help where the very first chunk of a plain prompt is not a picture.
+			throw failure.code === 'generation_invalid'
+				? new TurbocastError('model_invalid', `The weights of the model ${spec.name} make no picture: ${failure.message}`, { cause: error })
+				: failure;
+		}
+		return { loadMs: loadedMs - startMs, warmMs: nowMs() - loadedMs };
+	}
+
+	/** Takes one request; never throws. */
+	receive(request: EngineRequest): void {
+		switch (request.type) {
+			case 'stream.open':
+				// The host counts too; beyond the bound a stream simply does not exist, and its chunks fail.
+				if (this.#streams.size < MAX_STREAMS) {
+					this.#streams.set(request.stream, { options: request, generator: undefined, job: undefined });
+				}
+				return;
+			case 'chunk.generate':
+				return this.#enqueue(request);
+			case 'prompt.prepare':
+				this.#hints.push(request.prompt);
+				this.#hints.splice(0, this.#hints.length - MAX_HINTS);
+				return this.#work();
+			case 'chunk.cancel':
+				return this.#cancel(this.#streams.get(request.stream)?.job, 'Cancelled by the host.');
+			case 'stream.close':
+				this.#cancel(this.#streams.get(request.stream)?.job, 'The stream was closed.');
+				this.#streams.delete(request.stream);
+				return;
+			case 'engine.close':
+				void this.close();
+				return;
+			default:
+				return assertNever(request);
+		}
+	}
+
+	/** Ends after the step at hand. Idempotent. */
+	async close(): Promise<void> {
+		this.#isClosing = true;
+		for (const { job } of this.#streams.values()) {
+			this.#cancel(job, 'The engine is closing.');
+		}
+		await this.#working;
+		for (const { networks } of this.#loaded.values()) {
+			await networks.close();
+		}
+	}
+
+	async #load(width: number, height: number): Promise<Loaded> {
+		let loaded = this.#loaded.get(sizeKey(width, height));
+		if (loaded === undefined) {
+			const networks = await this.#options.load({ width, height });
+			loaded = { networks, prompts: new PromptEncoder(networks) };
+			this.#loaded.set(sizeKey(width, height), loaded);
+		}
+		this.#current = loaded;
+		return loaded;
+	}
+
+	#enqueue(request: Generate): void {
+		const stream = this.#streams.get(request.stream);
+		if (stream === undefined) {
+			return this.#fail(request, new TurbocastError('invalid_state', 'There is no such stream on this engine.'));
+		}
+		const expected = stream.generator?.nextChunkIndex ?? stream.options.firstChunkIndex;
+		if (stream.job !== undefined || request.chunkIndex !== expected) {
+			return this.#fail(request, new TurbocastError('invalid_state', `The stream's next chunk is ${expected}, one at a time.`));
+		}
+		stream.job = { request, stream, cancel: new AbortController(), queuedAtMs: this.#options.nowMs() };
+		this.#jobs.push(stream.job);
+		this.#work();
+	}
+
+	#fail({ stream, chunkIndex }: Generate, error: unknown): void {
+		const { code, message } = TurbocastError.from(error);
+		this.#options.send({ type: 'chunk.failed', stream, chunkIndex, code, message });
+	}
+
+	/** Works until there is nothing left to do; a second call while it does changes nothing. */
+	#work(): void {
+		if (!this.#isWorking) {
+			this.#isWorking = true;
+			this.#working = this.#drain();
+		}
+	}
+
+	async #drain(): Promise<void> {
+		while (!this.#isClosing) {
+			const hint = this.#hints.shift();
+			if (hint !== undefined) {
+				// Ahead of the chunks, one of which may well be about to use it. A failure shows there, where somebody is told.
+				await this.#current?.prompts.encode(hint).catch(() => undefined);
+				continue;
+			}
+			const job = this.#jobs.shift();
+			if (job === undefined) {
+				break;
+			}
+			await this.#generate(job);
+		}
+		// In the same breath as the last look at the queues, so that no request falls between the two.
+		this.#isWorking = false;
+	}
+
+	/** Stops a chunk that is being made within one step, and one that waits at once. */
+	#cancel(job: Job | undefined, reason: string): void {
+		if (job === undefined) {
+			return;
+		}
+		job.cancel.abort(new Error(reason));
+		const waiting = this.#jobs.indexOf(job);
+		if (waiting >= 0) {
+			this.#jobs.splice(waiting, 1);
+			job.stream.job = undefined;
+			this.#options.send({ type: 'chunk.cancelled', stream: job.request.stream, chunkIndex: job.request.chunkIndex });
+		}
+	}
+
+	async #generate({ request, stream, cancel, queuedAtMs }: Job): Promise<void> {
+		const { send, nowMs } = this.#options;
+		const { width, height, seed, firstChunkIndex } = stream.options;
+		const startMs = nowMs();
+		const address = { stream: request.stream, chunkIndex: request.chunkIndex };
+		let frames = 0;
+		let verdict: () => void;
+		try {
+			cancel.signal.throwIfAborted();
+			const { networks, prompts } = await this.#load(width, height);
+			stream.generator ??= new Generator(networks, prompts, nowMs, { seed, firstChunkIndex });
+			const timings = await stream.generator.generateChunk(request.inputs, (firstIndexInChunk, pictures) => {
+				frames += pictures.length;
+				send({ type: 'frames', ...address, firstIndexInChunk, width, height, frames: pictures });
+			}, cancel.signal);
+			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs: startMs - queuedAtMs, ...timings } });
+		} catch (error) {
+			verdict = cancel.signal.aborted ? () => send({ type: 'chunk.cancelled', ...address }) : () => this.#fail(request, error);
+		}
+		// First free, then told: the answer may bring the next request.
+		stream.job = undefined;
+		verdict();
+	}
+}

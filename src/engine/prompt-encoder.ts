@@ -1,0 +1,46 @@
+/** Prompt to tensors, with a memory: a prompt that stays costs nothing, and one that was prepared is there when it is used. */
+import type { Networks, PromptTensors } from './networks.js';
+
+/**
+ * Bytes of encoded prompts kept. The small embedded model takes about 0.5 MB a prompt, so everybody's last few are there;
+ * a large one keeps only the latest, which is always kept.
+ */
+export const MAX_CACHED_BYTES = 32 * 1024 * 1024;
+
+const bytesOf = (tensors: PromptTensors): number =>
+	[tensors.context, tensors.mask, ...tensors.crossK, ...tensors.crossV, ...(tensors.pooled === undefined ? [] : [tensors.pooled])]
+		.reduce((sum, array) => sum + array.byteLength, 0);
+
+export class PromptEncoder {
+	readonly #encode: Networks['encodePrompt'];
+	readonly #maxBytes: number;
+	/** By text, least recently used first (a Map keeps the order of insertion). */
+	readonly #cache = new Map<string, PromptTensors>();
+	#bytes = 0;
+
+	constructor(networks: Pick<Networks, 'encodePrompt'>, maxBytes = MAX_CACHED_BYTES) {
+		this.#encode = (text) => networks.encodePrompt(text);
+		this.#maxBytes = maxBytes;
+	}
+
+	/** Not for concurrent use, as the networks themselves. */
+	async encode(text: string): Promise<PromptTensors> {
+		const known = this.#cache.get(text);
+		if (known !== undefined) {
+			this.#cache.delete(text);
+			this.#cache.set(text, known);
+			return known;
+		}
+		const tensors = await this.#encode(text);
+		this.#cache.set(text, tensors);
+		this.#bytes += bytesOf(tensors);
+		for (const [oldest, evicted] of this.#cache) {
+			if (this.#bytes <= this.#maxBytes || this.#cache.size === 1) {
+				break;
+			}
+			this.#cache.delete(oldest);
+			this.#bytes -= bytesOf(evicted);
+		}
+		return tensors;
+	}
+}
