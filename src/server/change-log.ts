@@ -1,0 +1,76 @@
+/**
+ * The changes of one session on their way: *waiting* from their arrival until a chunk begins, *carried* by that chunk until its
+ * first frame is sent, then applied. What a chunk is made from is decided at one place, `latch`.
+ */
+import type { ChunkInputs } from '../engine/protocol.js';
+import { TurbocastError } from '../protocol/errors.js';
+
+export type Change = {
+	/** Of the message that asked for it. */
+	readonly eventId: string | undefined;
+	readonly receivedAtMs: number;
+};
+
+/** A part of the inputs; controls are merged by name. */
+export type ChangedInputs = { readonly [K in keyof ChunkInputs]?: ChunkInputs[K] | undefined };
+
+/** Changes that may wait for a chunk: half a second of a game's inputs, and as many as one frame's record can name. */
+export const MAX_WAITING_CHANGES = 64;
+/** About a chunk. */
+const RETRY_AFTER_MS = 500;
+
+export class ChangeLog {
+	#inputs: ChunkInputs;
+	#waiting: Change[] = [];
+	#nextChunkIndex = 0;
+	#carried: { readonly chunkIndex: number; readonly change: Change }[] = [];
+
+	constructor(inputs: ChunkInputs) {
+		this.#inputs = inputs;
+	}
+
+	get inputs(): ChunkInputs {
+		return this.#inputs;
+	}
+
+	/** The chunk that a change made now will be heard in. */
+	get nextChunkIndex(): number {
+		return this.#nextChunkIndex;
+	}
+
+	/** The newest value of each input counts. Throws `rate_limited` when too many changes wait. */
+	add(change: Change, inputs: ChangedInputs): void {
+		if (this.#waiting.length >= MAX_WAITING_CHANGES) {
+			throw new TurbocastError('rate_limited', `${MAX_WAITING_CHANGES} changes already wait for the next chunk; wait until they are applied.`, { retryAfterMs: RETRY_AFTER_MS });
+		}
+		this.#inputs = {
+			prompt: inputs.prompt ?? this.#inputs.prompt,
+			steps: inputs.steps ?? this.#inputs.steps,
+			controls: { ...this.#inputs.controls, ...inputs.controls },
+		};
+		this.#waiting.push(change);
+	}
+
+	/** A chunk begins: its inputs. The changes that wait are carried by it. */
+	latch(chunkIndex: number): ChunkInputs {
+		this.#nextChunkIndex = chunkIndex + 1;
+		this.#carried.push(...this.#waiting.splice(0).map((change) => ({ chunkIndex, change })));
+		return this.#inputs;
+	}
+
+	/** The chunk came to nothing before its first frame: its changes wait for the next one. */
+	release(chunkIndex: number): void {
+		this.#waiting.unshift(...this.#carried.filter((entry) => entry.chunkIndex === chunkIndex).map((entry) => entry.change));
+		this.#carried = this.#carried.filter((entry) => entry.chunkIndex !== chunkIndex);
+	}
+
+	/** Changes that a frame of this chunk carries and that are not yet applied. */
+	carriedBy(chunkIndex: number): Change[] {
+		return this.#carried.filter((entry) => entry.chunkIndex <= chunkIndex).map((entry) => entry.change);
+	}
+
+	/** The frame was sent: its changes are applied and leave the log. */
+	applied(changes: readonly Change[]): void {
+		this.#carried = this.#carried.filter((entry) => !changes.includes(entry.change));
+	}
+}

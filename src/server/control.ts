@@ -1,0 +1,254 @@
+/** The control socket, and the one door to `ws` on the server: takes connections, parses, limits, dispatches, and says why before it closes. */
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { WebSocket, WebSocketServer, type RawData } from 'ws';
+import { TurbocastError } from '../protocol/errors.js';
+import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limits.js';
+import { errorMessage, eventIdOf, parseClientMessage, type ServerMessage } from '../protocol/messages.js';
+import { errorEnvelope, errorHeaders } from './http-error.js';
+import { isAllowedOrigin } from './origin.js';
+import { RateLimit } from './rate-limit.js';
+import { Session, type SessionParts } from './session.js';
+
+/** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
+const MAX_UNREAD_BYTES = 256 * 1024;
+/** An over-long message up to this size is still read, so that the client, busy sending it, can hear why it is refused. */
+const MAX_READ_BYTES = 16 * MAX_MESSAGE_BYTES;
+/** Time that a shutdown leaves clients to answer its close frame. */
+const CLOSING_HANDSHAKE_MS = 500;
+const DEFAULT_HEARTBEAT_MS = 4000;
+/** Silent intervals after which a socket is given up. */
+const MOST_SILENT_INTERVALS = 2;
+
+/** What our codes are called where `ws` itself must close: RFC 6455 section 7.4.1. */
+const reasonOf = (closeCode: number | undefined): TurbocastError =>
+	closeCode === 1009
+		? new TurbocastError('message_too_big', `A message may have at most ${MAX_MESSAGE_BYTES} bytes; send less at once.`)
+		: new TurbocastError('invalid_message', 'The connection does not follow the WebSocket protocol (RFC 6455).');
+
+/** `ws` closes by itself what breaks its rules, before it raises the error; this says why first. */
+class ControlSocket extends WebSocket {
+	/** Called before a close that nobody asked for; cleared once somebody has. */
+	beforeClose: ((error: TurbocastError) => void) | undefined;
+
+	override close(code?: number, reason?: string | Buffer): void {
+		const tell = this.beforeClose;
+		this.beforeClose = undefined;
+		// 1005: the answer to a close frame of the client.
+		if (tell !== undefined && code !== undefined && code !== 1005 && code >= 1002) {
+			tell(reasonOf(code));
+		}
+		super.close(code, reason);
+	}
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** Parses a frame to JSON. Throws `invalid_message`. */
+const parseFrame = (data: RawData, isBinary: boolean): unknown => {
+	if (isBinary) {
+		throw new TurbocastError('invalid_message', 'Messages are JSON text; send a text frame instead of a binary one.');
+	}
+	let text: string;
+	try {
+		text = utf8.decode(data as Buffer);
+	} catch (error) {
+		throw new TurbocastError('invalid_message', 'The message is not valid UTF-8 text.', { cause: error });
+	}
+	try {
+		return JSON.parse(text) as unknown;
+	} catch (error) {
+		throw new TurbocastError('invalid_message', 'The message is not valid JSON.', { cause: error });
+	}
+};
+
+class Connection {
+	readonly session: Session;
+	readonly #socket: ControlSocket;
+	readonly #parts: SessionParts;
+	readonly #messages: RateLimit;
+	readonly #mistakes: RateLimit;
+	/** Resolves when the socket is gone. */
+	readonly closed: Promise<void>;
+	#silentIntervals = 0;
+	#isClosing = false;
+
+	constructor(socket: ControlSocket, parts: SessionParts) {
+		const { config, clock } = parts;
+		this.#socket = socket;
+		this.#parts = parts;
+		this.#messages = new RateLimit(config.messagesPerSecond, 1000, clock.nowMs());
+		this.#mistakes = new RateLimit(config.badMessagesPerMinute, 60_000, clock.nowMs());
+		this.session = new Session(parts, {
+			send: (message) => this.#send(message),
+			close: (closeCode, reason) => this.#close(closeCode, reason),
+		});
+		socket.beforeClose = (error) => void this.session.end('failed', error);
+		socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
+		socket.on('pong', () => {
+			this.#silentIntervals = 0;
+		});
+		socket.on('error', (error) => parts.log.debug({ err: error }, 'A control socket failed.'));
+		this.closed = new Promise((resolve) => {
+			socket.on('close', () => {
+				this.#isClosing = true;
+				void this.session.end('disconnected');
+				resolve();
+			});
+		});
+	}
+
+	/** Called at every heartbeat: a socket whose other end has vanished without a word is given up. */
+	beat(): void {
+		if (this.#silentIntervals >= MOST_SILENT_INTERVALS) {
+			this.#socket.terminate();
+			return;
+		}
+		this.#silentIntervals += 1;
+		this.#socket.ping();
+	}
+
+	/** For good, whatever the client does. */
+	terminate(): void {
+		this.#socket.terminate();
+	}
+
+	#receive(data: RawData, isBinary: boolean): void {
+		if (this.#isClosing) {
+			return;
+		}
+		const size = (data as Buffer).byteLength;
+		if (size > MAX_MESSAGE_BYTES) {
+			void this.session.end('failed', new TurbocastError('message_too_big', `A message may have at most ${MAX_MESSAGE_BYTES} bytes, not ${size}; send less at once.`));
+			return;
+		}
+		let eventId: string | undefined;
+		const refuse = (error: unknown): void => this.#refuse(TurbocastError.from(error), eventId);
+		try {
+			const retryAfterMs = this.#messages.take(this.#parts.clock.nowMs());
+			if (retryAfterMs > 0) {
+				throw new TurbocastError('rate_limited', `At most ${this.#parts.config.messagesPerSecond} messages a second; this one was not heard.`, { retryAfterMs });
+			}
+			const value = parseFrame(data, isBinary);
+			eventId = eventIdOf(value);
+			this.session.handle(parseClientMessage(value)).catch(refuse);
+		} catch (error) {
+			refuse(error);
+		}
+	}
+
+	/** Answers with the error; whoever makes too many mistakes is closed. */
+	#refuse(error: TurbocastError, eventId: string | undefined): void {
+		if (error.code === 'internal') {
+			this.#parts.log.error({ err: error }, 'A message could not be handled.');
+		}
+		this.#parts.metrics.errors.add(1, { code: error.code });
+		this.#send(errorMessage(error, eventId));
+		// Being told to come back later is no mistake of the client.
+		const isMistake = error.entry.httpStatus < 500;
+		if (isMistake && this.#mistakes.take(this.#parts.clock.nowMs()) > 0) {
+			void this.session.end('failed', new TurbocastError('rate_limited', `More than ${this.#parts.config.badMessagesPerMinute} mistakes in a minute; read the errors, then connect again.`, { retryAfterMs: 60_000 }));
+		}
+	}
+
+	#send(message: ServerMessage): void {
+		if (this.#socket.readyState !== WebSocket.OPEN) {
+			return;
+		}
+		if (this.#socket.bufferedAmount > MAX_UNREAD_BYTES) {
+			this.#parts.log.warn({}, 'A client does not read its messages; its connection is given up.');
+			this.#socket.terminate();
+			return;
+		}
+		this.#socket.send(JSON.stringify(message));
+	}
+
+	#close(closeCode: number, reason: string): void {
+		this.#isClosing = true;
+		this.#socket.beforeClose = undefined;
+		this.#socket.close(closeCode, reason);
+	}
+}
+
+export type Control = {
+	readonly connections: () => number;
+	/** The listener of the HTTP server's `upgrade` event. */
+	readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+	/** Ends every session with `draining`, then every socket. Idempotent. */
+	readonly close: () => Promise<void>;
+};
+
+/** A refusal in plain HTTP: the handshake is not done, so there is no socket to close yet. */
+const refuseUpgrade = (socket: Duplex, error: TurbocastError): void => {
+	const body = errorEnvelope(error);
+	const headers = { ...errorHeaders(error), 'connection': 'close', 'content-length': String(Buffer.byteLength(body)) };
+	const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('');
+	socket.end(`HTTP/1.1 ${error.entry.httpStatus} ${error.code}\r\n${lines}\r\n${body}`);
+};
+
+/** Why a handshake is refused, if it is. */
+const refusal = (request: IncomingMessage, parts: SessionParts): TurbocastError | undefined => {
+	const path = (request.url ?? '').split('?', 1)[0] ?? '';
+	if (path !== REALTIME_PATH) {
+		return new TurbocastError('not_found', `WebSockets are spoken at ${REALTIME_PATH} only.`);
+	}
+	if (!isAllowedOrigin(request, parts.config.allowedOrigins)) {
+		return new TurbocastError('forbidden', 'Pages of this origin may not open sessions here; the operator allows it with server.allowed_origins.');
+	}
+	const offered = request.headers['sec-websocket-protocol']?.split(/\s*,\s*/u).map((name) => name.trim());
+	if (offered !== undefined && !offered.includes(SUBPROTOCOL)) {
+		return new TurbocastError('unsupported_protocol', `The sub-protocol spoken here is ${SUBPROTOCOL}; offer it, or none.`);
+	}
+	return undefined;
+};
+
+export const createControl = (parts: SessionParts): Control => {
+	const { config } = parts;
+	const open = new Set<Connection>();
+	const sockets = new WebSocketServer({
+		noServer: true, clientTracking: false, perMessageDeflate: false,
+		WebSocket: ControlSocket,
+		maxPayload: MAX_READ_BYTES,
+		// We look ourselves, so that text that is not UTF-8 is answered and the connection goes on.
+		skipUTF8Validation: true,
+		handleProtocols: (offered) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
+	});
+	const heartbeat = setInterval(() => open.forEach((connection) => connection.beat()), config.heartbeatMs ?? DEFAULT_HEARTBEAT_MS);
+	heartbeat.unref();
+
+	const welcome = (socket: ControlSocket): void => {
+		const connection = new Connection(socket, parts);
+		if (open.size >= config.maxConnections) {
+			// After the handshake, because a browser's script cannot see why a handshake failed.
+			void connection.session.end('failed', new TurbocastError('capacity_exhausted', `All ${config.maxConnections} connections are taken; try again in a moment.`, { retryAfterMs: 10_000 }));
+			return;
+		}
+		open.add(connection);
+		socket.on('close', () => open.delete(connection));
+		connection.session.greet();
+	};
+
+	let closing: Promise<void> | undefined;
+	const close = async (): Promise<void> => {
+		const draining = new TurbocastError('draining', 'The server is shutting down; connect again after its restart.');
+		await Promise.all([...open].map((connection) => connection.session.end('draining', draining)));
+		clearInterval(heartbeat);
+		await Promise.race([Promise.all([...open].map((connection) => connection.closed)), parts.clock.sleep(CLOSING_HANDSHAKE_MS)]);
+		open.forEach((connection) => connection.terminate());
+		sockets.close();
+	};
+
+	return {
+		connections: () => open.size,
+		upgrade: (request, socket, head) => {
+			socket.on('error', (error) => parts.log.debug({ err: error }, 'A connection broke during its handshake.'));
+			const error = refusal(request, parts);
+			if (error !== undefined) {
+				refuseUpgrade(socket, error);
+				return;
+			}
+			sockets.handleUpgrade(request, socket, head, welcome);
+		},
+		close: () => (closing ??= close()),
+	};
+};

@@ -1,0 +1,33 @@
+/** What an operator decides about the server. `config/default.yaml` explains each; `app.ts` maps the one to the other. */
+import type { Infer } from '../protocol/schema.js';
+import type { SERVER_SCHEMAS } from '../protocol/messages.js';
+
+export type IceServer = Infer<(typeof SERVER_SCHEMAS)['session.created']>['ice_servers'][number];
+
+export type ServerConfig = {
+	readonly host: string;
+	/** 0 takes any free port. */
+	readonly port: number;
+	/** Origins besides our own whose pages may open a session; '*' allows all. */
+	readonly allowedOrigins: readonly string[];
+	/** Handed to browsers as they are. */
+	readonly iceServers: readonly IceServer[];
+	/** Steps of a session that does not say; 0 for the model's own default. */
+	readonly defaultSteps: number;
+	readonly bitrateBps: number;
+	readonly maxLeadMs: number;
+	readonly maxSessions: number;
+	readonly maxConnections: number;
+	readonly sessionMaxMs: number;
+	/** A generating session without a connected viewer ends after this. */
+	readonly idleTimeoutMs: number;
+	/** A connection without a session ends after this. */
+	readonly startTimeoutMs: number;
+	readonly messagesPerSecond: number;
+	/** Mistakes of one connection before it is closed. */
+	readonly badMessagesPerMinute: number;
+	/** Offers of one connection; each costs a peer connection. Default 30. */
+	readonly offersPerMinute?: number;
+	/** How often a silent socket is asked whether it is still there; it is given up after two intervals. Default 4000. */
+	readonly heartbeatMs?: number;
+};

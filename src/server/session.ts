@@ -1,0 +1,378 @@
+/**
+ * One connection's session, from `session.created` to `session.ended`. This is the one file that knows the whole line: engine
+ * stream → generation loop → frame line → playout loop → encoder → viewer. Each part has a file of its own; here they are joined and ended.
+ */
+import type { RawFrame } from '../base/frame.js';
+import type { Log } from '../base/log.js';
+import type { Clock } from '../base/time.js';
+import type { Engine, EngineState } from '../engine/engine.js';
+import type { Encoders } from '../media/encoder.js';
+import { assertNever } from '../protocol/assert-never.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, PROTOCOL_VERSION } from '../protocol/limits.js';
+import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ServerMessage } from '../protocol/messages.js';
+import type { Transport } from '../transport/transport.js';
+import type { Admission, Place } from './admission.js';
+import { ChangeLog, type Change, type ChangedInputs } from './change-log.js';
+import { EncoderShelf } from './encoder-shelf.js';
+import { FrameLine } from './frame-line.js';
+import { runGeneration, type ChunkReport } from './generation-loop.js';
+import type { ModelInfo } from './model-info.js';
+import { runPlayout, type SentFrame } from './playout-loop.js';
+import { RateLimit } from './rate-limit.js';
+import type { ServerConfig } from './server-config.js';
+import type { ServerMetrics } from './server-metrics.js';
+import { newSessionId } from './session-id.js';
+import { checkControls, checkSteps, resolveStart, type StartRequest } from './start-request.js';
+import { ViewerSlot } from './viewer-slot.js';
+
+export type SessionParts = {
+	readonly config: ServerConfig;
+	readonly engine: Engine;
+	readonly encoders: Encoders;
+	readonly transport: Transport;
+	readonly admission: Admission;
+	readonly model: ModelInfo;
+	readonly metrics: ServerMetrics;
+	readonly log: Log;
+	readonly clock: Clock;
+	/** Unsigned 32 bits. */
+	readonly randomUint32: () => number;
+	readonly onFrame?: ((frame: RawFrame) => void) | undefined;
+};
+
+/** The way to the client. */
+export type SessionPeer = {
+	readonly send: (message: ServerMessage) => void;
+	/** After the last message; 1000 when the session ended as the client wished. */
+	readonly close: (closeCode: number, reason: string) => void;
+};
+
+/** What exists once a session was started. */
+type Run = {
+	readonly request: StartRequest;
+	readonly place: Place;
+	readonly line: FrameLine;
+	readonly changes: ChangeLog;
+	readonly encoders: EncoderShelf;
+	frames: number;
+};
+
+type SessionState =
+	| { readonly kind: 'waiting' }
+	/** The engine opens the stream. */
+	| { readonly kind: 'starting'; readonly run: Run }
+	| { readonly kind: 'generating'; readonly run: Run }
+	| { readonly kind: 'ended'; readonly reason: EndReason };
+
+const DEFAULT_OFFERS_PER_MINUTE = 30;
+
+export class Session {
+	readonly id = newSessionId();
+	readonly #parts: SessionParts;
+	readonly #peer: SessionPeer;
+	readonly #log: Log;
+	readonly #viewers: ViewerSlot;
+	readonly #offers: RateLimit;
+	/** Aborts everything that this session runs. */
+	readonly #life = new AbortController();
+	/** Aborts the timer that runs while nobody has started, or nobody watches. */
+	#timeout = new AbortController();
+	#state: SessionState = { kind: 'waiting' };
+	#ending: Promise<void> | undefined;
+
+	constructor(parts: SessionParts, peer: SessionPeer) {
+		this.#parts = parts;
+		this.#peer = peer;
+		this.#log = parts.log.child({ session: this.id });
+		this.#offers = new RateLimit(parts.config.offersPerMinute ?? DEFAULT_OFFERS_PER_MINUTE, 60_000, parts.clock.nowMs());
+		this.#viewers = new ViewerSlot(parts.transport, {
+			onWatching: () => this.#watchingChanged(),
+			onKeyframeNeeded: (viewer) => this.#run?.encoders.requestKeyframe(viewer.codec),
+		});
+	}
+
+	get hasEnded(): boolean {
+		return this.#state.kind === 'ended';
+	}
+
+	get #run(): Run | undefined {
+		return this.#state.kind === 'starting' || this.#state.kind === 'generating' ? this.#state.run : undefined;
+	}
+
+	/** Sends `session.created`; until a start, the start timeout runs. */
+	greet(): void {
+		const { config, model } = this.#parts;
+		this.#peer.send({
+			type: 'session.created', session_id: this.id, protocol_version: PROTOCOL_VERSION, model,
+			ice_servers: config.iceServers.map((server) => ({ ...server })),
+			limits: { max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_session_ms: config.sessionMaxMs, idle_timeout_ms: config.idleTimeoutMs },
+		});
+		this.#startTimer(config.startTimeoutMs, () => this.#fail(
+			new TurbocastError('start_timeout', `No session was started within ${Math.round(config.startTimeoutMs / 1000)} seconds; connect again when there is a prompt.`), 'idle'));
+	}
+
+	/** Does what the message asks. Throws what the client is to be told; the session goes on. */
+	async handle(message: ClientMessage): Promise<void> {
+		switch (message.type) {
+			case 'session.start':
+				return this.#start(message);
+			case 'session.update':
+				return this.#update(message);
+			case 'input.action':
+				return this.#change(message.event_id, 'input.action', { controls: checkControls(this.#parts.engine.model, message.axes) });
+			case 'session.stop':
+				void this.end('stopped');
+				return;
+			case 'webrtc.offer':
+				return this.#offer(message);
+			case 'webrtc.candidate':
+				return this.#viewers.addCandidate(message.candidate);
+			case 'ping':
+				this.#peer.send({ ...message, type: 'pong', server_ms: this.#parts.clock.nowMs() });
+				return;
+			default:
+				return assertNever(message);
+		}
+	}
+
+	/**
+	 * Ends the session: says so, gives the place back at once, then closes viewer, encoders and stream. `error` is sent first
+	 * when there is one, and names the close code. Idempotent.
+	 */
+	end(reason: EndReason, error?: TurbocastError): Promise<void> {
+		this.#ending ??= this.#end(reason, error);
+		return this.#ending;
+	}
+
+	async #end(reason: EndReason, error: TurbocastError | undefined): Promise<void> {
+		const run = this.#run;
+		this.#state = { kind: 'ended', reason };
+		if (error !== undefined) {
+			this.#tell(error);
+		}
+		const frames = run?.frames ?? 0;
+		const { model, metrics } = this.#parts;
+		this.#peer.send({ type: 'session.ended', session_id: this.id, reason, generated_ms: (frames * 1000) / model.fps, frames });
+		run?.place.release();
+		this.#life.abort(new TurbocastError('invalid_state', 'The session has ended.'));
+		this.#timeout.abort();
+		this.#peer.close(error?.entry.closeCode ?? 1000, reason);
+		if (run !== undefined) {
+			metrics.sessions.add(1, { reason });
+			this.#log.info({ reason, frames, code: error?.code }, 'The session has ended.');
+		}
+		await this.#viewers.close(`session ended: ${reason}`);
+		await run?.encoders.close();
+	}
+
+	async #start(message: ClientMessages['session.start']): Promise<void> {
+		const { config, engine, admission, clock, encoders } = this.#parts;
+		if (this.#state.kind !== 'waiting') {
+			throw new TurbocastError('invalid_state', 'This session is already started; change it with session.update, or open another connection.');
+		}
+		const receivedAtMs = clock.nowMs();
+		const request = resolveStart(message, engine.model, config.defaultSteps, this.#parts.randomUint32);
+		const { width, height, seed, inputs } = request;
+		const run: Run = {
+			request,
+			place: admission.claim(),
+			line: new FrameLine({ model: engine.model, maxLeadMs: config.maxLeadMs, firstRtpTimestamp: this.#parts.randomUint32(), clock }),
+			changes: new ChangeLog(inputs),
+			encoders: new EncoderShelf(encoders, { width, height, fps: engine.model.fps, bitrateBps: config.bitrateBps }),
+			frames: 0,
+		};
+		this.#state = { kind: 'starting', run };
+		run.changes.add({ eventId: message.event_id, receivedAtMs }, {});
+		engine.prepare(inputs.prompt);
+		const { viewer } = this.#viewers;
+		if (viewer !== undefined) {
+			// Opened while the first chunk is being made; a failure is met again, and handled, at the first frame.
+			run.encoders.for(viewer.codec).catch(() => undefined);
+		}
+		const { signal } = this.#life;
+		try {
+			const stream = await engine.openStream({ seed, width, height });
+			if (signal.aborted) {
+				return await stream.close();
+			}
+			this.#state = { kind: 'generating', run };
+			this.#accept(message.event_id, run, inputs.prompt);
+			this.#peer.send({
+				type: 'session.ready', session_id: this.id, model: engine.model.name, seed, steps: inputs.steps, width, height,
+				cold_start_ms: engine.state.kind === 'ready' ? engine.state.coldStartMs : 0,
+			});
+			this.#log.info({ prompt: inputs.prompt, seed, steps: inputs.steps, width, height }, 'The session has started.');
+			this.#play(run, stream);
+		} catch (error) {
+			if (!signal.aborted) {
+				run.place.release();
+				this.#state = { kind: 'waiting' };
+				await run.encoders.close();
+				throw error;
+			}
+		}
+	}
+
+	/** Starts the two loops and the watch over them. */
+	#play(run: Run, stream: Awaited<ReturnType<Engine['openStream']>>): void {
+		const { engine, clock, config, onFrame, metrics } = this.#parts;
+		const { signal } = this.#life;
+		const { width, height, seed } = run.request;
+		const stopListening = engine.onState((state) => this.#engineChanged(state));
+		signal.addEventListener('abort', stopListening, { once: true });
+		const generation = runGeneration({
+			engine, clock, line: run.line, changes: run.changes, stream: { seed, width, height },
+			onStarted: (chunkIndex, firstFrameId) =>
+				this.#peer.send({ type: 'generation.started', chunk_index: chunkIndex, seed, media_ms: (firstFrameId * 1000) / engine.model.fps }),
+			onFrame: (frame) => {
+				run.frames += 1;
+				onFrame?.(frame);
+			},
+			onChunk: (report) => this.#chunkCompleted(report),
+			onLoss: (error) => this.#chunkLost(error),
+		}, stream, signal);
+		const playout = runPlayout({
+			line: run.line, changes: run.changes, clock,
+			encoderFor: (codec) => run.encoders.for(codec),
+			watching: () => this.#viewers.watching,
+			onSent: ({ chunk }) => {
+				metrics.frames.add(1, { outcome: 'sent' });
+				metrics.encodeMs.observe(chunk.encodeMs);
+			},
+			onDropped: () => metrics.frames.add(1, { outcome: 'dropped' }),
+			onApplied: (changes, sent) => this.#applied(changes, sent),
+			onLoss: (error) => this.#tell(error),
+		}, signal);
+		for (const loop of [generation, playout]) {
+			loop.catch((error: unknown) => this.#fail(TurbocastError.from(error), 'failed'));
+		}
+		clock.sleep(config.sessionMaxMs, signal).then(
+			() => this.#fail(new TurbocastError('max_duration', `The session reached its longest duration of ${Math.round(config.sessionMaxMs / 1000)} seconds; start another one.`), 'max_duration'),
+			() => undefined,
+		);
+		this.#watchingChanged();
+	}
+
+	#update(message: ClientMessages['session.update']): void {
+		const { prompt } = message;
+		const steps = message.parameters?.steps;
+		if (prompt === undefined && steps === undefined) {
+			throw new TurbocastError('invalid_request', 'session.update changes nothing: give a `prompt` or `parameters.steps`.');
+		}
+		this.#change(message.event_id, 'session.update', { prompt, steps: steps === undefined ? undefined : checkSteps(this.#parts.engine.model, steps) });
+	}
+
+	/** Takes a change for the next chunk and says so. */
+	#change(eventId: string | undefined, type: string, inputs: ChangedInputs): void {
+		const run = this.#run;
+		if (run === undefined) {
+			throw new TurbocastError('invalid_state', `Send session.start before ${type}.`);
+		}
+		run.changes.add({ eventId, receivedAtMs: this.#parts.clock.nowMs() }, inputs);
+		if (inputs.prompt !== undefined) {
+			this.#parts.engine.prepare(inputs.prompt);
+		}
+		this.#accept(eventId, run, inputs.prompt);
+	}
+
+	#accept(eventId: string | undefined, run: Run, prompt: string | undefined): void {
+		this.#peer.send({
+			type: 'event.accepted', ...(eventId === undefined ? {} : { event_id: eventId }),
+			will_apply_at_chunk: run.changes.nextChunkIndex,
+			unknown_words: prompt === undefined ? [] : this.#parts.engine.unknownWords(prompt),
+		});
+	}
+
+	async #offer(message: ClientMessages['webrtc.offer']): Promise<void> {
+		const retryAfterMs = this.#offers.take(this.#parts.clock.nowMs());
+		if (retryAfterMs > 0) {
+			throw new TurbocastError('rate_limited', 'Too many offers; one connection needs only a few.', { retryAfterMs });
+		}
+		const sdp = await this.#viewers.accept(message.sdp);
+		this.#peer.send({ type: 'webrtc.answer', ...(message.event_id === undefined ? {} : { event_id: message.event_id }), sdp });
+	}
+
+	/** The viewer came or went: without one, playout stops, generation stops at the lead, and the idle timeout runs. */
+	#watchingChanged(): void {
+		const run = this.#run;
+		if (run === undefined) {
+			return;
+		}
+		const { watching } = this.#viewers;
+		run.line.setWatched(watching !== undefined);
+		if (watching !== undefined) {
+			this.#timeout.abort();
+			run.encoders.requestKeyframe(watching.codec);
+			return;
+		}
+		const { idleTimeoutMs } = this.#parts.config;
+		this.#startTimer(idleTimeoutMs, () => this.#fail(
+			new TurbocastError('idle_timeout', `Nobody was watching for ${Math.round(idleTimeoutMs / 1000)} seconds; connect again to go on.`), 'idle'));
+	}
+
+	#engineChanged(state: EngineState): void {
+		if (state.kind === 'restarting') {
+			this.#parts.metrics.engineLosses.add();
+			const { code, message } = new TurbocastError('engine_failed', 'The engine stopped and is being restarted; the video goes on by itself in a moment.', { cause: state.error });
+			this.#peer.send({ type: 'session.reconnecting', code, message });
+			this.#tell(new TurbocastError(code, message));
+		} else if (state.kind === 'failed') {
+			this.#fail(state.error, 'failed');
+		}
+	}
+
+	/** The engine's own end was already told by its change of state. */
+	#chunkLost(error: TurbocastError): void {
+		this.#log.warn({ code: error.code, err: error }, 'A chunk was lost; generation goes on with the next.');
+		if (error.code !== 'engine_failed') {
+			this.#tell(error);
+		}
+	}
+
+	#chunkCompleted(report: ChunkReport): void {
+		const { metrics, engine } = this.#parts;
+		const { timings } = report;
+		metrics.chunks.add();
+		metrics.generateMs.observe(report.generateMs);
+		this.#peer.send({
+			type: 'chunk.completed',
+			chunk_index: report.chunkIndex, frames: report.frames, first_frame_id: report.firstFrameId,
+			media_ms: (report.firstFrameId * 1000) / engine.model.fps,
+			timings: { queue_ms: timings.queueMs, text_ms: timings.textMs, denoise_ms: timings.denoiseMs, clean_ms: timings.cleanMs, decode_ms: timings.decodeMs },
+			lead_ms: report.leadMs,
+			deadline_missed: report.deadlineMissed,
+		});
+	}
+
+	#applied(changes: readonly Change[], { frame, chunk, mediaMs }: SentFrame): void {
+		const nowMs = this.#parts.clock.nowMs();
+		for (const change of changes) {
+			const serverLatencyMs = nowMs - change.receivedAtMs;
+			this.#parts.metrics.changeMs.observe(serverLatencyMs);
+			this.#peer.send({
+				type: 'event.applied', ...(change.eventId === undefined ? {} : { event_id: change.eventId }),
+				chunk_index: frame.chunkIndex, frame_id: frame.frameId, rtp_timestamp: chunk.rtpTimestamp, media_ms: mediaMs,
+				server_latency_ms: serverLatencyMs,
+			});
+		}
+	}
+
+	#tell(error: TurbocastError): void {
+		this.#parts.metrics.errors.add(1, { code: error.code });
+		this.#peer.send(errorMessage(error));
+	}
+
+	#fail(error: TurbocastError, reason: EndReason): void {
+		if (error.code === 'internal') {
+			this.#log.error({ err: error }, 'The session failed.');
+		}
+		void this.end(reason, error);
+	}
+
+	#startTimer(delayMs: number, onElapsed: () => void): void {
+		this.#timeout.abort();
+		this.#timeout = new AbortController();
+		this.#parts.clock.sleep(delayMs, this.#timeout.signal).then(onElapsed, () => undefined);
+	}
+}

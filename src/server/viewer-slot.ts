@@ -1,0 +1,99 @@
+/** The one viewer of a session: answers offers, takes candidates, and tells when somebody watches. */
+import { TurbocastError } from '../protocol/errors.js';
+import type { IceCandidate, Transport, Viewer } from '../transport/transport.js';
+
+export type ViewerSlotEvents = {
+	/** Called with the viewer when it can be sent to, and with `undefined` when nobody can. */
+	readonly onWatching: (viewer: Viewer | undefined) => void;
+	readonly onKeyframeNeeded: (viewer: Viewer) => void;
+};
+
+/** Candidates that may come before the offer is answered: more than any browser gathers. */
+const MAX_EARLY_CANDIDATES = 64;
+
+type Negotiation = { readonly viewer: Promise<Viewer>; waitingCandidates: number };
+
+export class ViewerSlot {
+	readonly #transport: Transport;
+	readonly #events: ViewerSlotEvents;
+	#negotiation: Negotiation | undefined;
+	#viewer: Viewer | undefined;
+	#isClosed = false;
+
+	constructor(transport: Transport, events: ViewerSlotEvents) {
+		this.#transport = transport;
+		this.#events = events;
+	}
+
+	/** The viewer that was negotiated last, connected or not. */
+	get viewer(): Viewer | undefined {
+		return this.#viewer;
+	}
+
+	get watching(): Viewer | undefined {
+		return this.#viewer?.state.kind === 'connected' ? this.#viewer : undefined;
+	}
+
+	/** Answers an offer; the viewer of an earlier one is closed. Throws `invalid_sdp`, or `invalid_state` while another is being answered. */
+	async accept(offerSdp: string): Promise<string> {
+		if (this.#negotiation !== undefined && this.#viewer === undefined) {
+			throw new TurbocastError('invalid_state', 'Another offer is still being answered; wait for its webrtc.answer.');
+		}
+		const before = this.#viewer;
+		const previous = this.#negotiation;
+		const accepting = this.#transport.accept(offerSdp);
+		const negotiation: Negotiation = { viewer: accepting.then((offer) => offer.viewer), waitingCandidates: 0 };
+		negotiation.viewer.catch(() => undefined);
+		this.#negotiation = negotiation;
+		this.#viewer = undefined;
+		try {
+			const { viewer, answerSdp } = await accepting;
+			await before?.close('replaced by a new offer');
+			if (this.#isClosed) {
+				await viewer.close('the session has ended');
+				throw new TurbocastError('invalid_state', 'The session has ended.');
+			}
+			this.#adopt(viewer);
+			return answerSdp;
+		} catch (error) {
+			// A bad offer costs nothing: what was there before goes on.
+			this.#negotiation = previous;
+			this.#viewer = before;
+			throw error;
+		}
+	}
+
+	async addCandidate(candidate: IceCandidate | null): Promise<void> {
+		const negotiation = this.#negotiation;
+		if (negotiation === undefined) {
+			throw new TurbocastError('invalid_state', 'Send webrtc.offer before webrtc.candidate.');
+		}
+		if (negotiation.waitingCandidates >= MAX_EARLY_CANDIDATES) {
+			throw new TurbocastError('rate_limited', `${MAX_EARLY_CANDIDATES} candidates already wait for the answer; send no more before it.`);
+		}
+		negotiation.waitingCandidates += 1;
+		try {
+			const viewer = await negotiation.viewer.catch(() => undefined);
+			await viewer?.addCandidate(candidate);
+		} finally {
+			negotiation.waitingCandidates -= 1;
+		}
+	}
+
+	/** Idempotent. */
+	async close(reason: string): Promise<void> {
+		this.#isClosed = true;
+		await this.#viewer?.close(reason);
+	}
+
+	#adopt(viewer: Viewer): void {
+		this.#viewer = viewer;
+		viewer.onKeyframeNeeded(() => this.#events.onKeyframeNeeded(viewer));
+		viewer.onState(() => {
+			if (this.#viewer === viewer) {
+				this.#events.onWatching(this.watching);
+			}
+		});
+		this.#events.onWatching(this.watching);
+	}
+}
