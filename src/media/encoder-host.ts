@@ -1,0 +1,385 @@
+/** Owns the encoder process: starts it, feeds it, and starts it again when it dies. */
+import { fork, type ChildProcess } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { BoundedQueue } from '../base/bounded-queue.js';
+import { i420Bytes, VIDEO_CODECS, type EncodedChunk, type RawFrame } from '../base/frame.js';
+import type { Log } from '../base/log.js';
+import type { Clock } from '../base/time.js';
+import { assertNever } from '../protocol/assert-never.js';
+import { TurbocastError } from '../protocol/errors.js';
+import type { EncoderOptions, Encoders, VideoEncoder } from './encoder.js';
+import { checkEncoderOptions, type EncoderChoice, type EncoderEvent, type EncoderRequest } from './encoder-protocol.js';
+import type { EncoderImplementation } from './encoders/frame-encoder.js';
+
+export type EncodersOptions = { readonly implementation: EncoderChoice; readonly log: Log; readonly clock: Clock };
+
+/** Loading 170 MB of libraries from a cold disk on a busy machine takes seconds; longer than this it will not come. */
+const START_TIMEOUT_MS = 30_000;
+/** A process that dies as soon as it starts is not started more often than this. */
+const RESTART_INTERVAL_MS = 500;
+/** Deaths within a minute after which `auto` stops trusting node-av. */
+const MOST_DEATHS = 3;
+const DEATHS_WINDOW_MS = 60_000;
+/** Frames of one encoder inside the process: half a second at 16 fps. A caller that is further ahead waits. */
+const MOST_IN_FLIGHT = 8;
+const CLOSE_TIMEOUT_MS = 2000;
+
+type Job = { readonly frame: RawFrame; readonly rtpTimestamp: number; readonly resolve: (chunk: EncodedChunk) => void; readonly reject: (error: Error) => void };
+
+const died = (): TurbocastError => new TurbocastError('encoder_failed', 'The encoder process ended unexpectedly; it is being started again and the next frame is a key frame.');
+const closedError = (): TurbocastError => new TurbocastError('encoder_failed', 'The encoder is closed.');
+
+/** One running process; everything about it dies with it. */
+type Running = { readonly child: ChildProcess; readonly implementation: EncoderImplementation; readonly pid: number };
+
+class RemoteEncoder implements VideoEncoder {
+	readonly codec: EncoderOptions['codec'];
+	readonly #options: EncoderOptions;
+	readonly #host: EncoderHost;
+	readonly #id: number;
+	readonly #slots = new BoundedQueue<true>(MOST_IN_FLIGHT, 'wait');
+	readonly #jobs = new Map<number, Job>();
+	/** Keeps calls in order while they wait for a slot or for the process. */
+	#tail: Promise<unknown> = Promise.resolve();
+	/** The process that knows this encoder. */
+	#openIn: Running | undefined;
+	#opened: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
+	#sequence = 0;
+	#keyframe = false;
+	#bitrateBps: number;
+	#closing: Promise<void> | undefined;
+	#closed: (() => void) | undefined;
+
+	constructor(host: EncoderHost, id: number, options: EncoderOptions) {
+		this.#host = host;
+		this.#id = id;
+		this.#options = options;
+		this.#bitrateBps = options.bitrateBps;
+		this.codec = options.codec;
+	}
+
+	/** Opens the encoder in the present process unless it is open there. */
+	async ensureOpen(): Promise<Running> {
+		const running = await this.#host.running();
+		if (this.#openIn !== running) {
+			const opened = new Promise<void>((resolve, reject) => {
+				this.#opened = { resolve, reject };
+			});
+			this.#openIn = running;
+			this.#host.post(running, { type: 'open', encoder: this.#id, options: { ...this.#options, bitrateBps: this.#bitrateBps } });
+			await opened;
+		}
+		return running;
+	}
+
+	encode(frame: RawFrame, rtpTimestamp: number): Promise<EncodedChunk> {
+		const posted = this.#tail.then(() => this.#post(frame, rtpTimestamp));
+		this.#tail = posted.catch(() => undefined);
+		return posted.then((job) => job.chunk);
+	}
+
+	async #post(frame: RawFrame, rtpTimestamp: number): Promise<{ chunk: Promise<EncodedChunk> }> {
+		this.#refuseIfClosed();
+		const { width, height } = this.#options;
+		if (frame.width !== width || frame.height !== height || frame.data.byteLength !== i420Bytes(width, height)) {
+			throw new TurbocastError('encoder_failed', `This encoder takes I420 frames of ${width}x${height}, not ${frame.width}x${frame.height} in ${frame.data.byteLength} bytes; open another for another size.`);
+		}
+		await this.#slots.push(true);
+		try {
+			const running = await this.ensureOpen();
+			this.#refuseIfClosed();
+			const sequence = this.#sequence;
+			this.#sequence += 1;
+			const chunk = new Promise<EncodedChunk>((resolve, reject) => {
+				this.#jobs.set(sequence, { frame, rtpTimestamp, resolve, reject });
+			});
+			// Its rejection is the caller's to see, through `encode`.
+			chunk.catch(() => undefined);
+			this.#host.post(running, { type: 'encode', encoder: this.#id, sequence, data: frame.data, keyframe: this.#keyframe, bitrateBps: this.#bitrateBps });
+			this.#keyframe = false;
+			return { chunk };
+		} catch (error) {
+			this.#slots.poll();
+			throw error;
+		}
+	}
+
+	requestKeyframe(): void {
+		this.#keyframe = true;
+	}
+
+	setBitrate(bitrateBps: number): void {
+		checkEncoderOptions({ ...this.#options, bitrateBps });
+		this.#bitrateBps = bitrateBps;
+	}
+
+	onEvent(event: EncoderEvent): void {
+		switch (event.type) {
+			case 'opened':
+				this.#opened?.resolve();
+				break;
+			case 'encoded':
+				this.#settle(event.sequence, (job) => job.resolve({
+					codec: this.codec, data: event.data, isKeyframe: event.isKeyframe,
+					frameId: job.frame.frameId, rtpTimestamp: job.rtpTimestamp, encodeMs: event.encodeMs,
+				}));
+				break;
+			case 'failed': {
+				const error = new TurbocastError('encoder_failed', event.message);
+				// Whoever shows the stream needs a whole picture after one that is missing.
+				this.#keyframe = true;
+				if (event.sequence === undefined) {
+					this.#openIn = undefined;
+					this.#opened?.reject(error);
+				} else {
+					this.#settle(event.sequence, (job) => job.reject(error));
+				}
+				break;
+			}
+			case 'closed':
+				this.#closed?.();
+				break;
+			case 'ready':
+			case 'unusable':
+				break;
+			default:
+				assertNever(event);
+		}
+	}
+
+	/** The process is gone, with what it held. A new one begins with a key frame by itself. */
+	onDeath(): void {
+		this.#openIn = undefined;
+		this.#opened?.reject(died());
+		this.#rejectJobs(died());
+		this.#closed?.();
+	}
+
+	#settle(sequence: number, settle: (job: Job) => void): void {
+		const job = this.#jobs.get(sequence);
+		if (job !== undefined && this.#jobs.delete(sequence)) {
+			this.#slots.poll();
+			settle(job);
+		}
+	}
+
+	#rejectJobs(error: Error): void {
+		for (const sequence of [...this.#jobs.keys()]) {
+			this.#settle(sequence, (job) => job.reject(error));
+		}
+	}
+
+	#refuseIfClosed(): void {
+		if (this.#closing !== undefined) {
+			throw closedError();
+		}
+	}
+
+	close(): Promise<void> {
+		this.#closing ??= this.#close();
+		return this.#closing;
+	}
+
+	async #close(): Promise<void> {
+		this.#rejectJobs(closedError());
+		this.#slots.close();
+		const running = this.#openIn;
+		if (running !== undefined) {
+			const closed = new Promise<void>((resolve) => {
+				this.#closed = resolve;
+			});
+			this.#opened?.reject(closedError());
+			this.#host.post(running, { type: 'close', encoder: this.#id });
+			await closed;
+		}
+		this.#host.forget(this.#id);
+	}
+}
+
+export class EncoderHost implements Encoders {
+	readonly codecs = VIDEO_CODECS;
+	readonly #log: Log;
+	readonly #clock: Clock;
+	readonly #encoders = new Map<number, RemoteEncoder>();
+	#choice: EncoderChoice;
+	#implementation: EncoderImplementation = 'ffmpeg';
+	#running: Promise<Running> | undefined;
+	#child: ChildProcess | undefined;
+	#lastStartMs = -RESTART_INTERVAL_MS;
+	#deathsMs: number[] = [];
+	#nextId = 0;
+	#closing: Promise<void> | undefined;
+
+	private constructor({ implementation, log, clock }: EncodersOptions) {
+		this.#choice = implementation;
+		this.#log = log;
+		this.#clock = clock;
+	}
+
+	/** Starts the process and waits until it has chosen an encoder. Throws `encoder_failed`. */
+	static async start(options: EncodersOptions): Promise<EncoderHost> {
+		const host = new EncoderHost(options);
+		try {
+			await host.running();
+		} catch (error) {
+			// A library that kills its process in the self-test is not an exception that `auto` could have caught there.
+			if (options.implementation !== 'auto') {
+				await host.close();
+				throw error;
+			}
+			host.#choice = 'ffmpeg';
+			await host.running().catch(async (second: unknown) => {
+				await host.close();
+				throw second;
+			});
+		}
+		return host;
+	}
+
+	get implementation(): EncoderImplementation {
+		return this.#implementation;
+	}
+
+	/** Of the present process, if there is one: for tests and for the log. */
+	get pid(): number | undefined {
+		return this.#child?.pid;
+	}
+
+	async open(options: EncoderOptions): Promise<VideoEncoder> {
+		checkEncoderOptions(options);
+		const id = this.#nextId;
+		this.#nextId += 1;
+		const encoder = new RemoteEncoder(this, id, options);
+		this.#encoders.set(id, encoder);
+		try {
+			await encoder.ensureOpen();
+			return encoder;
+		} catch (error) {
+			this.#encoders.delete(id);
+			throw error;
+		}
+	}
+
+	/** The present process; started when there is none. */
+	running(): Promise<Running> {
+		if (this.#closing !== undefined) {
+			return Promise.reject(closedError());
+		}
+		if (this.#running === undefined) {
+			const running = this.#start();
+			this.#running = running;
+			running.catch(() => {
+				if (this.#running === running) {
+					this.#running = undefined;
+				}
+			});
+		}
+		return this.#running;
+	}
+
+	async #start(): Promise<Running> {
+		const waitMs = this.#lastStartMs + RESTART_INTERVAL_MS - this.#clock.nowMs();
+		if (waitMs > 0) {
+			await this.#clock.sleep(waitMs);
+		}
+		if (this.#closing !== undefined) {
+			throw closedError();
+		}
+		this.#lastStartMs = this.#clock.nowMs();
+		// Standard error stays open to the terminal: what a library prints while it dies is worth reading.
+		const child = fork(fileURLToPath(new URL('./encoder-process.js', import.meta.url)), [this.#choice], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+		this.#child = child;
+		child.once('exit', (code, signal) => this.#onExit(child, code ?? signal));
+		// Posting to a process that is dying fails here; 'exit' says the rest.
+		child.on('error', () => undefined);
+		return await new Promise<Running>((resolve, reject) => {
+			const timer = setTimeout(() => child.kill('SIGKILL'), START_TIMEOUT_MS);
+			child.once('exit', () => {
+				clearTimeout(timer);
+				reject(died());
+			});
+			child.on('message', (message) => {
+				const event = message as EncoderEvent;
+				switch (event.type) {
+					case 'ready':
+						clearTimeout(timer);
+						this.#implementation = event.implementation;
+						this.#log.info({ implementation: event.implementation, pid: child.pid }, 'encoder process ready');
+						if (event.refused !== undefined) {
+							this.#log.warn({ reason: event.refused }, 'node-av cannot be used, ffmpeg encodes instead');
+						}
+						resolve({ child, implementation: event.implementation, pid: child.pid ?? 0 });
+						break;
+					case 'unusable':
+						reject(new TurbocastError('encoder_failed', event.message));
+						child.kill('SIGKILL');
+						break;
+					case 'opened':
+					case 'encoded':
+					case 'failed':
+					case 'closed':
+						this.#encoders.get(event.encoder)?.onEvent(event);
+						break;
+					default:
+						assertNever(event);
+				}
+			});
+		});
+	}
+
+	#onExit(child: ChildProcess, reason: number | string | null): void {
+		if (this.#child !== child) {
+			return;
+		}
+		this.#child = undefined;
+		this.#running = undefined;
+		for (const encoder of this.#encoders.values()) {
+			encoder.onDeath();
+		}
+		if (this.#closing !== undefined) {
+			return;
+		}
+		this.#log.warn({ reason }, 'encoder process ended unexpectedly');
+		const nowMs = this.#clock.nowMs();
+		this.#deathsMs = [...this.#deathsMs.filter((deathMs) => nowMs - deathMs < DEATHS_WINDOW_MS), nowMs];
+		if (this.#choice === 'auto' && this.#deathsMs.length >= MOST_DEATHS) {
+			this.#log.warn({ deaths: this.#deathsMs.length }, 'node-av is given up for ffmpeg');
+			this.#choice = 'ffmpeg';
+		}
+		if (this.#encoders.size > 0) {
+			// Ahead of the next frame, which would have to wait for it.
+			this.running().catch(() => undefined);
+		}
+	}
+
+	post(running: Running, request: EncoderRequest): void {
+		if (running.child.connected) {
+			running.child.send(request, () => undefined);
+		}
+	}
+
+	forget(id: number): void {
+		this.#encoders.delete(id);
+	}
+
+	close(): Promise<void> {
+		this.#closing ??= this.#close();
+		return this.#closing;
+	}
+
+	async #close(): Promise<void> {
+		const child = this.#child;
+		const exited = child === undefined ? Promise.resolve() : new Promise<void>((resolve) => child.once('exit', () => resolve()));
+		const timer = setTimeout(() => child?.kill('SIGKILL'), CLOSE_TIMEOUT_MS);
+		await Promise.all([...this.#encoders.values()].map((encoder) => encoder.close()));
+		// The process ends itself, and its children, when the channel closes.
+		if (child?.connected === true) {
+			child.disconnect();
+		}
+		await exited;
+		clearTimeout(timer);
+	}
+}
+
+/** Starts the encoder process. Throws `encoder_failed` when no encoder works here. */
+export const startEncoders = (options: EncodersOptions): Promise<EncoderHost> => EncoderHost.start(options);

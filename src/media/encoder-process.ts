@@ -1,0 +1,95 @@
+/**
+ * The encoder process: started by `encoder-host.ts`, ended when the channel to it closes. Any number of encoders live here,
+ * each fed in order. Takes one argument, the implementation wanted.
+ */
+import { systemClock } from '../base/time.js';
+import { assertNever } from '../protocol/assert-never.js';
+import { TurbocastError } from '../protocol/errors.js';
+import type { EncoderChoice, EncoderEvent, EncoderRequest } from './encoder-protocol.js';
+import { loadFfmpeg } from './encoders/ffmpeg.js';
+import type { EncoderImplementation, EncoderLibrary, FrameEncoder } from './encoders/frame-encoder.js';
+import { loadNodeAv } from './encoders/node-av.js';
+
+type Chosen = { readonly library: EncoderLibrary; readonly implementation: EncoderImplementation; readonly refused: string | undefined };
+
+const choose = async (choice: EncoderChoice): Promise<Chosen> => {
+	if (choice === 'ffmpeg') {
+		return { library: loadFfmpeg(), implementation: 'ffmpeg', refused: undefined };
+	}
+	try {
+		return { library: await loadNodeAv(), implementation: 'node-av', refused: undefined };
+	} catch (error) {
+		if (choice === 'node-av') {
+			throw error;
+		}
+		return { library: loadFfmpeg(), implementation: 'ffmpeg', refused: TurbocastError.from(error, 'encoder_failed').message };
+	}
+};
+
+const post = (event: EncoderEvent): void => {
+	process.send?.(event);
+};
+
+/** One encoder and the chain that keeps its frames in order. */
+type Entry = { encoder: Promise<FrameEncoder>; tail: Promise<void> };
+const entries = new Map<number, Entry>();
+
+const open = (library: EncoderLibrary, request: EncoderRequest & { type: 'open' }): void => {
+	const encoder = library.open(request.options);
+	const tail = encoder.then(
+		() => post({ type: 'opened', encoder: request.encoder }),
+		(error: unknown) => post({ type: 'failed', encoder: request.encoder, message: TurbocastError.from(error, 'encoder_failed').message }),
+	);
+	entries.set(request.encoder, { encoder, tail });
+};
+
+const encode = async (encoder: Promise<FrameEncoder>, request: EncoderRequest & { type: 'encode' }): Promise<void> => {
+	try {
+		const startedMs = systemClock.nowMs();
+		const picture = await (await encoder).encode(request.data, request);
+		post({
+			type: 'encoded', encoder: request.encoder, sequence: request.sequence,
+			data: picture.data, isKeyframe: picture.isKeyframe, encodeMs: systemClock.nowMs() - startedMs,
+		});
+	} catch (error) {
+		post({ type: 'failed', encoder: request.encoder, sequence: request.sequence, message: TurbocastError.from(error, 'encoder_failed').message });
+	}
+};
+
+const close = async (encoder: Promise<FrameEncoder>, id: number): Promise<void> => {
+	await encoder.then((open) => open.close(), () => undefined);
+	post({ type: 'closed', encoder: id });
+};
+
+const handle = (library: EncoderLibrary, request: EncoderRequest): void => {
+	if (request.type === 'open') {
+		open(library, request);
+		return;
+	}
+	const entry = entries.get(request.encoder);
+	if (entry === undefined) {
+		return;
+	}
+	switch (request.type) {
+		case 'encode':
+			entry.tail = entry.tail.then(() => encode(entry.encoder, request));
+			break;
+		case 'close':
+			entries.delete(request.encoder);
+			entry.tail = entry.tail.then(() => close(entry.encoder, request.encoder));
+			break;
+		default:
+			assertNever(request);
+	}
+};
+
+// The host alone decides when this process ends: a terminal sends Ctrl-C to the whole group.
+process.on('SIGINT', () => undefined);
+process.on('disconnect', () => process.exit(0));
+try {
+	const { library, implementation, refused } = await choose(process.argv[2] as EncoderChoice);
+	process.on('message', (request) => handle(library, request as EncoderRequest));
+	post({ type: 'ready', implementation, refused });
+} catch (error) {
+	post({ type: 'unusable', message: TurbocastError.from(error, 'encoder_failed').message });
+}

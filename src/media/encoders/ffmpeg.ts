@@ -1,0 +1,154 @@
+/**
+ * The encoder that is always there: one ffmpeg child process per encoder, raw pictures in, a container with lengths out (FLV
+ * for H.264, IVF for VP8), so that a picture is complete as soon as it is encoded.
+ *
+ * ffmpeg has no way to be asked for a key frame, so the request travels in the time stamp: times count half frames, and the
+ * expression given to `-force_key_frames` forces a key frame at odd ones. Probing must stay on its defaults but for
+ * `-fpsprobesize 0`: with `nobuffer` or a tiny probe size ffmpeg holds one frame back. A new bitrate needs a new process
+ * (measured 20-35 ms), which begins with a key frame.
+ */
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import type { Readable, Writable } from 'node:stream';
+import { TurbocastError } from '../../protocol/errors.js';
+import type { EncoderOptions } from '../encoder.js';
+import { ffmpegPath } from '../ffmpeg-program.js';
+import { FlvReader } from './flv.js';
+import { ENDLESS_GROUP, RATE_BUFFER_SECONDS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
+import { ivfFileHeader, ivfFrameHeader, IvfReader } from './ivf.js';
+
+const NAL_TYPE_IDR = 5;
+/** Only the end of what ffmpeg complained about is kept for the message. */
+const MOST_COMPLAINT_LENGTH = 500;
+
+/** Arguments that tag a stream as ITU-R BT.709, limited range. */
+export const BT709_ARGUMENTS = ['-color_range', 'tv', '-colorspace', 'bt709', '-color_primaries', 'bt709', '-color_trc', 'bt709'] as const;
+
+const dashed = (options: { readonly [name: string]: string }): string[] => Object.entries(options).flatMap(([name, value]) => [`-${name}`, value]);
+
+const commandLine = ({ codec, fps }: EncoderOptions, bitrateBps: number): string[] => [
+	'-hide_banner', '-loglevel', 'error', '-nostdin',
+	'-fpsprobesize', '0', '-f', 'ivf', '-i', 'pipe:0',
+	'-vsync', '0', '-enc_time_base', '-1',
+	'-force_key_frames', `expr:mod(round(t*${2 * Math.round(fps)}),2)`,
+	'-c:v', codec === 'h264' ? 'libx264' : 'libvpx',
+	...dashed(codec === 'h264' ? X264_OPTIONS : VP8_OPTIONS),
+	'-threads', '1', '-g', String(ENDLESS_GROUP), '-bf', '0',
+	'-b:v', String(bitrateBps), '-maxrate', String(bitrateBps), '-bufsize', String(Math.round(bitrateBps * RATE_BUFFER_SECONDS)),
+	...BT709_ARGUMENTS,
+	'-flush_packets', '1',
+	...(codec === 'h264' ? ['-f', 'flv', '-flvflags', 'no_duration_filesize'] : ['-f', 'ivf']),
+	'pipe:1',
+];
+
+const isKeyframe = (codec: EncoderOptions['codec'], data: Buffer): boolean => {
+	if (codec === 'vp8') {
+		// RFC 6386 section 9.1: the lowest bit of the frame tag is 0 in key frames.
+		return ((data[0] ?? 1) & 1) === 0;
+	}
+	for (let at = data.indexOf('\0\0\x01', 0, 'latin1'); at >= 0; at = data.indexOf('\0\0\x01', at + 3, 'latin1')) {
+		if (((data[at + 3] ?? 0) & 0x1f) === NAL_TYPE_IDR) {
+			return true;
+		}
+	}
+	return false;
+};
+
+/** One run of ffmpeg. */
+class FfmpegRun {
+	readonly #options: EncoderOptions;
+	readonly #child: ChildProcessByStdio<Writable, Readable, Readable>;
+	readonly #ended: Promise<unknown>;
+	#waiting: { readonly resolve: (picture: Picture) => void; readonly reject: (error: Error) => void } | undefined;
+	#frames = 0;
+	#complaint = '';
+	failed: TurbocastError | undefined;
+
+	constructor(options: EncoderOptions, bitrateBps: number) {
+		this.#options = options;
+		const child = spawn(ffmpegPath('encoder_failed'), commandLine(options, bitrateBps), { stdio: ['pipe', 'pipe', 'pipe'] });
+		this.#child = child;
+		const reader = options.codec === 'h264' ? new FlvReader() : new IvfReader();
+		child.stdout.on('data', (bytes: Buffer) => {
+			for (const data of reader.push(bytes)) {
+				this.#waiting?.resolve({ data: Uint8Array.from(data), isKeyframe: isKeyframe(options.codec, data) });
+				this.#waiting = undefined;
+			}
+		});
+		child.stderr.setEncoding('utf8').on('data', (text: string) => {
+			this.#complaint = (this.#complaint + text).slice(-MOST_COMPLAINT_LENGTH);
+		});
+		// A broken pipe is told by 'close' too, with more to say.
+		child.stdin.on('error', () => undefined);
+		this.#ended = new Promise((resolve) => {
+			child.once('error', (error) => {
+				this.#complaint = error.message;
+				resolve(undefined);
+			});
+			child.once('close', resolve);
+		}).then(() => this.#fail());
+		child.stdin.write(ivfFileHeader('I420', options.width, options.height, 2 * Math.round(options.fps)));
+	}
+
+	encode(data: Uint8Array, keyframe: boolean): Promise<Picture> {
+		return new Promise((resolve, reject) => {
+			if (this.failed !== undefined) {
+				reject(this.failed);
+				return;
+			}
+			this.#waiting = { resolve, reject };
+			// The first frame of a run is a key frame anyway.
+			const time = 2 * this.#frames + (keyframe && this.#frames > 0 ? 1 : 0);
+			this.#frames += 1;
+			this.#child.stdin.write(ivfFrameHeader(data.byteLength, time));
+			this.#child.stdin.write(data);
+		});
+	}
+
+	#fail(): void {
+		this.failed ??= new TurbocastError('encoder_failed', `ffmpeg stopped encoding ${this.#options.width}x${this.#options.height} ${this.#options.codec}${this.#complaint === '' ? '' : ` (${this.#complaint.trim()})`}; it is started again for the next frame.`);
+		this.#waiting?.reject(this.failed);
+		this.#waiting = undefined;
+	}
+
+	async close(): Promise<void> {
+		this.failed ??= new TurbocastError('encoder_failed', 'The encoder is closed.');
+		this.#child.stdin.destroy();
+		this.#child.kill('SIGKILL');
+		await this.#ended;
+	}
+}
+
+const openEncoder = (options: EncoderOptions): FrameEncoder => {
+	let bitrateBps = options.bitrateBps;
+	let run: FfmpegRun | undefined = new FfmpegRun(options, bitrateBps);
+	let closed = false;
+	return {
+		encode: async (data, wanted) => {
+			if (closed) {
+				throw new TurbocastError('encoder_failed', 'The encoder is closed.');
+			}
+			if (run === undefined || run.failed !== undefined || wanted.bitrateBps !== bitrateBps) {
+				await run?.close();
+				bitrateBps = wanted.bitrateBps;
+				run = new FfmpegRun(options, bitrateBps);
+			}
+			return await run.encode(data, wanted.keyframe);
+		},
+		close: async () => {
+			closed = true;
+			await run?.close();
+			run = undefined;
+		},
+	};
+};
+
+export const loadFfmpeg = (): EncoderLibrary => {
+	ffmpegPath('encoder_failed');
+	return {
+		open: async (options) => {
+			const encoder = openEncoder(options);
+			await Promise.resolve();
+			return encoder;
+		},
+	};
+};

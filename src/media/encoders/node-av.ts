@@ -1,0 +1,190 @@
+/**
+ * The live encoder that measured best: FFmpeg's libraries in this process through `node-av`, with no frame of delay, key
+ * frames at the exact frame, and (x264) a bitrate that changes without one. The package is optional and its binary is
+ * GPL-licensed, so it is imported only here, only dynamically, and only inside the encoder process.
+ *
+ * Trap: a `Dictionary` given to `open2Sync` is freed twice and kills the process within seconds. Options therefore go
+ * through `setOption` alone, and only the synchronous low-level calls are used.
+ */
+import { i420Bytes } from '../../base/frame.js';
+import { TurbocastError } from '../../protocol/errors.js';
+import type { EncoderOptions } from '../encoder.js';
+import { ENDLESS_GROUP, RATE_BUFFER_SECONDS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
+
+/** The part of `node-av/lib` that is used. Written out, so that the code compiles where the optional package is missing. */
+type Codec = { readonly name: string | null };
+type NativeFrame = {
+	width: number; height: number; format: number; pts: bigint; pictType: number;
+	readonly alloc: () => void;
+	readonly allocBuffer: () => number;
+	readonly fromBuffer: (data: Buffer) => number;
+	readonly free: () => void;
+};
+type NativePacket = { readonly data: Buffer | null; readonly isKeyframe: boolean; readonly alloc: () => void; readonly unref: () => void; readonly free: () => void };
+type CodecContext = {
+	width: number; height: number; pixelFormat: number; timeBase: unknown; framerate: unknown; bitRate: bigint; gopSize: number;
+	maxBFrames: number; threadCount: number; rcMaxRate: bigint; rcBufferSize: number;
+	colorRange: number; colorPrimaries: number; colorTrc: number; colorSpace: number; chromaLocation: number;
+	readonly allocContext3: (codec: Codec) => void;
+	readonly setOption: (name: string, value: string, type: number, search: number) => number;
+	readonly open2Sync: (codec: Codec, options: null) => number;
+	readonly sendFrameSync: (frame: NativeFrame) => number;
+	readonly receivePacketSync: (packet: NativePacket) => number;
+	readonly freeContext: () => void;
+};
+type Library = {
+	readonly Codec: { readonly findEncoderByName: (name: string) => Codec | null };
+	readonly CodecContext: new () => CodecContext;
+	readonly Frame: new () => NativeFrame;
+	readonly Packet: new () => NativePacket;
+	readonly Rational: new (num: number, den: number) => unknown;
+	readonly Log: { readonly setLevel: (level: number) => void };
+};
+const CONSTANT_NAMES = [
+	'AV_LOG_QUIET', 'AV_OPT_TYPE_STRING', 'AV_OPT_SEARCH_CHILDREN', 'AV_PIX_FMT_YUV420P', 'AV_PICTURE_TYPE_I', 'AV_PICTURE_TYPE_NONE',
+	'AVCOL_RANGE_MPEG', 'AVCOL_PRI_BT709', 'AVCOL_TRC_BT709', 'AVCOL_SPC_BT709', 'AVCHROMA_LOC_LEFT',
+] as const;
+type Constants = { readonly [name in (typeof CONSTANT_NAMES)[number]]: number };
+
+const fail = (what: string, code?: number): never => {
+	throw new TurbocastError('encoder_failed', `The node-av encoder could not ${what}${code === undefined ? '' : ` (FFmpeg error ${code})`}; the setting media.encoder: ffmpeg avoids it.`);
+};
+
+const ENCODER_NAMES = { h264: 'libx264', vp8: 'libvpx' } as const;
+
+const openContext = (av: Library, c: Constants, options: EncoderOptions, bitrateBps: number): CodecContext => {
+	const name = ENCODER_NAMES[options.codec];
+	const codec = av.Codec.findEncoderByName(name) ?? fail(`find ${name}`);
+	const context = new av.CodecContext();
+	context.allocContext3(codec);
+	context.width = options.width;
+	context.height = options.height;
+	context.pixelFormat = c.AV_PIX_FMT_YUV420P;
+	context.timeBase = new av.Rational(1, Math.round(options.fps));
+	context.framerate = new av.Rational(Math.round(options.fps), 1);
+	context.gopSize = ENDLESS_GROUP;
+	context.maxBFrames = 0;
+	context.threadCount = 1;
+	// ITU-R BT.709-6, limited range; x264 writes them into the VUI of the parameter sets (ITU-T H.264 annex E).
+	context.colorRange = c.AVCOL_RANGE_MPEG;
+	context.colorPrimaries = c.AVCOL_PRI_BT709;
+	context.colorTrc = c.AVCOL_TRC_BT709;
+	context.colorSpace = c.AVCOL_SPC_BT709;
+	context.chromaLocation = c.AVCHROMA_LOC_LEFT;
+	setRate(context, bitrateBps);
+	for (const [key, value] of Object.entries(options.codec === 'h264' ? X264_OPTIONS : VP8_OPTIONS)) {
+		const code = context.setOption(key, value, c.AV_OPT_TYPE_STRING, c.AV_OPT_SEARCH_CHILDREN);
+		if (code < 0) {
+			fail(`set ${key} of ${name}`, code);
+		}
+	}
+	const code = context.open2Sync(codec, null);
+	return code < 0 ? fail(`open ${name} for ${options.width}x${options.height}`, code) : context;
+};
+
+const setRate = (context: CodecContext, bitrateBps: number): void => {
+	context.bitRate = BigInt(Math.round(bitrateBps));
+	context.rcMaxRate = BigInt(Math.round(bitrateBps));
+	context.rcBufferSize = Math.round(bitrateBps * RATE_BUFFER_SECONDS);
+};
+
+const openEncoder = (av: Library, c: Constants, options: EncoderOptions): FrameEncoder => {
+	let bitrateBps = options.bitrateBps;
+	let context: CodecContext | undefined = openContext(av, c, options, bitrateBps);
+	let pts = 0n;
+	const packet = new av.Packet();
+	packet.alloc();
+
+	const changeRate = (open: CodecContext, bps: number): CodecContext => {
+		bitrateBps = bps;
+		if (options.codec === 'h264') {
+			setRate(open, bps);
+			return open;
+		}
+		// FFmpeg's libvpx wrapper reads the rate only when it is opened; a new one begins with a key frame.
+		open.freeContext();
+		return openContext(av, c, options, bps);
+	};
+
+	const encode: FrameEncoder['encode'] = (data, wanted) => {
+		if (context === undefined) {
+			return Promise.reject(new TurbocastError('encoder_failed', 'The encoder is closed.'));
+		}
+		if (wanted.bitrateBps !== bitrateBps) {
+			context = changeRate(context, wanted.bitrateBps);
+		}
+		const frame = new av.Frame();
+		frame.alloc();
+		frame.width = options.width;
+		frame.height = options.height;
+		frame.format = c.AV_PIX_FMT_YUV420P;
+		frame.allocBuffer();
+		frame.fromBuffer(Buffer.from(data.buffer, data.byteOffset, data.byteLength));
+		frame.pts = pts;
+		frame.pictType = wanted.keyframe ? c.AV_PICTURE_TYPE_I : c.AV_PICTURE_TYPE_NONE;
+		pts += 1n;
+		const sent = context.sendFrameSync(frame);
+		frame.free();
+		if (sent < 0) {
+			fail('take a frame', sent);
+		}
+		let picture: Picture | undefined;
+		while (context.receivePacketSync(packet) === 0) {
+			// Copied, because the packet's memory goes back to the library.
+			picture = { data: Uint8Array.from(packet.data ?? []), isKeyframe: packet.isKeyframe };
+			packet.unref();
+		}
+		return Promise.resolve(picture ?? fail('return the frame it was given'));
+	};
+
+	return {
+		encode: (data, wanted) => {
+			try {
+				return encode(data, wanted);
+			} catch (error) {
+				return Promise.reject(TurbocastError.from(error, 'encoder_failed'));
+			}
+		},
+		close: () => {
+			context?.freeContext();
+			if (context !== undefined) {
+				packet.free();
+			}
+			context = undefined;
+			return Promise.resolve();
+		},
+	};
+};
+
+/** Encodes, forces a key frame and changes the rate once: a package that loads may still lack an encoder on some platform. */
+const selfTest = async (library: EncoderLibrary): Promise<void> => {
+	for (const codec of ['h264', 'vp8'] as const) {
+		const encoder = await library.open({ codec, width: 64, height: 64, fps: 16, bitrateBps: 200_000 });
+		const keys: boolean[] = [];
+		for (let index = 0; index < 4; index += 1) {
+			const data = new Uint8Array(i420Bytes(64, 64)).fill(64 + 20 * index);
+			keys.push((await encoder.encode(data, { keyframe: index === 2, bitrateBps: index < 3 || codec === 'vp8' ? 200_000 : 300_000 })).isKeyframe);
+		}
+		await encoder.close();
+		if (keys.join() !== 'true,false,true,false') {
+			fail(`place the key frames of ${codec}`);
+		}
+	}
+};
+
+/** Loads the package and tries it. Rejects when it is not installed or does not work here. */
+export const loadNodeAv = async (): Promise<EncoderLibrary> => {
+	// In variables, because the compiler would otherwise ask for the package's own types.
+	const [libraryName, constantsName] = ['node-av/lib', 'node-av/constants'];
+	const av = (await import(libraryName)) as Library;
+	const found = (await import(constantsName)) as { readonly [name: string]: unknown };
+	const missing = CONSTANT_NAMES.filter((name) => typeof found[name] !== 'number');
+	if (missing.length > 0) {
+		fail(`be used: the installed version lacks ${missing.join(', ')}`);
+	}
+	const constants = found as Constants;
+	av.Log.setLevel(constants.AV_LOG_QUIET);
+	const library: EncoderLibrary = { open: (options) => Promise.resolve(openEncoder(av, constants, options)) };
+	await selfTest(library);
+	return library;
+};
