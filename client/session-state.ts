@@ -1,0 +1,23 @@
+/** The life of a session as an application sees it. */
+import type { TurbocastError } from '../src/protocol/errors.js';
+import type { EndReason, ServerMessages } from '../src/protocol/messages.js';
+
+export type ModelInfo = ServerMessages['session.created']['model'];
+
+export type SessionState =
+	/** Control socket and video connection are being set up. */
+	| { readonly kind: 'connecting' }
+	/** A prompt may be sent, and its picture will come at once. */
+	| { readonly kind: 'ready'; readonly model: ModelInfo }
+	/** A prompt was sent. */
+	| { readonly kind: 'starting' }
+	/** Video comes; `chunkIndex` is the last chunk that is complete, -1 before the first. */
+	| { readonly kind: 'generating'; readonly chunkIndex: number }
+	/** The engine was lost and is being restarted; the video goes on by itself. */
+	| { readonly kind: 'restarting'; readonly message: string }
+	/** Ended as somebody wished: the application, or the server by its rules. */
+	| { readonly kind: 'ended'; readonly reason: EndReason }
+	/** Ended by an error; `error.entry.retryable` says whether to connect again. */
+	| { readonly kind: 'failed'; readonly error: TurbocastError };
+
+export const isOver = (state: SessionState): boolean => state.kind === 'ended' || state.kind === 'failed';

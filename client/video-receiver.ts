@@ -1,0 +1,97 @@
+/** The video connection: receives one track and the telemetry of its frames. */
+import { TurbocastError } from '../src/protocol/errors.js';
+import { TELEMETRY_LABEL } from '../src/protocol/limits.js';
+import { FRAME_META, type ClientMessages, type FrameMeta, type ServerMessages } from '../src/protocol/messages.js';
+
+export type IceServers = ServerMessages['session.created']['ice_servers'];
+export type Candidate = ClientMessages['webrtc.candidate']['candidate'];
+
+export type VideoReceiverEvents = {
+	readonly onOffer: (sdp: string) => void;
+	readonly onCandidate: (candidate: Candidate) => void;
+	readonly onConnected: () => void;
+	/** It will not come back by itself. */
+	readonly onFailed: () => void;
+	readonly onFrameMeta: (meta: FrameMeta) => void;
+};
+
+const candidateOf = (candidate: RTCIceCandidate | null): Candidate =>
+	candidate === null || candidate.candidate === ''
+		? null
+		: { candidate: candidate.candidate, sdp_mid: candidate.sdpMid, sdp_mline_index: candidate.sdpMLineIndex, username_fragment: candidate.usernameFragment };
+
+export class VideoReceiver {
+	readonly stream: MediaStream;
+	readonly #connection: RTCPeerConnection;
+	readonly #events: VideoReceiverEvents;
+	/** Candidates of the server that came before its answer. */
+	#early: ServerMessages['webrtc.candidate']['candidate'][] | undefined = [];
+
+	constructor(iceServers: IceServers, events: VideoReceiverEvents) {
+		this.#events = events;
+		const connection = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' });
+		this.#connection = connection;
+		const { receiver } = connection.addTransceiver('video', { direction: 'recvonly' });
+		// The server paces; a buffer on this side would only add delay.
+		if ('jitterBufferTarget' in receiver) {
+			receiver.jitterBufferTarget = 0;
+		}
+		this.stream = new MediaStream([receiver.track]);
+		// Late records are worth nothing: unordered, never repeated.
+		const telemetry = connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });
+		telemetry.addEventListener('message', ({ data }) => this.#readMeta(data));
+		connection.addEventListener('icecandidate', ({ candidate }) => events.onCandidate(candidateOf(candidate)));
+		connection.addEventListener('connectionstatechange', () => {
+			if (connection.connectionState === 'connected') {
+				events.onConnected();
+			} else if (connection.connectionState === 'failed') {
+				events.onFailed();
+			}
+		});
+	}
+
+	/** Makes the offer and hands it over. */
+	async offer(): Promise<void> {
+		await this.#connection.setLocalDescription();
+		const sdp = this.#connection.localDescription?.sdp;
+		if (sdp === undefined) {
+			throw new TurbocastError('transport_failed', 'This browser made no offer for a video connection.');
+		}
+		this.#events.onOffer(sdp);
+	}
+
+	async answer(sdp: string): Promise<void> {
+		await this.#connection.setRemoteDescription({ type: 'answer', sdp });
+		const early = this.#early ?? [];
+		this.#early = undefined;
+		await Promise.all(early.map((candidate) => this.addCandidate(candidate)));
+	}
+
+	async addCandidate(candidate: ServerMessages['webrtc.candidate']['candidate']): Promise<void> {
+		if (this.#early !== undefined) {
+			this.#early.push(candidate);
+			return;
+		}
+		await this.#connection.addIceCandidate(candidate === null ? null : {
+			candidate: candidate.candidate, sdpMid: candidate.sdp_mid ?? null, sdpMLineIndex: candidate.sdp_mline_index ?? null,
+			usernameFragment: candidate.username_fragment ?? null,
+		});
+	}
+
+	getStats(): Promise<RTCStatsReport> {
+		return this.#connection.getStats();
+	}
+
+	/** Idempotent. */
+	close(): void {
+		this.#connection.close();
+	}
+
+	#readMeta(data: unknown): void {
+		try {
+			this.#events.onFrameMeta(FRAME_META.parse(JSON.parse(String(data))));
+		} catch (error) {
+			console.warn('turbocast: a telemetry record was not understood.', error);
+		}
+	}
+}
