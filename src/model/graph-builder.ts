@@ -28,8 +28,8 @@ export type NodeOptions = {
 	readonly dims: readonly Dimension[];
 };
 
-/** Opset 20 brought Gelu with the tanh approximation; nothing newer is used, so that every execution provider can run it. */
-const OPSETS = { '': 20, 'com.microsoft': 1 } as const;
+/** Opset 23 brought RMSNormalization and RotaryEmbedding; nothing newer is used, so that every execution provider can run it. */
+const OPSETS = { '': 23, 'com.microsoft': 1 } as const;
 /** Tensors up to this many bytes stand in the graph itself, where shape inference can see them. */
 const INLINE_BYTES = 256;
 /** ONNX asks for external data at page boundaries only for memory mapping; 64 bytes keep vector loads aligned. */

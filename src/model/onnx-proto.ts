@@ -1,10 +1,10 @@
 /**
  * Writes the few ONNX message types that we use, in protocol buffer wire format. Field numbers are those of `onnx.proto`
- * (IR version 10); every message is a chain of (tag, value) where tag = field number * 8 + wire type.
+ * (IR version 11); every message is a chain of (tag, value) where tag = field number * 8 + wire type.
  */
 
-/** IR 10 came with opset 21 and is the newest that opset 23's readers all accept. */
-const IR_VERSION = 10;
+/** The version that belongs to opset 23. */
+const IR_VERSION = 11;
 
 const WIRE = { varint: 0, bytes: 2, fixed32: 5 } as const;
 

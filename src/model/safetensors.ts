@@ -96,7 +96,8 @@ export const tensorEntry = (file: Safetensors, name: string, shape: readonly num
 
 /** A copy of a tensor's numbers as float32 (BF16 is the upper half of it). Throws `model_invalid` for types that are no weights. */
 export const readFloats = (file: Safetensors, entry: TensorEntry): Float32Array => {
-	const bytes = file.bytes.slice(entry.offset, entry.offset + entry.byteLength);
+	// Copied by the constructor: `slice` of a Buffer would be a view, at an offset that may not be a multiple of four.
+	const bytes = new Uint8Array(file.bytes.subarray(entry.offset, entry.offset + entry.byteLength));
 	switch (entry.dtype) {
 		case 'F32':
 			return new Float32Array(bytes.buffer);

@@ -1,0 +1,52 @@
+/** Linear layers in the two profiles: float32, or 8-bit weights with activations quantised as they come. */
+import type { GraphBuilder, Value } from './graph-builder.js';
+import { linear, split } from './operators.js';
+import { quantizeColumns } from './quantize.js';
+import type { Weights } from './weights.js';
+
+/** A layer `NAME.weight` [outputs, inputs] and, unless it has none, `NAME.bias` [outputs]. */
+export type LinearLayer = { readonly name: string; readonly outputs: number; readonly inputs: number };
+
+/** Layers that read the same x [tokens, inputs]; one [tokens, outputs] for each. */
+export type LinearLayers = (g: GraphBuilder, x: Value, layers: readonly LinearLayer[]) => Value[];
+
+export const floatLinears = (weights: Weights, bias: 'bias' | 'no bias' = 'bias'): LinearLayers => (g, x, layers) =>
+	layers.map(({ name, outputs, inputs }) =>
+		linear(g, name, x, weights.value(g, `${name}.weight`, [outputs, inputs]), bias === 'bias' ? weights.value(g, `${name}.bias`, [outputs]) : undefined));
+
+/**
+ * Weights are signed 8-bit with a scale per output (unsigned ones take a path without AMX or VNNI), activations unsigned with
+ * a scale per call. Layers that read the same x become one multiplication, so that x is quantised once.
+ */
+export const int8Linears = (weights: Weights): LinearLayers => (g, x, layers) => {
+	const inputs = layers[0]?.inputs ?? 0;
+	const outputs = layers.reduce((sum, layer) => sum + layer.outputs, 0);
+	const name = layers.map((layer) => layer.name).join('+');
+	const scales = new Float32Array(outputs);
+	const bias = new Float32Array(outputs);
+	const columns = new Int8Array(inputs * outputs);
+	let first = 0;
+	for (const layer of layers) {
+		const quantized = quantizeColumns(weights.floats(`${layer.name}.weight`, [layer.outputs, layer.inputs]), layer.outputs, layer.inputs);
+		scales.set(quantized.scales, first);
+		bias.set(weights.floats(`${layer.name}.bias`, [layer.outputs]), first);
+		// [out, in] to columns of [in, all outputs]
+		for (let output = 0; output < layer.outputs; output++) {
+			for (let input = 0; input < inputs; input++) {
+				columns[input * outputs + first + output] = quantized.values[output * inputs + input] ?? 0;
+			}
+		}
+		first += layer.outputs;
+	}
+	if (x.dims.length !== 2 || x.dims[1] !== inputs) {
+		g.fail(name, `[${x.dims.join(', ')}] is no input for ${inputs} features`);
+	}
+	const y = g.node({
+		op: 'DynamicQuantizeMatMul', domain: 'com.microsoft', name, type: 'float32', dims: [x.dims[0] ?? 0, outputs],
+		inputs: [
+			x, g.constant(`${name}/weight`, 'int8', [inputs, outputs], columns), g.floats(`${name}/scale`, [outputs], scales),
+			undefined, g.floats(`${name}/bias`, [outputs], bias),
+		],
+	});
+	return layers.length === 1 ? [y] : split(g, `${name}/split`, y, 1, layers.map((layer) => layer.outputs));
+};

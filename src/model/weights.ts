@@ -1,0 +1,38 @@
+/** Weights as a graph sees them: where they are stored when they can stay there, or made anew from their numbers. */
+import type { GraphBuilder, Value } from './graph-builder.js';
+import { cast } from './operators.js';
+import { readFloats, type Safetensors, tensorEntry } from './safetensors.js';
+import { TurbocastError } from '../protocol/errors.js';
+
+const product = (shape: readonly number[]): number => shape.reduce((total, dimension) => total * dimension, 1);
+
+export class Weights {
+	readonly #file: Safetensors;
+
+	constructor(file: Safetensors) {
+		this.#file = file;
+	}
+
+	/** The numbers of a tensor. Throws `model_invalid` when it is missing or has another shape. */
+	floats(name: string, shape: readonly number[]): Float32Array {
+		return readFloats(this.#file, tensorEntry(this.#file, name, shape));
+	}
+
+	/** The tensor as a value of the graph, its bytes left where they are; `dims` may regroup its elements. */
+	value(g: GraphBuilder, name: string, shape: readonly number[], dims = shape): Value {
+		const { dtype, offset, byteLength } = tensorEntry(this.#file, name, shape);
+		if (product(dims) !== product(shape)) {
+			g.fail(name, `[${shape.join(', ')}] cannot be read as [${dims.join(', ')}]`);
+		}
+		const stored = { location: this.#file.label, file: this.#file.bytes, offset, length: byteLength };
+		switch (dtype) {
+			case 'F32':
+				return g.stored(name, { ...stored, type: 'float32' }, dims);
+			case 'BF16':
+				// Folded into a float32 constant when the graph is loaded.
+				return cast(g, `${name}/float32`, g.stored(name, { ...stored, type: 'bfloat16' }, dims), 'float32');
+			default:
+				throw new TurbocastError('model_invalid', `${this.#file.label}: ${name} is ${dtype}; weights must be F32 or BF16.`);
+		}
+	}
+}
