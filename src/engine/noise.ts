@@ -30,7 +30,10 @@ const multiplyHigh = (a: number, b: number): number => {
 
 /** Four unsigned 32-bit words in `words` (the counter) become four random ones, in place. */
 export const philox4x32 = (words: Uint32Array, key0: number, key1: number): void => {
-	let [c0 = 0, c1 = 0, c2 = 0, c3 = 0] = words;
+	let c0 = words[0] ?? 0;
+	let c1 = words[1] ?? 0;
+	let c2 = words[2] ?? 0;
+	let c3 = words[3] ?? 0;
 	let k0 = key0;
 	let k1 = key1;
 	for (let round = 0; round < ROUNDS; round++) {

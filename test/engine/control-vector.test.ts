@@ -22,7 +22,7 @@ test('no control given: all zeros, as the model was trained', () => {
 });
 
 test('a model without a mark gets the defaults', () => {
-	const { control_present_index: _mark, ...spec } = SPEC;
+	const spec: ModelSpec = { ...SPEC, control_present_index: undefined };
 	assert.deepEqual([...controlVector(spec, {})], [0, 0, 1, 0, 0, 0, 1, 0]);
 });
 

@@ -1,0 +1,186 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { Generator, type StreamSnapshot } from '../../src/engine/generator.js';
+import { loadNetworks, type Networks } from '../../src/engine/networks.js';
+import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
+import type { ChunkInputs } from '../../src/engine/protocol.js';
+import { framesPerChunk } from '../../src/model/spec.js';
+import { TurbocastError } from '../../src/protocol/errors.js';
+import { poisonWord, POISONED } from './poisoned-model.js';
+import { writeRandomModel, type RandomModel } from '../model/random-model.js';
+
+const INPUTS: ChunkInputs = { prompt: 'a cat jumps', steps: 2, controls: {} };
+const NEVER = new AbortController().signal;
+
+let model: RandomModel;
+let networks: Networks;
+
+before(async () => {
+	model = await writeRandomModel();
+	await poisonWord(model);
+	const [width, height] = [model.spec.width, model.spec.height];
+	networks = await loadNetworks({ folder: model.path, profile: 'cpu-fp32', width, height, threads: 1 });
+});
+
+after(async () => {
+	await networks.close();
+	await model[Symbol.asyncDispose]();
+});
+
+const openGenerator = (seed: number, firstChunkIndex = 0, through: Networks = networks): Generator =>
+	new Generator(through, new PromptEncoder(through), performance.now.bind(performance), { seed, firstChunkIndex });
+
+/** The bytes of the next chunk's frames, one after the other. */
+const nextChunk = async (generator: Generator, inputs: Partial<ChunkInputs> = {}, signal = NEVER): Promise<Buffer> => {
+	const frames: Uint8Array[] = [];
+	await generator.generateChunk({ ...INPUTS, ...inputs }, (first, pictures) => {
+		assert.equal(first, frames.length);
+		frames.push(...pictures);
+	}, signal);
+	assert.equal(frames.length, framesPerChunk(model.spec));
+	return Buffer.concat(frames);
+};
+
+/** The networks, telling of each call before it is made. */
+const observed = (onCall: (name: 'text' | 'step' | 'clean' | 'decode') => void): Networks => ({
+	...networks,
+	encodePrompt: (text) => {
+		onCall('text');
+		return networks.encodePrompt(text);
+	},
+	step: (inputs) => {
+		onCall(inputs.wantKeysAndValues ? 'clean' : 'step');
+		return networks.step(inputs);
+	},
+	decodeLatent: (latent, memory) => {
+		onCall('decode');
+		return networks.decodeLatent(latent, memory);
+	},
+});
+
+test('the same seed and inputs give the same frames, bit for bit, whatever else is generated in between', async () => {
+	const [first, second, other] = [openGenerator(7), openGenerator(7), openGenerator(8)];
+	const alone: Buffer[] = [];
+	for (let chunk = 0; chunk < 4; chunk++) {
+		alone.push(await nextChunk(first));
+	}
+	for (let chunk = 0; chunk < 4; chunk++) {
+		await nextChunk(other, { prompt: 'the dog flies over the snow', steps: 1 });
+		assert.ok((await nextChunk(second)).equals(alone[chunk] ?? Buffer.alloc(0)), `chunk ${chunk} differs`);
+	}
+	assert.ok(!alone[0]?.equals(alone[1] ?? Buffer.alloc(0)), 'two chunks of a stream are the same picture');
+});
+
+test('another seed, prompt, number of steps or control gives other frames', async () => {
+	const variants = [
+		await nextChunk(openGenerator(7)),
+		await nextChunk(openGenerator(8)),
+		await nextChunk(openGenerator(7), { prompt: 'the dog flies' }),
+		await nextChunk(openGenerator(7), { steps: 1 }),
+		await nextChunk(openGenerator(7), { steps: 4 }),
+		await nextChunk(openGenerator(7), { controls: { steer_x: 1 } }),
+		await nextChunk(openGenerator(7, 1)),
+	];
+	assert.equal(new Set(variants.map((bytes) => bytes.toString('latin1'))).size, variants.length);
+});
+
+test('the past counts: a chunk depends on the ones before it', async () => {
+	const [first, second] = [openGenerator(7), openGenerator(7)];
+	await nextChunk(first, { prompt: 'a cat' });
+	await nextChunk(second, { prompt: 'the rocket' });
+	assert.ok(!(await nextChunk(first)).equals(await nextChunk(second)));
+});
+
+test('each latent\'s frames leave as soon as it is decoded, all of them before the clean pass', async () => {
+	const order: string[] = [];
+	const generator = openGenerator(7, 0, observed((name) => order.push(name)));
+	await generator.generateChunk(INPUTS, (first) => order.push(`frames from ${first}`), NEVER);
+	assert.deepEqual(order, ['text', 'step', 'step', 'decode', 'frames from 0', 'decode', 'frames from 4', 'clean']);
+});
+
+test('the event loop turns between any two runs of a network, so that messages are heard', async () => {
+	let turns = 0;
+	const seen: number[] = [];
+	const generator = openGenerator(7, 0, observed(() => seen.push(turns)));
+	const timer = { stop: false };
+	const turn = (): void => {
+		turns += 1;
+		if (!timer.stop) {
+			setImmediate(turn);
+		}
+	};
+	setImmediate(turn);
+	await nextChunk(generator);
+	timer.stop = true;
+	for (const [index, count] of seen.entries()) {
+		assert.ok(index === 0 || count > (seen[index - 1] ?? 0), `call ${index} came in the same turn as the one before: ${seen.join(' ')}`);
+	}
+});
+
+test('cancelled before any of its network runs, a chunk stops there and the stream is as if it had never begun', async () => {
+	const expected = openGenerator(7);
+	const [firstExpected, secondExpected] = [await nextChunk(expected), await nextChunk(expected)];
+	// Two steps, two latents to decode, the clean pass; the prompt is cached by then.
+	const runs = 5;
+	for (let cancelAt = 1; cancelAt <= runs; cancelAt++) {
+		let calls = 0;
+		let armed: AbortController | undefined;
+		const generator = openGenerator(7, 0, observed(() => {
+			calls += 1;
+			if (calls === cancelAt) {
+				// Heard while the network runs, as a message would be.
+				armed?.abort(new Error('cancelled'));
+			}
+		}));
+		assert.ok((await nextChunk(generator)).equals(firstExpected));
+		calls = 0;
+		armed = new AbortController();
+		await assert.rejects(nextChunk(generator, {}, armed.signal), /cancelled/u);
+		assert.equal(calls, cancelAt, 'another network ran after the cancellation');
+		assert.equal(generator.nextChunkIndex, 1);
+		armed = undefined;
+		assert.ok((await nextChunk(generator)).equals(secondExpected), `cancelled at ${cancelAt}: the next chunk differs`);
+	}
+});
+
+test('numbers that are not finite are generation_invalid, and the stream goes on as if they had never been', async () => {
+	const expected = openGenerator(7);
+	const [first, second] = [await nextChunk(expected), await nextChunk(expected)];
+	const generator = openGenerator(7);
+	assert.ok((await nextChunk(generator)).equals(first));
+	for (const steps of [1, 2, 4]) {
+		await assert.rejects(nextChunk(generator, { prompt: `a ${POISONED}`, steps }), (error) => error instanceof TurbocastError && error.code === 'generation_invalid');
+	}
+	assert.ok((await nextChunk(generator)).equals(second));
+});
+
+test('inputs that cannot be are refused by name, and the stream goes on', async () => {
+	const expected = await nextChunk(openGenerator(7));
+	const generator = openGenerator(7);
+	for (const [inputs, param] of [[{ steps: 3 }, 'steps'], [{ controls: { jump: 1 } }, 'controls.jump'], [{ controls: { steer_x: 2 } }, 'controls.steer_x']] as const) {
+		await assert.rejects(nextChunk(generator, inputs), (error) => error instanceof TurbocastError && error.code === 'invalid_request' && error.param === param);
+	}
+	assert.ok((await nextChunk(generator)).equals(expected));
+});
+
+for (const [title, prompt] of [
+	['empty', ''], ['white', ' \t\n'], ['10 kB long', 'a cat '.repeat(1700)], ['one word of 10 kB', 'x'.repeat(10_000)],
+	['of emoji', '🐱🏖️🌙'], ['with an unpaired surrogate', 'a \ud800 cat'], ['with control characters', 'a\u0000cat\u202e'], ['of special tokens', '<pad> </s> <unk>'],
+] as const) {
+	test(`a prompt that is ${title} gives frames`, async () => {
+		await nextChunk(openGenerator(7), { prompt });
+	});
+}
+
+test('a snapshot is plain data, and the stream restored from it goes on bit for bit, also after the window is full', async () => {
+	const generator = openGenerator(7);
+	for (let chunk = 0; chunk < 5; chunk++) {
+		await nextChunk(generator);
+	}
+	const snapshot = structuredClone<StreamSnapshot>(generator.snapshot());
+	const restored = openGenerator(0);
+	restored.restore(snapshot);
+	for (let chunk = 5; chunk < 8; chunk++) {
+		assert.ok((await nextChunk(restored)).equals(await nextChunk(generator)));
+	}
+});
