@@ -24,7 +24,7 @@ type NativePacket = { readonly data: Buffer | null; readonly isKeyframe: boolean
 type CodecContext = {
 	width: number; height: number; pixelFormat: number; timeBase: unknown; framerate: unknown; bitRate: bigint; gopSize: number;
 	maxBFrames: number; threadCount: number; rcMaxRate: bigint; rcBufferSize: number;
-	colorRange: number; colorPrimaries: number; colorTrc: number; colorSpace: number; chromaLocation: number;
+	colorRange: number; colorPrimaries: number; colorTrc: number; colorSpace: number;
 	readonly allocContext3: (codec: Codec) => void;
 	readonly setOption: (name: string, value: string, type: number, search: number) => number;
 	readonly open2Sync: (codec: Codec, options: null) => number;
@@ -42,7 +42,7 @@ type Library = {
 };
 const CONSTANT_NAMES = [
 	'AV_LOG_QUIET', 'AV_OPT_TYPE_STRING', 'AV_OPT_SEARCH_CHILDREN', 'AV_PIX_FMT_YUV420P', 'AV_PICTURE_TYPE_I', 'AV_PICTURE_TYPE_NONE',
-	'AVCOL_RANGE_MPEG', 'AVCOL_PRI_BT709', 'AVCOL_TRC_BT709', 'AVCOL_SPC_BT709', 'AVCHROMA_LOC_LEFT',
+	'AVCOL_RANGE_MPEG', 'AVCOL_PRI_BT709', 'AVCOL_TRC_BT709', 'AVCOL_SPC_BT709',
 ] as const;
 type Constants = { readonly [name in (typeof CONSTANT_NAMES)[number]]: number };
 
@@ -70,7 +70,6 @@ const openContext = (av: Library, c: Constants, options: EncoderOptions, bitrate
 	context.colorPrimaries = c.AVCOL_PRI_BT709;
 	context.colorTrc = c.AVCOL_TRC_BT709;
 	context.colorSpace = c.AVCOL_SPC_BT709;
-	context.chromaLocation = c.AVCHROMA_LOC_LEFT;
 	setRate(context, bitrateBps);
 	for (const [key, value] of Object.entries(options.codec === 'h264' ? X264_OPTIONS : VP8_OPTIONS)) {
 		const code = context.setOption(key, value, c.AV_OPT_TYPE_STRING, c.AV_OPT_SEARCH_CHILDREN);
