@@ -212,7 +212,10 @@ export class EngineHost implements Engine {
 		log.warn({ why, delayMs, attempt: this.#crashesMs.length }, 'Engine process lost; starting another.');
 		this.#enter({ kind: 'restarting', error, attempt: this.#crashesMs.length });
 		this.#endStreams(error);
-		clock.sleep(delayMs, this.#closed.signal).then(() => this.#spawn(), () => undefined);
+		clock.sleep(delayMs, this.#closed.signal).then(() => this.#spawn()).catch((cause: unknown) => {
+			// Closed while it waited; or the system would not give us a process, which is one more crash.
+			this.#lost(TurbocastError.from(cause).message);
+		});
 	}
 
 	#giveUp(error: TurbocastError): void {

@@ -13,6 +13,8 @@ const SPEC = {
 	],
 } as unknown as ModelSpec;
 
+const WITHOUT_MARK = { ...SPEC, control_present_index: undefined } as unknown as ModelSpec;
+
 test('given values, defaults for the others, and the mark that there are any, for each latent frame', () => {
 	assert.deepEqual([...controlVector(SPEC, { steer_x: -0.5 })], [-0.5, 0, 1, 1, -0.5, 0, 1, 1]);
 });
@@ -22,12 +24,11 @@ test('no control given: all zeros, as the model was trained', () => {
 });
 
 test('a model without a mark gets the defaults', () => {
-	const spec: ModelSpec = { ...SPEC, control_present_index: undefined };
-	assert.deepEqual([...controlVector(spec, {})], [0, 0, 1, 0, 0, 0, 1, 0]);
+	assert.deepEqual([...controlVector(WITHOUT_MARK, {})], [0, 0, 1, 0, 0, 0, 1, 0]);
 });
 
 test('a model without controls gets an empty vector', () => {
-	assert.equal(controlVector({ ...SPEC, controls: [], control_present_index: undefined, dit: { ...SPEC.dit, control_dim: 0 } } as unknown as ModelSpec, {}).length, 0);
+	assert.equal(controlVector({ ...WITHOUT_MARK, controls: [], dit: { ...SPEC.dit, control_dim: 0 } }, {}).length, 0);
 });
 
 for (const [title, values] of [

@@ -98,13 +98,19 @@ test('a snapshot is plain data, and a cache restored from it goes on exactly as 
 	for (let index = 0; index < 5; index++) {
 		first.append(chunk(index), 2);
 	}
-	const snapshot = structuredClone(first.snapshot());
-	const second = new KvCache(shape);
-	second.restore(snapshot);
-	for (let index = 5; index < 9; index++) {
+	const snapshot = first.snapshot();
+	const states = [5, 6, 7, 8].map((index) => {
 		first.append(chunk(index), 2);
-		second.append(chunk(index), 2);
-		assert.deepEqual(second.layers, first.layers);
+		return first.snapshot();
+	});
+	// Twice from the same one, which restoring must leave alone.
+	const data = structuredClone(snapshot);
+	for (const restored of [new KvCache(shape), new KvCache(shape)]) {
+		restored.restore(data);
+		for (const [index, state] of states.entries()) {
+			restored.append(chunk(5 + index), 2);
+			assert.deepEqual(restored.snapshot(), state);
+		}
 	}
 	assert.throws(() => new KvCache({ ...shape, headDim: 4 }).restore(snapshot), /another model or size/u);
 });

@@ -126,15 +126,19 @@ test('leaving the frames early cancels the chunk and waits until the engine has 
 	const { stream, sent } = openStream();
 	const run = stream.generate(INPUTS);
 	stream.receive(frames(0, 0, [1, 2]));
+	let hasLeft = false;
 	const left = (async () => {
 		for await (const frame of run.frames) {
 			assert.equal(frame.frameId, 0);
 			break;
 		}
+		hasLeft = true;
 	})();
 	while (sent.length < 2) {
 		await Promise.resolve();
 	}
+	await new Promise((resolve) => setImmediate(resolve));
+	assert.equal(hasLeft, false);
 	assert.deepEqual(sent[1], { type: 'chunk.cancel', stream: 9 });
 	stream.receive({ type: 'chunk.cancelled', stream: 9, chunkIndex: 0 });
 	await left;
@@ -155,8 +159,10 @@ test('events of a chunk that is not at hand are ignored', async () => {
 	const run = stream.generate(INPUTS);
 	stream.receive(done(3));
 	stream.receive(frames(1, 0, [9]));
+	stream.receive(frames(0, 0, [5]));
 	stream.receive(done(0));
-	assert.deepEqual(await readAll(run), []);
+	assert.deepEqual((await readAll(run)).map(({ data }) => data[0]), [5]);
+	assert.equal(stream.nextChunkIndex, 1);
 });
 
 test('an engine that dies ends the run, and every later one, with its error', async () => {
