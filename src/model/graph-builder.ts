@@ -103,7 +103,9 @@ export class GraphBuilder {
 		const outputs = options.results.map((result, index) => ({ name: options.results.length === 1 ? name : `${name}:${index}`, type: result.type, dims: result.dims }));
 		this.#assembly.nodes.push({
 			op: options.op, domain: options.domain ?? '', name, attributes: options.attributes ?? {},
-			inputs: options.inputs.map((input) => input?.name ?? ''), outputs: outputs.map((output) => output.name),
+			// A trailing input that is left out must not be written: ONNX Runtime 1.30's LayerNormalization fusion crashes on an empty name.
+			inputs: options.inputs.slice(0, options.inputs.findLastIndex((input) => input !== undefined) + 1).map((input) => input?.name ?? ''),
+			outputs: outputs.map((output) => output.name),
 		});
 		return outputs;
 	}

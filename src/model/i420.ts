@@ -1,0 +1,41 @@
+/**
+ * Pictures made inside the graph: RGB in [0, 1] to I420, BT.709, limited range (ITU-R BT.709-6 section 3.5 and 4.6): Y' = 16 + 219 E'y,
+ * Cb, Cr = 128 + 224 E'c. A chroma sample is the mean of its 2x2 pixels, so it sits in their centre (MPEG-1 siting).
+ */
+import type { GraphBuilder, Value } from './graph-builder.js';
+import { cast, concat, convolution, pixelShuffle, reshape, split } from './operators.js';
+
+/** Luma of red, green and blue. */
+export const BT709_LUMA = [0.2126, 0.7152, 0.0722] as const;
+
+const [RED, GREEN, BLUE] = BT709_LUMA;
+/** Cb = (B - Y) / 1.8556 and Cr = (R - Y) / 1.5748, as weights of red, green and blue. */
+export const BT709_CHROMA = [
+	[-RED / (2 * (1 - BLUE)), -GREEN / (2 * (1 - BLUE)), 0.5],
+	[0.5, -GREEN / (2 * (1 - RED)), -BLUE / (2 * (1 - RED))],
+] as const;
+
+/**
+ * x [frames, 12, H / 2, W / 2] in [0, 1], channels (colour, dy, dx) as before a pixel shuffle by 2, to uint8 [frames, H * 3 / 2, W].
+ * At half resolution all six samples of a 2x2 block are one product: four of luma, one of each chroma.
+ */
+export const toI420 = (g: GraphBuilder, x: Value): Value => {
+	const [frames, , halfHeight, halfWidth] = x.dims as [number, number, number, number];
+	const weight = new Float32Array(6 * 12);
+	for (let colour = 0; colour < 3; colour++) {
+		for (let pixel = 0; pixel < 4; pixel++) {
+			weight[pixel * 12 + colour * 4 + pixel] = 219 * (BT709_LUMA[colour] ?? 0);
+			for (const [plane, chroma] of BT709_CHROMA.entries()) {
+				weight[(4 + plane) * 12 + colour * 4 + pixel] = (224 / 4) * (chroma[colour] ?? 0);
+			}
+		}
+	}
+	// Half a step is added because the cast rounds towards zero.
+	const bias = [16, 16, 16, 16, 128, 128].map((level) => level + 0.5);
+	const samples = convolution(g, 'samples', x, g.floats('samples/weight', [6, 12, 1, 1], weight), g.floats('samples/bias', [6], bias));
+	const [luma, chroma] = split(g, 'planes', cast(g, 'bytes', samples, 'uint8'), 1, [4, 2]) as [Value, Value];
+	const pixels = halfHeight * halfWidth * 4;
+	const y = reshape(g, 'y', pixelShuffle(g, 'y/shuffled', luma), [frames, pixels]);
+	const uv = reshape(g, 'uv', chroma, [frames, pixels / 2]);
+	return reshape(g, 'packed', concat(g, 'joined', [y, uv], 1), [frames, halfHeight * 3, halfWidth * 2]);
+};
