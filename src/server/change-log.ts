@@ -20,13 +20,16 @@ export const MAX_WAITING_CHANGES = 64;
 const RETRY_AFTER_MS = 500;
 
 export class ChangeLog {
+	readonly #controlDefaults: { readonly [name: string]: number };
 	#inputs: ChunkInputs;
 	#waiting: Change[] = [];
 	#nextChunkIndex = 0;
 	#carried: { readonly chunkIndex: number; readonly change: Change }[] = [];
 
-	constructor(inputs: ChunkInputs) {
+	/** `controlDefaults`: a control that is put back to its default is as if it had never been given. */
+	constructor(inputs: ChunkInputs, controlDefaults: { readonly [name: string]: number } = {}) {
 		this.#inputs = inputs;
+		this.#controlDefaults = controlDefaults;
 	}
 
 	get inputs(): ChunkInputs {
@@ -46,7 +49,9 @@ export class ChangeLog {
 		this.#inputs = {
 			prompt: inputs.prompt ?? this.#inputs.prompt,
 			steps: inputs.steps ?? this.#inputs.steps,
-			controls: { ...this.#inputs.controls, ...inputs.controls },
+			controls: Object.fromEntries(
+				Object.entries({ ...this.#inputs.controls, ...inputs.controls }).filter(([name, value]) => value !== this.#controlDefaults[name]),
+			),
 		};
 		this.#waiting.push(change);
 	}

@@ -178,7 +178,7 @@ export class Session {
 			request,
 			place: admission.claim(),
 			line: new FrameLine({ model: engine.model, maxLeadMs: config.maxLeadMs, firstRtpTimestamp: this.#parts.randomUint32(), clock }),
-			changes: new ChangeLog(inputs),
+			changes: new ChangeLog(inputs, Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default]))),
 			encoders: new EncoderShelf(encoders, { width, height, fps: engine.model.fps, bitrateBps: config.bitrateBps }),
 			frames: 0,
 		};

@@ -1,0 +1,34 @@
+/** What the page says, in whole sentences: pure functions of what is known. */
+import { type SessionState, type TurbocastError } from '../index.js';
+
+/** What is happening, for the status line. */
+export const statusOf = (state: SessionState): string => {
+	switch (state.kind) {
+		case 'connecting': return 'Connecting …';
+		case 'ready': return 'Ready. Type a prompt and press Start.';
+		case 'starting': return 'Painting the first frames …';
+		case 'generating': return 'Generating. Edit the prompt any time.';
+		case 'restarting': return 'Restarting the engine; the video goes on by itself …';
+		case 'ended': return 'Stopped.';
+		case 'failed': return state.error.message;
+	}
+};
+
+/** Beside it, for the eye only: changes several times a second. */
+export const progressOf = (state: SessionState): string =>
+	state.kind === 'generating' && state.chunkIndex >= 0 ? `chunk ${state.chunkIndex + 1}` : '';
+
+/** Empty when every word is known. */
+export const unknownWordsNote = (words: readonly string[]): string => {
+	const quoted = [...new Set(words)].slice(0, 5).map((word) => `“${word}”`);
+	if (quoted.length === 0) {
+		return '';
+	}
+	const list = quoted.length === 1 ? `the word ${quoted.join('')}` : `the words ${quoted.slice(0, -1).join(', ')} and ${quoted.at(-1) ?? ''}`;
+	return `I don't know ${list}. The rest of the prompt is used.`;
+};
+
+export const retryNote = (error: TurbocastError, delayMs: number): string => {
+	const seconds = Math.max(1, Math.round(delayMs / 1000));
+	return `${error.message} Trying again in ${seconds === 1 ? 'a second' : `${seconds} seconds`}.`;
+};
