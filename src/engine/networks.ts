@@ -2,8 +2,20 @@
  * The networks of one model at one output size, ready to run: plain numbers in, plain numbers out. Nothing here knows of
  * chunks, windows or noise; that is the business of the sampler and the generator on top.
  */
+import { i420Bytes } from '../base/frame.js';
+import { causalDitGraph } from '../model/causal-dit.js';
+import { openModelFolder } from '../model/model-folder.js';
+import { ropeTables } from '../model/rope.js';
 import type { ModelSpec } from '../model/spec.js';
+import { textEncoderGraph } from '../model/text-encoder.js';
+import { textKeysGraph } from '../model/text-keys.js';
+import { timeSinusoids } from '../model/time-embedding.js';
 import type { Tokenizer } from '../model/tokenizer.js';
+import { decoderGraph } from '../model/vae-decoder.js';
+import { Weights } from '../model/weights.js';
+import { TurbocastError } from '../protocol/errors.js';
+import type { Graph, GraphSession, Tensor } from './backend.js';
+import { createOnnxRuntime } from './backends/onnxruntime.js';
 import type { EngineProfile } from './protocol.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
@@ -92,4 +104,160 @@ export type NetworksOptions = {
 	readonly height: number;
 	/** Threads of the tensor library. */
 	readonly threads: number;
+};
+
+/** The sizes that follow from a spec and an output size. Throws `invalid_request` for a size that the model does not have. */
+export const networkSizes = (spec: ModelSpec, width: number, height: number) => {
+	if (!spec.sizes.some(([w, h]) => w === width && h === height)) {
+		const known = spec.sizes.map((size) => size.join('x')).join(', ');
+		throw new TurbocastError('invalid_request', `The model ${spec.name} has no size ${width}x${height}; it has ${known}.`, { param: 'size' });
+	}
+	const [, patchHeight = 1, patchWidth = 1] = spec.dit.patch_size;
+	const latentWidth = width / spec.vae.spatial_stride;
+	const latentHeight = height / spec.vae.spatial_stride;
+	const rows = latentHeight / patchHeight;
+	const columns = latentWidth / patchWidth;
+	return {
+		width, height, latentWidth, latentHeight, rows, columns,
+		tokensPerLatent: rows * columns,
+		tokensPerChunk: rows * columns * spec.stream.latents_per_chunk,
+		headDim: spec.dit.dim / spec.dit.num_heads,
+	};
+};
+
+/** The blocks of the decoder that remember something, in order: names and shapes of their memories. */
+export const memoryShapes = (spec: ModelSpec, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>
+	spec.vae.widths.flatMap((levelWidth, level) => Array.from({ length: spec.vae.blocks[level] ?? 0 }, (_, block) => (
+		{ name: `${level}.${block}`, dims: [levelWidth, latentHeight << level, latentWidth << level] as [number, number, number] })));
+
+const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
+
+const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => tensors[name]?.data as Float32Array;
+
+/**
+ * Opens the folder, checks its weights and builds and loads the four graphs. Throws `weights_corrupt`, `model_invalid`, or
+ * `invalid_request` for a size that the model does not have.
+ */
+export const loadNetworks = async (options: NetworksOptions): Promise<Networks> => {
+	const folder = await openModelFolder(options.folder);
+	const { spec, tokenizer } = folder;
+	const sizes = networkSizes(spec, options.width, options.height);
+	const { latentWidth, latentHeight, headDim, tokensPerChunk } = sizes;
+	const frames = spec.stream.latents_per_chunk;
+	const textLength = spec.text.text_len;
+	const { num_layers: layers, num_heads: heads } = spec.dit;
+	const isInt8 = options.profile === 'cpu-int8';
+
+	const backend = createOnnxRuntime({ threads: options.threads });
+	const size = { height: latentHeight, width: latentWidth };
+	const sessions: GraphSession[] = [];
+	const load = async (graph: Graph): Promise<GraphSession> => {
+		const session = await backend.load(graph);
+		sessions.push(session);
+		return session;
+	};
+	const closeAll = async (): Promise<void> => {
+		await Promise.all(sessions.map((session) => session.close()));
+	};
+	const loadAll = async () => {
+		const [text, dit, vae] = await Promise.all((['text', 'dit', 'vae'] as const).map(async (which) => new Weights(await folder.readWeights(which)))) as [Weights, Weights, Weights];
+		return {
+			textEncoder: await load(textEncoderGraph(spec.text, text)),
+			textKeys: await load(textKeysGraph(spec.dit, dit)),
+			denoiser: await load(causalDitGraph(spec.dit, { weights: dit, linears: isInt8 ? 'int8' : 'float32', frames, ...size })),
+			decoder: await load(decoderGraph(spec.vae, { weights: vae, arithmetic: isInt8 && Object.keys(spec.vae.int8_ranges).length > 0 ? 'int8' : 'float32', ...size })),
+		};
+	};
+	const graphs = await loadAll().catch(async (error: unknown) => {
+		await closeAll();
+		throw error;
+	});
+	const memories = memoryShapes(spec, latentWidth, latentHeight);
+
+	const encodePrompt = async (prompt: string): Promise<PromptTensors> => {
+		const { ids, mask: tokens, unknownWords, isTruncated } = tokenizer.tokenize(prompt);
+		const mask = Float32Array.from(tokens);
+		const encoded = await graphs.textEncoder.run({
+			ids: { type: 'int64', dims: [1, textLength], data: BigInt64Array.from(ids, (id) => BigInt(id)) }, mask: float32([1, textLength], mask),
+		});
+		const context = floatsOf(encoded, 'context');
+		const keys = await graphs.textKeys.run({
+			context: float32([textLength, spec.text.dim], context), ...(spec.dit.pooled_text ? { mask: float32([textLength], mask) } : {}),
+		});
+		return {
+			context, mask, unknownWords, isTruncated,
+			crossK: Array.from({ length: layers }, (_, layer) => floatsOf(keys, `cross_k.${layer}`)),
+			crossV: Array.from({ length: layers }, (_, layer) => floatsOf(keys, `cross_v.${layer}`)),
+			...(spec.dit.pooled_text ? { pooled: floatsOf(keys, 'pooled') } : {}),
+		};
+	};
+
+	/** The steps of a chunk share their positions, so the last tables are kept. */
+	let rope: { readonly firstPosition: number; readonly cos: Tensor; readonly sin: Tensor } | undefined;
+	const ropeAt = (firstPosition: number): NonNullable<typeof rope> => {
+		if (rope?.firstPosition !== firstPosition) {
+			const { cos, sin } = ropeTables(headDim, spec.dit.rope_theta, { firstPosition, frames, rows: sizes.rows, columns: sizes.columns });
+			const dims = [tokensPerChunk, headDim / 2];
+			rope = { firstPosition, cos: float32(dims, cos), sin: float32(dims, sin) };
+		}
+		return rope;
+	};
+
+	const newKeys = Array.from({ length: layers }, (_, layer) => [`new_k.${layer}`, `new_v.${layer}`]).flat();
+	const noControl = new Float32Array(frames * spec.dit.control_dim);
+
+	const step = async (inputs: StepInputs): Promise<StepOutputs> => {
+		const { prompt, pastTokens, wantKeysAndValues } = inputs;
+		const { cos, sin } = ropeAt(inputs.firstPosition);
+		const feeds: Record<string, Tensor> = {
+			latent: float32([spec.dit.in_dim, frames, latentHeight, latentWidth], inputs.latent),
+			time: float32([inputs.timesteps.length, spec.dit.freq_dim], timeSinusoids(inputs.timesteps, spec.dit.freq_dim)),
+			rope_cos: cos, rope_sin: sin,
+		};
+		if (spec.dit.control_dim > 0) {
+			feeds['control'] = float32([frames, spec.dit.control_dim], inputs.control ?? noControl);
+		}
+		if (spec.dit.pooled_text && prompt.pooled !== undefined) {
+			feeds['pooled'] = float32([spec.dit.dim], prompt.pooled);
+		}
+		const perLayer: [string, readonly Float32Array[], number][] = [
+			['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens], ['cross_k', prompt.crossK, textLength], ['cross_v', prompt.crossV, textLength],
+		];
+		for (const [name, tensors, tokens] of perLayer) {
+			for (const [layer, data] of tensors.entries()) {
+				feeds[`${name}.${layer}`] = float32([heads, tokens, headDim], data);
+			}
+		}
+		const results = await graphs.denoiser.run(feeds, wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
+		const velocity = floatsOf(results, 'velocity');
+		if (!wantKeysAndValues) {
+			return { velocity };
+		}
+		return {
+			velocity,
+			newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_k.${layer}`)),
+			newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_v.${layer}`)),
+		};
+	};
+
+	const decodeLatent = async (latent: Float32Array, memory: DecoderMemory): Promise<DecodedLatent> => {
+		const feeds: Record<string, Tensor> = { latent: float32([spec.vae.latent_channels, latentHeight, latentWidth], latent) };
+		for (const [index, { name, dims }] of memories.entries()) {
+			feeds[`memory.${name}`] = float32(dims, memory[index] ?? new Float32Array(0));
+		}
+		const results = await graphs.decoder.run(feeds);
+		const packed = results['frames']?.data as Uint8Array;
+		const bytes = i420Bytes(sizes.width, sizes.height);
+		return {
+			frames: Array.from({ length: spec.vae.frames_per_latent }, (_, frame) => Uint8Array.from(packed.subarray(frame * bytes, (frame + 1) * bytes))),
+			memory: memories.map(({ name }) => floatsOf(results, `memory_out.${name}`)),
+		};
+	};
+
+	let closing: Promise<void> | undefined;
+	return {
+		spec, tokenizer, ...sizes, encodePrompt, step, decodeLatent,
+		emptyMemory: () => memories.map(({ dims }) => new Float32Array(dims[0] * dims[1] * dims[2])),
+		close: () => (closing ??= closeAll()),
+	};
 };
