@@ -144,7 +144,7 @@ test('whatever is wrong with a request is an event of that request, and the rest
 		[generate(1, 0, { ...INPUTS, steps: 9 }), 'invalid_request'],
 		[generate(1, 0, { ...INPUTS, controls: { jump: 1 } }), 'invalid_request'],
 		[generate(1, 0, { ...INPUTS, prompt: `a ${POISONED}` }), 'generation_invalid'],
-		[generate(1, 0, { ...INPUTS, prompt: undefined as unknown as string }), 'internal'],
+		[generate(1, 0, { ...INPUTS, prompt: 5 as unknown as string }), 'internal'],
 	] as const) {
 		const before = events.length;
 		server.receive(request);
@@ -178,7 +178,7 @@ test('of too many prepared prompts the newest are kept, and one that cannot be e
 	for (let index = 0; index < 50; index++) {
 		server.receive({ type: 'prompt.prepare', prompt: `a cat ${index}` });
 	}
-	server.receive({ type: 'prompt.prepare', prompt: undefined as unknown as string });
+	server.receive({ type: 'prompt.prepare', prompt: 5 as unknown as string });
 	await until((event) => event.type === 'chunk.done' && event.chunkIndex === 0);
 	server.receive(generate(1, 1));
 	await until((event) => event.type === 'chunk.done' && event.chunkIndex === 1);

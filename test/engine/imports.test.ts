@@ -12,8 +12,8 @@ const packagesOf = (entry: URL, seen = new Set<string>()): Set<string> => {
 	if (!seen.has(entry.href)) {
 		seen.add(entry.href);
 		const text = readFileSync(fileURLToPath(entry), 'utf8');
-		for (const [, from = '', dynamic = ''] of text.matchAll(/(?:^|\n)\s*(?:import|export)\b[^;'"]*['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gu)) {
-			const name = from === '' ? dynamic : from;
+		for (const [, from, bare, dynamic] of text.matchAll(/^\s*(?:import|export)\s[^'";]*?\bfrom\s*['"]([^'"]+)['"]|^\s*import\s*['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]/gmu)) {
+			const name = from ?? bare ?? dynamic ?? '';
 			if (name.startsWith('.')) {
 				packagesOf(new URL(name, entry), seen).forEach((each) => packages.add(each));
 			} else {
