@@ -23,7 +23,7 @@ const scaleAndZero = (g: GraphBuilder, name: string, steps: Steps): [Value, Valu
 	[g.float(`${name}/scale`, steps.scale), g.constant(`${name}/zero`, 'uint8', [], Uint8Array.of(steps.zero))];
 
 export const quantize = (g: GraphBuilder, name: string, x: Value, steps: Steps): Quantized => ({
-	value: g.node({ op: 'QuantizeLinear', name, inputs: [x, ...scaleAndZero(g, name, steps)], type: 'uint8', dims: x.dims }), ...steps,
+	value: g.node({ op: 'QuantizeLinear', name, inputs: [x, ...scaleAndZero(g, name, steps)], type: 'uint8', dims: x.dims }), scale: steps.scale, zero: steps.zero,
 });
 
 export const dequantize = (g: GraphBuilder, name: string, x: Quantized): Value =>
@@ -63,7 +63,7 @@ export const quantizedConvolution = (g: GraphBuilder, name: string, x: Quantized
 			...scaleAndZero(g, `${name}/y`, out), g.constant(`${name}/bias`, 'int32', [outputs], bias),
 		],
 	});
-	return { value, ...out };
+	return { value, scale: out.scale, zero: out.zero };
 };
 
 export const quantizedAdd = (g: GraphBuilder, name: string, a: Quantized, b: Quantized, out: Steps): Quantized => ({
@@ -71,5 +71,5 @@ export const quantizedAdd = (g: GraphBuilder, name: string, a: Quantized, b: Qua
 		op: 'QLinearAdd', domain: 'com.microsoft', name, type: 'uint8', dims: a.value.dims,
 		inputs: [a.value, ...scaleAndZero(g, `${name}/a`, a), b.value, ...scaleAndZero(g, `${name}/b`, b), ...scaleAndZero(g, `${name}/y`, out)],
 	}),
-	...out,
+	scale: out.scale, zero: out.zero,
 });

@@ -55,3 +55,12 @@ export const int8Decoder = (g: GraphBuilder, spec: VaeSpec, weights: Weights): D
 		finish: (x, width) => dequantize(g, 'clamped', quantizedConvolution(g, 'conv_out', x, load('conv_out', 12, width, 3), stepsOver(0, 1))),
 	};
 };
+
+/** The names in `int8_ranges` that the 8-bit decoder needs. */
+export const activationNames = (spec: VaeSpec): string[] => [
+	'input', 'conv_in',
+	...spec.widths.flatMap((_, level) => [
+		...Array.from({ length: spec.blocks[level] ?? 0 }, (__, block) => ['conv0', 'conv2', 'out'].map((part) => `levels.${level}.blocks.${block}.${part}`)).flat(),
+		...(level < spec.widths.length - 1 ? [`levels.${level}.up`] : []),
+	]),
+];
