@@ -1,0 +1,142 @@
+/** WebRTC by werift: answers offers, makes viewers. */
+import { networkInterfaces } from 'node:os';
+import { RTCPeerConnection, RTCRtpCodecParameters, useAbsSendTime, useSdesMid, useTransportWideCC, RTCRtpHeaderExtensionParameters } from 'werift';
+import type { VideoCodec } from '../base/frame.js';
+import type { Log } from '../base/log.js';
+import type { Clock } from '../base/time.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { readOffer } from './offer.js';
+import { repairCompoundParsing } from './rtcp-repair.js';
+import type { Transport, ViewerOffer } from './transport.js';
+import { WebRtcViewer } from './webrtc-viewer.js';
+import { PLAYOUT_DELAY_URI } from './webrtc-sender.js';
+
+export type WebRtcOptions = {
+	/** UDP ports to receive on, both included; any free ones when left out. */
+	readonly portRange?: readonly [number, number] | undefined;
+	/** Addresses at which viewers reach this host besides those of its interfaces: that of a NAT in front of it, or 127.0.0.1. */
+	readonly announceAddresses?: readonly string[];
+	/** STUN and TURN servers that this side uses too. */
+	readonly iceServers?: readonly { readonly urls: string | readonly string[]; readonly username?: string | undefined; readonly credential?: string | undefined }[];
+	/** Key frames are asked for at most once a frame. */
+	readonly fps: number;
+	readonly log: Log;
+	readonly clock: Clock;
+};
+
+/** A STUN server that is silent must not delay the answer by more than this. */
+const STUN_GATHER_TIMEOUT_SECONDS = 1;
+const ANSWER_TIMEOUT_MS = 10_000;
+/** Largest message that a viewer may send on a data channel; nothing is expected. */
+const MAX_DATA_MESSAGE_BYTES = 16_384;
+
+/** Formats by codec; the offer's numbers and parameters replace these. `readOffer` has left one codec in it. */
+const CODECS: { readonly [codec in VideoCodec]: RTCRtpCodecParameters[] } = {
+	h264: [
+		new RTCRtpCodecParameters({ mimeType: 'video/H264', clockRate: 90_000, payloadType: 96 }),
+		new RTCRtpCodecParameters({ mimeType: 'video/rtx', clockRate: 90_000, payloadType: 97, parameters: 'apt=96' }),
+	],
+	vp8: [
+		new RTCRtpCodecParameters({ mimeType: 'video/VP8', clockRate: 90_000, payloadType: 96 }),
+		new RTCRtpCodecParameters({ mimeType: 'video/rtx', clockRate: 90_000, payloadType: 97, parameters: 'apt=96' }),
+	],
+};
+
+/** On a machine without a network the loopback address is the only way to a viewer. */
+const loopbackIfAlone = (): string[] =>
+	Object.values(networkInterfaces()).some((addresses) => addresses?.some((address) => !address.internal)) ? [] : ['127.0.0.1'];
+
+const openConnection = (codec: VideoCodec, options: WebRtcOptions): RTCPeerConnection =>
+	new RTCPeerConnection({
+		codecs: { audio: [], video: CODECS[codec] },
+		headerExtensions: {
+			audio: [],
+			video: [useSdesMid(), useAbsSendTime(), useTransportWideCC(), new RTCRtpHeaderExtensionParameters({ uri: PLAYOUT_DELAY_URI })],
+		},
+		// Given even when empty: the library's default is a public server.
+		iceServers: (options.iceServers ?? []).flatMap(({ urls, username, credential }) =>
+			(typeof urls === 'string' ? [urls] : urls).map((url) => ({
+				urls: url,
+				...(username === undefined ? {} : { username }),
+				...(credential === undefined ? {} : { credential }),
+			}))),
+		iceStunGatherTimeout: STUN_GATHER_TIMEOUT_SECONDS,
+		iceAdditionalHostAddresses: [...(options.announceAddresses ?? []), ...loopbackIfAlone()],
+		// The library's passive TCP failed in 3 of 7 attempts where it was measured.
+		iceUseTcp: false,
+		bundlePolicy: 'max-bundle',
+		maxMessageSize: MAX_DATA_MESSAGE_BYTES,
+		...(options.portRange === undefined ? {} : { icePortRange: [options.portRange[0], options.portRange[1]] }),
+	});
+
+/** One round trip: the answer has all candidates of this side. */
+const answer = async (connection: RTCPeerConnection, sdp: string): Promise<string> => {
+	try {
+		await connection.setRemoteDescription({ type: 'offer', sdp });
+		await connection.setLocalDescription(await connection.createAnswer());
+	} catch (error) {
+		throw new TurbocastError('invalid_sdp', `The offer cannot be answered (${error instanceof Error ? error.message : String(error)}); send the \`sdp\` of RTCPeerConnection.createOffer() as it is.`, { param: 'sdp', cause: error });
+	}
+	const local = connection.localDescription;
+	if (local === null) {
+		throw new TurbocastError('transport_failed', 'The connection was closed while its offer was being answered; offer again.');
+	}
+	return local.sdp;
+};
+
+/** Rejects with `error` when `work` takes longer than `limitMs`. */
+const within = async <T>(work: Promise<T>, limitMs: number, clock: Clock, error: () => Error): Promise<T> => {
+	const stop = new AbortController();
+	const late = clock.sleep(limitMs, stop.signal).then(() => {
+		throw error();
+	});
+	late.catch(() => undefined);
+	try {
+		return await Promise.race([work, late]);
+	} finally {
+		stop.abort();
+	}
+};
+
+export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
+	repairCompoundParsing();
+	const { log, clock } = options;
+	const viewers = new Set<WebRtcViewer>();
+	let isClosed = false;
+
+	const accept = async (offerSdp: string): Promise<ViewerOffer> => {
+		if (isClosed) {
+			throw new TurbocastError('draining', 'The server is shutting down; offer again later.');
+		}
+		const offer = readOffer(offerSdp);
+		const connection = openConnection(offer.codec, options);
+		const { sender } = connection.addTransceiver('video', { direction: 'sendonly' });
+		try {
+			const answering = answer(connection, offer.sdp);
+			answering.catch(() => undefined);
+			const answerSdp = await within(answering, ANSWER_TIMEOUT_MS, clock, () =>
+				new TurbocastError('transport_failed', 'Gathering network addresses took too long; check the STUN and TURN servers of the configuration.'));
+			const viewer = new WebRtcViewer({
+				connection, sender, codec: offer.codec, frameIntervalMs: 1000 / options.fps, log, clock,
+				onClosed: (closed) => viewers.delete(closed),
+			});
+			viewers.add(viewer);
+			log.info({ viewer: viewer.id, codec: offer.codec }, 'viewer answered');
+			if (isClosed) {
+				await viewer.close('the server is shutting down');
+			}
+			return { viewer, answerSdp };
+		} catch (error) {
+			await connection.close().catch(() => undefined);
+			throw error;
+		}
+	};
+
+	return {
+		accept,
+		close: async () => {
+			isClosed = true;
+			await Promise.all([...viewers].map((viewer) => viewer.close('the server is shutting down')));
+		},
+	};
+};
