@@ -1,0 +1,100 @@
+/** A transport without a network: viewers connect and vanish when a test says so, and keep what they were sent. */
+import { EventEmitter, once } from 'node:events';
+import type { EncodedChunk, VideoCodec } from '../../src/base/frame.js';
+import { TurbocastError } from '../../src/protocol/errors.js';
+import type { FrameMeta } from '../../src/protocol/messages.js';
+import type { IceCandidate, Transport, Viewer, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
+
+export class MemoryViewer implements Viewer {
+	readonly id: string;
+	readonly codec: VideoCodec = 'h264';
+	readonly chunks: EncodedChunk[] = [];
+	readonly metas: FrameMeta[] = [];
+	readonly candidates: (IceCandidate | null)[] = [];
+	readonly #events = new EventEmitter();
+	#state: ViewerState = { kind: 'connecting' };
+
+	constructor(id: string) {
+		this.id = id;
+	}
+
+	get state(): ViewerState {
+		return this.#state;
+	}
+
+	become(state: ViewerState): void {
+		this.#state = state;
+		this.#events.emit('state', state);
+	}
+
+	askForKeyframe(): void {
+		this.#events.emit('keyframe');
+	}
+
+	onState(listener: (state: ViewerState) => void): () => void {
+		this.#events.on('state', listener);
+		return () => this.#events.off('state', listener);
+	}
+
+	onKeyframeNeeded(listener: () => void): () => void {
+		this.#events.on('keyframe', listener);
+		return () => this.#events.off('keyframe', listener);
+	}
+
+	send(chunk: EncodedChunk): 'sent' | 'dropped' {
+		if (this.#state.kind !== 'connected') {
+			return 'dropped';
+		}
+		this.chunks.push(chunk);
+		this.#events.emit('chunk');
+		return 'sent';
+	}
+
+	sendMeta(meta: FrameMeta): void {
+		this.metas.push(meta);
+	}
+
+	addCandidate(candidate: IceCandidate | null): Promise<void> {
+		this.candidates.push(candidate);
+		return Promise.resolve();
+	}
+
+	close(reason: string): Promise<void> {
+		if (this.#state.kind !== 'closed') {
+			this.become({ kind: 'closed', reason });
+		}
+		return Promise.resolve();
+	}
+
+	/** Resolves when it has been sent that many access units. */
+	async received(count: number): Promise<void> {
+		while (this.chunks.length < count) {
+			await once(this.#events, 'chunk');
+		}
+	}
+}
+
+/** Accepts any offer that begins like one. */
+export class MemoryTransport implements Transport {
+	readonly viewers: MemoryViewer[] = [];
+	/** Viewers connect by themselves, as soon as their offer is answered. */
+	connects = true;
+	isClosed = false;
+
+	accept(offerSdp: string): Promise<ViewerOffer> {
+		if (!offerSdp.startsWith('v=0')) {
+			return Promise.reject(new TurbocastError('invalid_sdp', 'The offer does not begin with v=0.', { param: 'sdp' }));
+		}
+		const viewer = new MemoryViewer(`viewer-${this.viewers.length}`);
+		this.viewers.push(viewer);
+		if (this.connects) {
+			viewer.become({ kind: 'connected' });
+		}
+		return Promise.resolve({ viewer, answerSdp: 'v=0 answer' });
+	}
+
+	close(): Promise<void> {
+		this.isClosed = true;
+		return Promise.resolve();
+	}
+}
