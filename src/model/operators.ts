@@ -163,10 +163,10 @@ export const convolution = (g: GraphBuilder, name: string, x: Value, weight: Val
 	if (x.dims.length !== 4 || x.dims[1] !== inputs || typeof kernel !== 'number' || kernel % 2 !== 1 || bias.dims[0] !== outputs) {
 		g.fail(name, `input ${shapeText(x.dims)} and weight ${shapeText(weight.dims)} do not fit`);
 	}
-	const pad = ((kernel as number) - 1) / 2;
+	const pad = ((kernel) - 1) / 2;
 	return g.node({
 		op: 'Conv', name, inputs: [x, weight, bias], type: sameType(g, name, [x, weight]), dims: [x.dims[0] ?? 0, outputs, x.dims[2] ?? 0, x.dims[3] ?? 0],
-		attributes: { kernel_shape: { ints: [kernel as number, kernel as number] }, pads: { ints: [pad, pad, pad, pad] } },
+		attributes: { kernel_shape: { ints: [kernel, kernel] }, pads: { ints: [pad, pad, pad, pad] } },
 	});
 };
 
