@@ -100,8 +100,7 @@ for (const [linears, tolerance] of LINEARS) {
 }
 
 test('causal Wan: the reference gives the original\'s velocity of the first two chunks', () => {
-	const { local_attn_size: _, sink_size: __, ...dimensions } = config('wan-causal-window');
-	const spec = { ...dimensions, kind: 'wan-causal', rope_theta: 10_000, control_dim: 0, pooled_text: false } as unknown as DitSpec;
+	const spec = { ...config('wan-causal-window'), kind: 'wan-causal', rope_theta: 10_000, control_dim: 0, pooled_text: false } as unknown as DitSpec;
 	const file = open(join(golden, 'wan-causal-window', 'case-1.safetensors'));
 	const reference = new ReferenceDit(spec, new Weights(open(join(golden, 'wan-causal-window', 'weights.safetensors'))));
 	const text = reference.text(floats(file, 'context'), []);

@@ -41,16 +41,20 @@ export class ReferenceDecoder {
 		return this.#relu(`${at}.out`, { ...y4, data: map(y4.data, (value, index) => value + (x.data[index] ?? Number.NaN)) });
 	}
 
-	/** `latent` [C, h, w], normalised; `memory` one [widths[L], h * 2^L, w * 2^L] per block, replaced in place. */
-	decode(latent: Float32Array, height: number, width: number, memory: Float32Array[]): Planes[] {
+	/**
+	 * Decodes one latent [C, h, w] (normalised), or several of a clip at once, level by level. `memory` is one [widths[L], h * 2^L, w * 2^L]
+	 * per block, replaced in place.
+	 */
+	decode(latents: readonly Float32Array[], height: number, width: number, memory: Float32Array[]): Planes[] {
 		const { widths, blocks, grow, latent_channels: channels } = this.#spec;
-		const area = height * width;
-		const scaled = map(latent, (value, index) => {
-			const channel = Math.floor(index / area);
-			return value * (this.#spec.latent_std[channel] ?? Number.NaN) + (this.#spec.latent_mean[channel] ?? Number.NaN);
+		let frames = latents.map((latent) => {
+			const scaled = map(latent, (value, index) => {
+				const channel = Math.floor(index / (height * width));
+				return value * (this.#spec.latent_std[channel] ?? Number.NaN) + (this.#spec.latent_mean[channel] ?? Number.NaN);
+			});
+			const start = this.#watched('input', { channels, height, width, data: scaled });
+			return this.#relu('conv_in', this.#convolution(start, 'conv_in', widths[0] ?? 0, 3));
 		});
-		const start = this.#watched('input', { channels, height, width, data: scaled });
-		let frames = [this.#relu('conv_in', this.#convolution(start, 'conv_in', widths[0] ?? 0, 3))];
 		let slot = 0;
 		for (const level of widths.keys()) {
 			for (let block = 0; block < (blocks[level] ?? 0); block++, slot++) {

@@ -34,7 +34,7 @@ export const loadReferenceNetworks = async (options: { readonly folder: string; 
 		},
 		decodeLatent: (latent, memory) => {
 			const next = [...memory];
-			return Promise.resolve({ frames: decoder.decode(latent, height, width, next).map(rgbToI420), memory: next });
+			return Promise.resolve({ frames: decoder.decode([latent], height, width, next).map(rgbToI420), memory: next });
 		},
 		emptyMemory: () => memoryShapes(spec, width, height).map(({ dims }) => new Float32Array(dims[0] * dims[1] * dims[2])),
 		close: () => Promise.resolve(),
