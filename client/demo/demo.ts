@@ -6,7 +6,7 @@ import { Figures } from './figures.js';
 import { progressOf, retryNote, statusOf, unknownWordsNote } from './sentences.js';
 
 /** A pause in typing after which an edited prompt is sent; Enter sends it at once. */
-const TYPING_PAUSE_MS = 350;
+const TYPING_PAUSE_MS = 250;
 
 const element = <T extends HTMLElement = HTMLElement>(id: string): T => {
 	const found = document.getElementById(id);
@@ -17,6 +17,7 @@ const element = <T extends HTMLElement = HTMLElement>(id: string): T => {
 };
 
 const video = element<HTMLVideoElement>('video');
+const still = element<HTMLCanvasElement>('still');
 const promptField = element<HTMLInputElement>('prompt');
 const startButton = element<HTMLButtonElement>('start');
 const stopButton = element<HTMLButtonElement>('stop');
@@ -51,6 +52,15 @@ const showState = (state: SessionState): void => {
 	progressText.textContent = progressOf(state);
 	startButton.disabled = isWanted;
 	stopButton.disabled = !isWanted;
+};
+
+/** Keeps the picture that is shown: browsers blacken a video whose connection ends. */
+const keepPicture = (): void => {
+	if (video.readyState >= HTMLMediaElement.HAVE_CURRENT_DATA && video.videoWidth > 0) {
+		still.width = video.videoWidth;
+		still.height = video.videoHeight;
+		still.getContext('2d')?.drawImage(video, 0, 0);
+	}
 };
 
 const follow = (change: Change, isFirst: boolean): void => {
@@ -107,6 +117,7 @@ const start = async (): Promise<void> => {
 const stop = (): void => {
 	isWanted = false;
 	note('');
+	keepPicture();
 	showState(session.state);
 	void session.stop();
 };
@@ -131,6 +142,9 @@ const isAfterStart = (state: SessionState): boolean => state.kind === 'starting'
 const handle = (event: SessionEvent): void => {
 	switch (event.type) {
 		case 'state.changed':
+			if (event.state.kind === 'restarting' || event.state.kind === 'failed') {
+				keepPicture();
+			}
 			if (event.state.kind !== 'failed') {
 				showState(event.state);
 			}

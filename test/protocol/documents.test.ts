@@ -59,7 +59,7 @@ for (const [title, schemas] of [
 	test(`docs/protocol.md, "${title}": every message and field is explained, and no other`, () => {
 		const documented = sectionsOf(partCalled(title));
 		assert.deepEqual([...documented.keys()], Object.keys(schemas));
-		for (const [type, schema] of Object.entries(schemas)) {
+		for (const [type, schema] of Object.entries<{ readonly json: JsonSchema }>(schemas)) {
 			assert.deepEqual(documented.get(type)?.sort(), pathsOf(schema.json).sort(), type);
 		}
 	});

@@ -1,0 +1,32 @@
+/** The browser of the end-to-end tests: a Chromium of the system, without a window. */
+import { existsSync } from 'node:fs';
+import { chromium, type Browser } from 'playwright-core';
+
+const PATHS = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome', '/usr/bin/google-chrome-stable'];
+
+/** `CHROMIUM_PATH` names another one. */
+export const findChromium = (): string | undefined => {
+	const named = process.env['CHROMIUM_PATH'];
+	return [...(named === undefined || named === '' ? [] : [named]), ...PATHS].find((path) => existsSync(path));
+};
+
+/** Why browser tests cannot run, for `skip`; never a reason in CI, where their absence must be seen. */
+export const whyNoBrowser = (): string | false =>
+	findChromium() === undefined && process.env['CI'] === undefined
+		? `no Chromium at ${PATHS.join(', ')} and CHROMIUM_PATH is not set`
+		: false;
+
+export const launchChromium = async (): Promise<Browser & AsyncDisposable> => {
+	const executablePath = findChromium();
+	if (executablePath === undefined) {
+		throw new Error('No Chromium was found; install one or set CHROMIUM_PATH.');
+	}
+	return chromium.launch({
+		executablePath,
+		args: [
+			'--no-sandbox', '--disable-gpu', '--autoplay-policy=no-user-gesture-required',
+			// A machine with nothing but a loopback interface must do, and names like x.local resolve nowhere on it.
+			'--allow-loopback-in-peer-connection', '--disable-features=WebRtcHideLocalIpsWithMdns',
+		],
+	});
+};
