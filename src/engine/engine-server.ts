@@ -126,6 +126,9 @@ export class EngineServer {
 	}
 
 	#enqueue(request: Generate): void {
+		if (this.#isClosing) {
+			return this.#fail(request, new TurbocastError('draining', 'The engine is closing.'));
+		}
 		const stream = this.#streams.get(request.stream);
 		if (stream === undefined) {
 			return this.#fail(request, new TurbocastError('invalid_state', 'There is no such stream on this engine.'));

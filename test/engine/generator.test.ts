@@ -98,23 +98,59 @@ test('each latent\'s frames leave as soon as it is decoded, all of them before t
 	assert.deepEqual(order, ['text', 'step', 'step', 'decode', 'frames from 0', 'decode', 'frames from 4', 'clean']);
 });
 
-test('the event loop turns between any two runs of a network, so that messages are heard', async () => {
+test('the event loop turns between any two runs of a network, however quickly they answer, so that messages are heard', async () => {
+	// What the networks answer is recorded first, and then given back at once.
+	const answers: unknown[] = [];
+	const keep = async <T>(answer: Promise<T>): Promise<T> => {
+		answers.push(await answer);
+		return answer;
+	};
+	await nextChunk(openGenerator(7, 0, {
+		...networks,
+		encodePrompt: (text) => keep(networks.encodePrompt(text)),
+		step: (inputs) => keep(networks.step(inputs)),
+		decodeLatent: (latent, memory) => keep(networks.decodeLatent(latent, memory)),
+	}));
 	let turns = 0;
-	const seen: number[] = [];
-	const generator = openGenerator(7, 0, observed(() => seen.push(turns)));
-	const timer = { stop: false };
+	let isOver = false;
 	const turn = (): void => {
 		turns += 1;
-		if (!timer.stop) {
+		if (!isOver) {
 			setImmediate(turn);
 		}
 	};
 	setImmediate(turn);
-	await nextChunk(generator);
-	timer.stop = true;
+	const seen: number[] = [];
+	const replay = <T>(): Promise<T> => {
+		seen.push(turns);
+		return Promise.resolve(answers.shift() as T);
+	};
+	await nextChunk(openGenerator(7, 0, { ...networks, encodePrompt: replay, step: replay, decodeLatent: replay }));
+	isOver = true;
+	assert.equal(seen.length, 6);
 	for (const [index, count] of seen.entries()) {
 		assert.ok(index === 0 || count > (seen[index - 1] ?? 0), `call ${index} came in the same turn as the one before: ${seen.join(' ')}`);
 	}
+});
+
+test('the decoder remembers from chunk to chunk: frames are those of one unbroken decode', async () => {
+	const latents: Float32Array[] = [];
+	const generator = openGenerator(7, 0, {
+		...networks,
+		decodeLatent: (latent, memory) => {
+			latents.push(latent);
+			return networks.decodeLatent(latent, memory);
+		},
+	});
+	const streamed = Buffer.concat([await nextChunk(generator), await nextChunk(generator), await nextChunk(generator)]);
+	let memory = networks.emptyMemory();
+	const unbroken: Uint8Array[] = [];
+	for (const latent of latents) {
+		const decoded = await networks.decodeLatent(latent, memory);
+		memory = decoded.memory;
+		unbroken.push(...decoded.frames);
+	}
+	assert.ok(Buffer.concat(unbroken).equals(streamed));
 });
 
 test('cancelled before any of its network runs, a chunk stops there and the stream is as if it had never begun', async () => {
@@ -149,7 +185,8 @@ test('numbers that are not finite are generation_invalid, and the stream goes on
 	const generator = openGenerator(7);
 	assert.ok((await nextChunk(generator)).equals(first));
 	for (const steps of [1, 2, 4]) {
-		await assert.rejects(nextChunk(generator, { prompt: `a ${POISONED}`, steps }), (error) => error instanceof TurbocastError && error.code === 'generation_invalid');
+		const inputs = { ...INPUTS, prompt: `a ${POISONED}`, steps };
+		await assert.rejects(generator.generateChunk(inputs, () => assert.fail('frames were shown'), NEVER), (error) => error instanceof TurbocastError && error.code === 'generation_invalid');
 	}
 	assert.ok((await nextChunk(generator)).equals(second));
 });

@@ -22,6 +22,9 @@ const record = async (model: RandomModel, chunks: number): Promise<{ readonly re
 	const recording: Networks = {
 		...networks,
 		step: async (inputs) => {
+			const { context_timestep: clean, latents_per_chunk: latents } = networks.spec.stream;
+			const expected = inputs.wantKeysAndValues ? clean : networks.spec.schedules['2']?.[recorded.length % 3];
+			assert.deepEqual(inputs.timesteps, Array.from({ length: latents }, () => expected));
 			const outputs = await networks.step(inputs);
 			recorded.push({ inputs, velocity: outputs.velocity });
 			return outputs;
@@ -86,7 +89,7 @@ test('before the first eviction the cached stream equals a forward over the full
 });
 
 const AFTER_EVICTION: readonly (readonly [string, SpecChanges['stream']])[] = [
-	['without a sink', { window_latents: 6, sink_latents: 0 }],
+	['without a sink', { window_latents: 6, sink_latents: 0, context_timestep: 20 }],
 	['with a sink', { window_latents: 6, sink_latents: 1 }],
 	['with a ring that chunks do not fill evenly', { window_latents: 5, sink_latents: 0 }],
 ];
