@@ -1,0 +1,199 @@
+/** The two loops of a session against engines and encoders that fail on cue: what a real process cannot be made to do at a given frame. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { EncodedChunk, RawFrame } from '../../src/base/frame.js';
+import type { ChunkRun, Engine, EngineStream, StreamOptions } from '../../src/engine/engine.js';
+import type { ChunkInputs, ChunkTimings } from '../../src/engine/protocol.js';
+import type { VideoEncoder } from '../../src/media/encoder.js';
+import { parseModelSpec } from '../../src/model/spec.js';
+import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
+import { ChangeLog } from '../../src/server/change-log.js';
+import { FrameLine } from '../../src/server/frame-line.js';
+import { runGeneration, type ChunkReport } from '../../src/server/generation-loop.js';
+import { runPlayout } from '../../src/server/playout-loop.js';
+import { SMALL_SPEC } from '../model/random-model.js';
+import { MemoryViewer } from './memory-transport.js';
+import { SteppedClock } from './stepped-clock.js';
+
+const FILE = { file: 'x', sha256: '0'.repeat(64), bytes: 0 };
+const model = parseModelSpec({ ...SMALL_SPEC, files: { text: FILE, dit: FILE, vae: FILE, tokenizer: FILE } });
+const TIMINGS: ChunkTimings = { queueMs: 0, textMs: 0, denoiseMs: 100, cleanMs: 0, decodeMs: 0 };
+
+/** What becomes of a chunk: an error after so many frames, or nothing wrong. */
+type Fate = { readonly afterFrames: number; readonly code: ErrorCode } | undefined;
+
+/** Streams of black frames that meet their fate by chunk index. A frame takes 20 ms of the stepped clock. */
+class FatedEngine {
+	readonly opened: StreamOptions[] = [];
+	readonly generated: { readonly chunkIndex: number; readonly inputs: ChunkInputs }[] = [];
+	readonly #fates: ReadonlyMap<number, Fate>;
+	readonly #clock: SteppedClock;
+
+	constructor(clock: SteppedClock, fates: ReadonlyMap<number, Fate>) {
+		this.#clock = clock;
+		this.#fates = fates;
+	}
+
+	readonly ready = (): Promise<void> => Promise.resolve();
+
+	openStream(options: StreamOptions): Promise<EngineStream> {
+		this.opened.push(options);
+		let chunkIndex = options.firstChunkIndex ?? 0;
+		let frameId = options.firstFrameId ?? 0;
+		return Promise.resolve({
+			seed: options.seed, nextChunkIndex: chunkIndex, close: () => Promise.resolve(),
+			generate: (inputs, signal): ChunkRun => {
+				const index = chunkIndex++;
+				this.generated.push({ chunkIndex: index, inputs });
+				const fate = this.#fates.get(index);
+				const clock = this.#clock;
+				const frames = async function* (): AsyncGenerator<RawFrame> {
+					for (let indexInChunk = 0; indexInChunk < 8; indexInChunk++) {
+						if (fate?.afterFrames === indexInChunk) {
+							throw new TurbocastError(fate.code, 'fated');
+						}
+						await clock.sleep(20, signal);
+						yield { frameId: frameId++, chunkIndex: index, indexInChunk, width: 32, height: 32, data: new Uint8Array(1536), generatedAtMs: clock.nowMs() };
+					}
+				};
+				return { chunkIndex: index, frames: frames(), timings: Promise.resolve(TIMINGS) };
+			},
+		});
+	}
+}
+
+const setUp = async (fates: [number, Fate][] = []) => {
+	const clock = new SteppedClock();
+	const engine = new FatedEngine(clock, new Map(fates));
+	const line = new FrameLine({ model, maxLeadMs: 1000, firstRtpTimestamp: 0xffff_f000, clock });
+	const changes = new ChangeLog({ prompt: 'a cat', steps: 2, controls: {} });
+	changes.add({ eventId: 'start', receivedAtMs: 0 }, {});
+	const abort = new AbortController();
+	const started: [chunkIndex: number, firstFrameId: number][] = [];
+	const reports: ChunkReport[] = [];
+	const losses: string[] = [];
+	const stream = { seed: 1, width: 32, height: 32 };
+	const generation = runGeneration({
+		engine: engine as unknown as Engine, line, changes, clock, stream,
+		onStarted: (...entry) => started.push(entry), onFrame: () => undefined, onChunk: (report) => reports.push(report), onLoss: (error) => losses.push(error.code),
+	}, await engine.openStream(stream), abort.signal);
+	generation.catch(() => undefined);
+	return { clock, engine, line, changes, abort, started, reports, losses, generation };
+};
+
+const playInto = (viewer: MemoryViewer, parts: Awaited<ReturnType<typeof setUp>>, encode: VideoEncoder['encode']) => {
+	const keyframes: number[] = [];
+	const losses: string[] = [];
+	const applied: { ids: (string | undefined)[]; frameId: number }[] = [];
+	let dropped = 0;
+	const encoder: VideoEncoder = { codec: 'h264', encode, requestKeyframe: () => keyframes.push(parts.clock.nowMs()), setBitrate: () => undefined, close: () => Promise.resolve() };
+	const playout = runPlayout({
+		line: parts.line, changes: parts.changes, clock: parts.clock,
+		encoderFor: () => Promise.resolve(encoder), watching: () => (viewer.state.kind === 'closed' ? undefined : viewer),
+		onSent: () => undefined, onDropped: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
+		onApplied: (list, sent) => applied.push({ ids: list.map((change) => change.eventId), frameId: sent.frame.frameId }),
+	}, parts.abort.signal);
+	playout.catch(() => undefined);
+	return { playout, keyframes, losses, applied, dropped: () => dropped };
+};
+
+const encoded = (frame: RawFrame, rtpTimestamp: number): Promise<EncodedChunk> =>
+	Promise.resolve({ codec: 'h264', data: new Uint8Array(1), isKeyframe: frame.frameId === 0, frameId: frame.frameId, rtpTimestamp, encodeMs: 1 });
+
+test('nobody watches: generation stops when what is queued reaches the lead', async () => {
+	const parts = await setUp();
+	await parts.clock.advanceTo(10_000);
+	assert.deepEqual(parts.reports.map((report) => report.chunkIndex), [0, 1]);
+	parts.abort.abort(new Error('enough'));
+	await parts.generation;
+});
+
+test('somebody watches: frames leave at the rate of the model, and generation stays within the lead', async () => {
+	const parts = await setUp();
+	const viewer = new MemoryViewer('v');
+	viewer.become({ kind: 'connected' });
+	parts.line.setWatched(true);
+	const { playout } = playInto(viewer, parts, encoded);
+	await parts.clock.advanceTo(10_020);
+	assert.ok(viewer.chunks.length >= 158 && viewer.chunks.length <= 162, `${viewer.chunks.length} frames in 10 seconds`);
+	assert.equal(viewer.chunks[0]?.rtpTimestamp, 0xffff_f000);
+	assert.equal(viewer.chunks[1]?.rtpTimestamp, (0xffff_f000 + 5625) % 2 ** 32, 'the timestamp wraps at 32 bits');
+	assert.ok(parts.reports.every((report) => report.leadMs <= 1000 && !report.deadlineMissed));
+	parts.abort.abort(new Error('enough'));
+	await Promise.all([parts.generation, playout]);
+});
+
+test('an engine lost in mid-chunk: the stream is opened again at the next chunk and frame, told as a loss', async () => {
+	const parts = await setUp([[1, { afterFrames: 3, code: 'engine_failed' }]]);
+	parts.line.setWatched(true);
+	await parts.clock.advanceTo(2000);
+	assert.deepEqual(parts.losses, ['engine_failed']);
+	assert.deepEqual(parts.engine.opened[1], { seed: 1, width: 32, height: 32, firstChunkIndex: 2, firstFrameId: 11 });
+	assert.deepEqual(parts.started, [[0, 0], [2, 11]]);
+});
+
+test('the changes of a chunk that was lost before its first frame are carried by the next, those of a begun one are not moved', async () => {
+	const parts = await setUp([[1, { afterFrames: 0, code: 'engine_failed' }]]);
+	const viewer = new MemoryViewer('v');
+	viewer.become({ kind: 'connected' });
+	parts.line.setWatched(true);
+	const { applied } = playInto(viewer, parts, encoded);
+	await parts.clock.advanceTo(100);
+	parts.changes.add({ eventId: 'edit', receivedAtMs: 0 }, { prompt: 'a dog' });
+	await parts.clock.advanceTo(3000);
+	assert.deepEqual(applied, [{ ids: ['start'], frameId: 0 }, { ids: ['edit'], frameId: 8 }]);
+	assert.deepEqual(parts.engine.generated.slice(0, 3).map((entry) => [entry.chunkIndex, entry.inputs.prompt]), [[0, 'a cat'], [1, 'a dog'], [2, 'a dog']]);
+});
+
+test('one chunk of numbers that are no picture is told and passed over; a second in a row ends generation', async () => {
+	const once = await setUp([[1, { afterFrames: 0, code: 'generation_invalid' }]]);
+	once.line.setWatched(true);
+	await once.clock.advanceTo(1000);
+	assert.deepEqual(once.losses, ['generation_invalid']);
+	assert.ok(once.reports.some((report) => report.chunkIndex === 2));
+
+	const twice = await setUp([[1, { afterFrames: 0, code: 'generation_invalid' }], [2, { afterFrames: 0, code: 'generation_invalid' }]]);
+	await twice.clock.advanceTo(1000);
+	await assert.rejects(twice.generation, (error) => error instanceof TurbocastError && error.code === 'generation_invalid');
+});
+
+test('an engine that has given up ends generation with its error', async () => {
+	const parts = await setUp([[0, { afterFrames: 2, code: 'engine_failed' }]]);
+	(parts.engine as { ready: () => Promise<void> }).ready = () => Promise.reject(new TurbocastError('engine_failed', 'given up'));
+	await parts.clock.advanceTo(1000);
+	await assert.rejects(parts.generation, /given up/u);
+});
+
+test('an encoder that is lost costs the frames until it is back, is told once, and the changes go with the first frame after', async () => {
+	const parts = await setUp();
+	const viewer = new MemoryViewer('v');
+	viewer.become({ kind: 'connected' });
+	parts.line.setWatched(true);
+	const { losses, applied, dropped } = playInto(viewer, parts, (frame, rtp) =>
+		frame.frameId < 4 ? Promise.reject(new TurbocastError('encoder_failed', 'died')) : encoded(frame, rtp));
+	await parts.clock.advanceTo(1000);
+	assert.deepEqual(losses, ['encoder_failed']);
+	assert.equal(dropped(), 4);
+	assert.deepEqual(applied, [{ ids: ['start'], frameId: 4 }]);
+});
+
+test('an encoder that does not come back ends playout', async () => {
+	const parts = await setUp();
+	const viewer = new MemoryViewer('v');
+	viewer.become({ kind: 'connected' });
+	parts.line.setWatched(true);
+	const { playout, losses } = playInto(viewer, parts, () => Promise.reject(new TurbocastError('encoder_failed', 'died')));
+	await parts.clock.advanceTo(10_000);
+	await assert.rejects(playout, (error) => error instanceof TurbocastError && error.code === 'encoder_failed');
+	assert.deepEqual(losses, ['encoder_failed']);
+});
+
+test('a viewer that drops is asked a key frame for, but not with every frame', async () => {
+	const parts = await setUp();
+	const viewer = new MemoryViewer('v');
+	parts.line.setWatched(true);
+	const { keyframes, dropped } = playInto(viewer, parts, encoded);
+	await parts.clock.advanceTo(2000);
+	assert.ok(dropped() > 20);
+	assert.ok(keyframes.length >= 3 && keyframes.length <= 4, `${keyframes.length} in 2 seconds`);
+});
