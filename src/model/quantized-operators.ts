@@ -39,10 +39,10 @@ export type ConvolutionWeights = {
 	readonly kernel: number;
 };
 
-/** x [n, inputs, h, w] to [n, outputs, h, w]; zero padding. */
+/** x [n, h, w, inputs] to [n, h, w, outputs], channels last, as the 8-bit kernels want them; zero padding. */
 export const quantizedConvolution = (g: GraphBuilder, name: string, x: Quantized, weights: ConvolutionWeights, out: Steps): Quantized => {
 	const { outputs, inputs, kernel } = weights;
-	const [frames = 0, channels, height = 0, width = 0] = x.value.dims;
+	const [frames = 0, height = 0, width = 0, channels] = x.value.dims;
 	if (channels !== inputs) {
 		g.fail(name, `[${x.value.dims.join(', ')}] is no input for ${inputs} channels`);
 	}
@@ -54,8 +54,8 @@ export const quantizedConvolution = (g: GraphBuilder, name: string, x: Quantized
 	});
 	const pad = (kernel - 1) / 2;
 	const value = g.node({
-		op: 'QLinearConv', name, type: 'uint8', dims: [frames, outputs, height, width],
-		attributes: { kernel_shape: { ints: [kernel, kernel] }, pads: { ints: [pad, pad, pad, pad] } },
+		op: 'QLinearConv', domain: 'com.microsoft', name, type: 'uint8', dims: [frames, height, width, outputs],
+		attributes: { channels_last: { int: 1 }, kernel_shape: { ints: [kernel, kernel] }, pads: { ints: [pad, pad, pad, pad] } },
 		inputs: [
 			x.value, ...scaleAndZero(g, `${name}/x`, x),
 			g.constant(`${name}/weight`, 'int8', [outputs, inputs, kernel, kernel], values),

@@ -101,8 +101,14 @@ export const readFloats = (file: Safetensors, entry: TensorEntry): Float32Array 
 	switch (entry.dtype) {
 		case 'F32':
 			return new Float32Array(bytes.buffer);
-		case 'BF16':
-			return new Float32Array(Uint32Array.from(new Uint16Array(bytes.buffer), (half) => half << 16).buffer);
+		case 'BF16': {
+			const halves = new Uint16Array(bytes.buffer);
+			const words = new Uint32Array(halves.length);
+			for (let index = 0; index < halves.length; index++) {
+				words[index] = (halves[index] ?? 0) << 16;
+			}
+			return new Float32Array(words.buffer);
+		}
 		default:
 			throw new TurbocastError('model_invalid', `${file.label}: ${entry.name} is ${entry.dtype}; weights must be F32 or BF16.`);
 	}

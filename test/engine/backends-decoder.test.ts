@@ -1,13 +1,17 @@
 /** The decoder: streaming against the whole clip, bytes against BT.709, 8 bits against float. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { GraphSession, Tensor } from '../../src/engine/backend.js';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
 import { ReferenceDecoder, rgbToI420 } from '../../src/engine/backends/reference-decoder.js';
-import { memoryShapes } from '../../src/engine/networks.js';
+import { loadNetworks, memoryShapes } from '../../src/engine/networks.js';
+import type { EngineProfile } from '../../src/engine/protocol.js';
 import { GraphBuilder } from '../../src/model/graph-builder.js';
 import { toI420 } from '../../src/model/i420.js';
 import { openModelFolder } from '../../src/model/model-folder.js';
+import { parseSafetensors, readFloats } from '../../src/model/safetensors.js';
 import type { ModelSpec, VaeSpec } from '../../src/model/spec.js';
 import { type DecoderOptions, decoderGraph } from '../../src/model/vae-decoder.js';
 import { activationNames } from '../../src/model/vae-decoder-int8.js';
@@ -15,6 +19,7 @@ import { Weights } from '../../src/model/weights.js';
 import { calibrated, zeroMemory } from '../model/calibration.js';
 import { assertClose, assertWithin } from '../model/closeness.js';
 import { randomNormals, type SpecChanges, writeRandomModel } from '../model/random-model.js';
+import { repositoryRoot } from '../repository.js';
 
 const backend = createOnnxRuntime({ threads: 1 });
 const [WIDTH, HEIGHT, LATENTS] = [6, 4, 4];
@@ -126,4 +131,46 @@ test('8-bit decoding needs every range, and says which one is missing', async ()
 		assert.throws(() => decoderGraph({ ...model.spec.vae, int8_ranges }, { weights, arithmetic: 'int8', height: HEIGHT, width: WIDTH }),
 			(error: Error) => error.message.includes(missing));
 	}
+});
+
+test('the cpu-int8 profile decodes in 8 bits exactly when the model has ranges', async () => {
+	await using plain = await writeRandomModel();
+	const ranges = calibrated(plain.spec, await weightsOf(plain.path), { width: WIDTH, height: HEIGHT }, 6).int8_ranges;
+	await using ranged = await writeRandomModel({ changes: { vae: { int8_ranges: ranges } } });
+	const decode = async (folder: string, profile: EngineProfile): Promise<Uint8Array> => {
+		const networks = await loadNetworks({ folder, profile, width: 48, height: 32, threads: 1 });
+		const { frames } = await networks.decodeLatent(clipOf(networks.spec.vae)[0] ?? new Float32Array(0), networks.emptyMemory());
+		await networks.close();
+		return frames[3] ?? new Uint8Array(0);
+	};
+	const float = await decode(plain.path, 'cpu-fp32');
+	assert.deepEqual(await decode(plain.path, 'cpu-int8'), float);
+	assert.deepEqual(await decode(ranged.path, 'cpu-fp32'), float);
+	const int8 = await decode(ranged.path, 'cpu-int8');
+	assert.notDeepEqual(int8, float);
+	assert.ok(psnr(int8, float) >= RANDOM_DECIBELS);
+});
+
+const toybox = await openModelFolder(join(repositoryRoot, 'models', 'toybox'));
+const unranged = Object.keys(toybox.spec.vae.int8_ranges).length === 0 ? 'its ranges are not measured yet' : false;
+
+test('the shipped model: 8-bit decoding of what PyTorch decoded stays above 30 dB', { skip: unranged }, async () => {
+	const file = parseSafetensors('golden', readFileSync(join(toybox.path, 'golden.safetensors')));
+	const read = (name: string) => readFloats(file, file.tensors.get(name) ?? assert.fail(name));
+	const { vae, width, height } = toybox.spec;
+	const [columns, rows] = [width / vae.spatial_stride, height / vae.spatial_stride];
+	const weights = new Weights(await toybox.readWeights('vae'));
+	const decoded = await Promise.all((['float32', 'int8'] as const).map(async (arithmetic) => {
+		const session = await backend.load(decoderGraph(vae, { weights, arithmetic, height: rows, width: columns }));
+		const latents = read('decoder.latents'); // [C, 3, h, w]
+		const first = Float32Array.from({ length: vae.latent_channels * rows * columns }, (_, index) =>
+			latents[Math.floor(index / (rows * columns)) * 3 * rows * columns + (index % (rows * columns))] ?? Number.NaN);
+		const memory = Object.fromEntries(memoryShapes(toybox.spec, columns, rows).map(({ name, dims }) =>
+			[`memory.${name}`, { type: 'float32' as const, dims, data: new Float32Array(dims[0] * dims[1] * dims[2]) }]));
+		const { frames } = await session.run({ latent: { type: 'float32', dims: [vae.latent_channels, rows, columns], data: first }, ...memory });
+		await session.close();
+		return frames?.data as Uint8Array;
+	}));
+	const decibels = psnr(decoded[1] ?? [], decoded[0] ?? []);
+	assert.ok(decibels >= 30, `${decibels} dB`);
 });
