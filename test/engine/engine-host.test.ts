@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import type { RawFrame } from '../../src/base/frame.js';
 import { i420Bytes } from '../../src/base/frame.js';
-import { silentLog } from '../../src/base/log.js';
+import { silentLog, type Log } from '../../src/base/log.js';
 import { systemClock, type Clock } from '../../src/base/time.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
 import type { ChunkRun, Engine, EngineState } from '../../src/engine/engine.js';
@@ -19,8 +19,8 @@ import { writeRandomModel, type RandomModel } from '../model/random-model.js';
 const INPUTS = { prompt: 'a cat jumps', steps: 2, controls: {} };
 const hasCode = (code: ErrorCode) => (error: unknown): boolean => error instanceof TurbocastError && error.code === code;
 
-const startEngine = async (model: RandomModel, clock: Clock = systemClock): Promise<EngineHost & AsyncDisposable> => {
-	const engine = await EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, log: silentLog, clock });
+const startEngine = async (model: RandomModel, clock: Clock = systemClock, log: Log = silentLog): Promise<EngineHost & AsyncDisposable> => {
+	const engine = await EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, log, clock });
 	return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
 };
 
@@ -198,6 +198,27 @@ test('prompts of every kind give frames, and what the model cannot do is refused
 	await assert.rejects(readAll(stream.generate({ ...INPUTS, steps: 3 })), hasCode('invalid_request'));
 	await assert.rejects(readAll(stream.generate({ ...INPUTS, controls: { jump: 1 } })), hasCode('invalid_request'));
 	assert.equal((await readAll(stream.generate(INPUTS))).length, framesPerChunk(model.spec));
+});
+
+test('one log line per turn of an engine\'s life, and no prompt in any of them', async () => {
+	await using model = await writeRandomModel();
+	const lines: string[] = [];
+	const write = (level: string) => (fields: object, message: string): void => void lines.push(`${level} ${message} ${JSON.stringify(fields)}`);
+	const log: Log = { error: write('error'), warn: write('warn'), info: write('info'), debug: write('debug'), child: () => log };
+	{
+		await using engine = await startEngine(model, systemClock, log);
+		await engine.ready();
+		const stream = await engine.openStream({ seed: 7, ...sizeOf(model) });
+		engine.prepare('a confidential cat');
+		await readAll(stream.generate({ ...INPUTS, prompt: 'a confidential cat' }));
+		await assert.rejects(readAll(stream.generate({ ...INPUTS, prompt: 'a confidential cat', steps: 3 })));
+		const lost = assert.rejects(readAll(stream.generate({ ...INPUTS, prompt: 'a confidential cat' })));
+		process.kill(pidOf(engine), 'SIGKILL');
+		await lost;
+		await engine.ready();
+	}
+	assert.deepEqual(lines.map((line) => line.slice(0, line.indexOf('.'))), ['info Engine ready', 'warn Engine process lost; starting another', 'info Engine ready', 'info Engine closed']);
+	assert.ok(!lines.some((line) => line.includes('confidential')));
 });
 
 test('words that the model does not know are told as they were written, without asking the process', async () => {
