@@ -1,0 +1,191 @@
+/** The client SDK in a real browser, as an application uses it: only what `client/index.ts` exports. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { Browser, Page } from 'playwright-core';
+import { silentLog } from '../../src/base/log.js';
+import { systemClock } from '../../src/base/time.js';
+import { createWebRtcTransport } from '../../src/transport/webrtc.js';
+import { startMachine, startService, type Machine, type Service } from '../server/service.js';
+import { launchChromium, whyNoBrowser } from './chromium.js';
+
+type Sdk = typeof import('../../client/index.js');
+
+const skip = whyNoBrowser();
+let machine: Machine & AsyncDisposable;
+let service: Service;
+let browser: Browser;
+before(async () => {
+	if (skip !== false) {
+		return;
+	}
+	[machine, browser] = await Promise.all([startMachine(), launchChromium()]);
+	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
+	service = await startService(machine, { iceServers: [] }, transport);
+});
+after(async () => {
+	await browser?.close();
+	await service?.[Symbol.asyncDispose]();
+	await machine?.[Symbol.asyncDispose]();
+});
+
+/** An empty page of the server's origin, with the SDK at hand as `sdk` and a video as `video`. */
+const openPage = async (): Promise<Page & AsyncDisposable> => {
+	const page = await browser.newPage();
+	page.on('pageerror', (error) => assert.fail(`exception in the page: ${error.message}`));
+	// Any answer of the server makes a document of its origin; one made up by the test would count as a page of the internet.
+	await page.goto(`${service.url}healthz`);
+	await page.evaluate(async () => {
+		document.body.innerHTML = '<video muted playsinline></video>';
+		const path = '/client/index.js';
+		(globalThis as unknown as { sdk: Sdk; video: HTMLVideoElement | null }).sdk = (await import(path)) as Sdk;
+		(globalThis as unknown as { video: HTMLVideoElement | null }).video = document.querySelector('video');
+	});
+	return page;
+};
+
+declare global {
+	var sdk: Sdk;
+	var video: HTMLVideoElement;
+}
+
+test('connect, start, change, act, stop: every promise comes true, in its order', { skip }, async () => {
+	await using page = await openPage();
+	const result = await page.evaluate(async () => {
+		const session = sdk.connect(undefined, { video });
+		const states: string[] = [];
+		const frames: number[] = [];
+		const metas: number[] = [];
+		const reading = (async () => {
+			for await (const event of session.events()) {
+				if (event.type === 'state.changed') {
+					states.push(event.state.kind);
+				} else if (event.type === 'frame.displayed') {
+					frames.push(event.rtp_timestamp);
+				} else if (event.type === 'frame.meta') {
+					metas.push(event.rtp_timestamp);
+				}
+			}
+		})();
+		const model = await session.ready;
+		const first = await session.start('a cat jumps gnarly', { seed: 7, steps: 1, size: '32x32' });
+		const shown = await first.displayed;
+		const changes = [await session.setPrompt('a dog'), await session.setSteps(2), await session.act({ steer_x: 1 })];
+		const applied = await Promise.all(changes.map((change) => change.applied));
+		const displayed = await Promise.all(changes.map((change) => change.displayed));
+		const stats = await session.stats();
+		const last = await session.stop();
+		await reading;
+		return {
+			states, model, unknown: first.unknownWords, chunk: first.chunkIndex, shown, size: [video.videoWidth, video.videoHeight],
+			announced: changes.map((change) => change.chunkIndex), heard: applied.map((each) => each.chunkIndex), latencies: displayed.map((each) => each.latencyMs),
+			last: last.kind, state: session.state.kind, hasStats: (stats?.size ?? 0) > 0,
+			unmatched: frames.filter((rtp) => !metas.includes(rtp)).length, frames: frames.length,
+		};
+	});
+	assert.equal(result.model.id, 'small');
+	assert.deepEqual([result.unknown, result.chunk], [['gnarly'], 0]);
+	assert.ok(result.shown.latencyMs > 0);
+	assert.deepEqual(result.size, [32, 32]);
+	assert.deepEqual(result.heard, result.announced);
+	assert.ok(result.latencies.every((latency) => latency > 0));
+	assert.deepEqual(result.states.filter((kind, index) => kind !== result.states[index - 1]), ['ready', 'starting', 'generating', 'ended']);
+	assert.deepEqual([result.last, result.state, result.hasStats], ['ended', 'ended', true]);
+	// Records may be lost or late on their channel, which never repeats one; here nothing is lost but perhaps the last.
+	assert.ok(result.frames >= 8 && result.unmatched <= 1, `${result.unmatched} of ${result.frames} frames without a record`);
+});
+
+test('what is refused rejects with its code, and the session goes on', { skip }, async () => {
+	await using page = await openPage();
+	const codes = await page.evaluate(async () => {
+		const session = sdk.connect(undefined, { video });
+		const codeOf = (promise: Promise<unknown>): Promise<string> =>
+			promise.then(() => 'accepted', (error: unknown) => (error instanceof sdk.TurbocastError ? error.code : 'not ours'));
+		await session.created;
+		const result = [
+			await codeOf(session.setPrompt('too early')), await codeOf(session.start('')), await codeOf(session.start('a cat', { model: 'other' })),
+			await codeOf(session.start('a cat')), await codeOf(session.start('a cat')), await codeOf(session.act({ fly: 1 })), await codeOf(session.setPrompt('a dog')),
+			session.state.kind,
+		];
+		await session.stop();
+		result.push(await codeOf(session.setPrompt('too late')));
+		return result;
+	});
+	assert.deepEqual(codes.slice(0, 7), ['invalid_state', 'invalid_prompt', 'model_not_found', 'accepted', 'invalid_state', 'invalid_request', 'accepted']);
+	assert.ok(['starting', 'generating'].includes(codes[7] ?? ''), codes[7]);
+	assert.equal(codes[8], 'transport_failed');
+});
+
+test('a server that is not there fails the session with a code and a sentence; nothing is thrown', { skip }, async () => {
+	await using page = await openPage();
+	const result = await page.evaluate(async () => {
+		const session = sdk.connect('ws://127.0.0.1:1');
+		const rejected = await session.start('a cat').then(() => 'accepted', (error: Error) => error.message);
+		const last = await session.ended;
+		return { rejected, code: last.kind === 'failed' ? last.error.code : last.kind, retryable: last.kind === 'failed' && last.error.entry.retryable };
+	});
+	assert.match(result.rejected, /cannot be reached/u);
+	assert.deepEqual([result.code, result.retryable], ['transport_failed', true]);
+});
+
+test('closing, twice, and aborting end the session at once and free its place', { skip }, async () => {
+	await using page = await openPage();
+	const kinds = await page.evaluate(async () => {
+		const first = sdk.connect(undefined, { video });
+		await first.start('a cat');
+		first.close();
+		first.close();
+		const controller = new AbortController();
+		const second = sdk.connect(undefined, { signal: controller.signal });
+		await second.created;
+		controller.abort();
+		const third = sdk.connect(undefined, { signal: AbortSignal.abort() });
+		const late = await third.created.then(() => 'created', () => 'rejected');
+		return [(await first.ended).kind, (await second.ended).kind, (await third.ended).kind, late];
+	});
+	assert.deepEqual(kinds, ['ended', 'ended', 'ended', 'rejected']);
+	while (((await (await fetch(`${service.url}readyz`)).json()) as { places_free?: number }).places_free !== 2) {
+		// Asked again until the server has heard; the time limit is the assertion.
+	}
+});
+
+test('without a video the stream is there for the application', { skip }, async () => {
+	await using page = await openPage();
+	const width = await page.evaluate(async () => {
+		const session = sdk.connect();
+		await session.ready;
+		await session.start('a cat');
+		video.srcObject = session.stream ?? null;
+		await video.play();
+		const shown = video.videoWidth;
+		await session.stop();
+		return shown;
+	});
+	assert.equal(width, 48);
+});
+
+test('a video connection that breaks is made anew, and the video goes on', { skip }, async () => {
+	await using page = await openPage();
+	const result = await page.evaluate(async () => {
+		const connections: RTCPeerConnection[] = [];
+		globalThis.RTCPeerConnection = class extends RTCPeerConnection {
+			constructor(configuration?: RTCConfiguration) {
+				super(configuration);
+				connections.push(this);
+			}
+		};
+		const session = sdk.connect(undefined, { video });
+		await (await session.start('a cat')).displayed;
+		// The browser would notice a dead network after half a minute; this is what it then says.
+		const [first] = connections;
+		if (first === undefined) {
+			return 'no connection';
+		}
+		Object.defineProperty(first, 'connectionState', { value: 'failed' });
+		first.dispatchEvent(new Event('connectionstatechange'));
+		await (await session.setPrompt('a dog')).displayed;
+		const { length } = connections;
+		await session.stop();
+		return length;
+	});
+	assert.equal(result, 2);
+});

@@ -1,0 +1,22 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { progressOf, retryNote, statusOf, unknownWordsNote } from '../../client/demo/sentences.js';
+import { TurbocastError } from '../../src/protocol/errors.js';
+
+test('unknown words are named, a few of them, each once', () => {
+	assert.equal(unknownWordsNote([]), '');
+	assert.equal(unknownWordsNote(['gnu']), 'I don\'t know the word “gnu”. The rest of the prompt is used.');
+	assert.equal(unknownWordsNote(['gnu', 'yak', 'gnu']), 'I don\'t know the words “gnu” and “yak”. The rest of the prompt is used.');
+	assert.equal(unknownWordsNote(['a', 'b', 'c']), 'I don\'t know the words “a”, “b” and “c”. The rest of the prompt is used.');
+	assert.doesNotMatch(unknownWordsNote(['a', 'b', 'c', 'd', 'e', 'f']), /“f”/u);
+});
+
+test('each state has a sentence, and a failure has its own', () => {
+	const error = new TurbocastError('transport_failed', 'The connection was lost; connect again.');
+	assert.equal(statusOf({ kind: 'failed', error }), error.message);
+	assert.match(statusOf({ kind: 'restarting', message: 'x' }), /Restarting the engine/u);
+	assert.equal(progressOf({ kind: 'generating', chunkIndex: -1 }), '');
+	assert.equal(progressOf({ kind: 'generating', chunkIndex: 0 }), 'chunk 1');
+	assert.equal(retryNote(error, 400), 'The connection was lost; connect again. Trying again in a second.');
+	assert.equal(retryNote(error, 2600), 'The connection was lost; connect again. Trying again in 3 seconds.');
+});
