@@ -25,6 +25,8 @@ import { repositoryRoot } from '../repository.js';
 
 const FLOAT_TOLERANCE = 1e-4;
 const INT8_TOLERANCE = 2e-2;
+/** A trained network has outliers that random weights have not, and activations share one scale. */
+const TRAINED_INT8_TOLERANCE = 5e-2;
 const LINEARS = [['float32', FLOAT_TOLERANCE], ['int8', INT8_TOLERANCE]] as const;
 
 const golden = join(repositoryRoot, 'test', 'fixtures', 'golden');
@@ -137,7 +139,7 @@ for (const profile of ENGINE_PROFILES) {
 			}
 			assert.ok(chunk * frames > window - frames, 'the window has evicted');
 			const { velocity } = await run('dit.step', chunk);
-			assertClose(velocity, floats(shipped, 'dit.step.velocity'), profile === 'cpu-int8' ? INT8_TOLERANCE : FLOAT_TOLERANCE, 'velocity');
+			assertClose(velocity, floats(shipped, 'dit.step.velocity'), profile === 'cpu-int8' ? TRAINED_INT8_TOLERANCE : FLOAT_TOLERANCE, 'velocity');
 		} finally {
 			await networks.close();
 		}

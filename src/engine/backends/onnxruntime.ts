@@ -51,24 +51,25 @@ const loadError = (graph: Graph, error: unknown): TurbocastError => {
 		: new TurbocastError('model_invalid', `The graph ${graph.name} cannot be loaded. (${message})`, { cause: error });
 };
 
-const createSession = (graph: Graph, session: ort.InferenceSession): GraphSession => {
-	const outputNames = graph.outputs.map((output) => output.name);
+/** Keeps nothing of the graph but its face: the library has its own copy of the weights, and ours may go. */
+const createSession = ({ name: graph, inputs, outputs }: Graph, session: ort.InferenceSession): GraphSession => {
+	const outputNames = outputs.map((output) => output.name);
 	let closing: Promise<void> | undefined;
 	return {
-		graph: graph.name,
-		inputs: graph.inputs,
-		outputs: graph.outputs,
+		graph,
+		inputs,
+		outputs,
 		run: async (feeds, fetch = outputNames) => {
 			if (closing !== undefined) {
-				throw new TurbocastError('internal', `Graph ${graph.name} is closed.`);
+				throw new TurbocastError('internal', `Graph ${graph} is closed.`);
 			}
-			checkFeeds(graph.name, graph.inputs, feeds);
+			checkFeeds(graph, inputs, feeds);
 			const tensors = Object.fromEntries(Object.entries(feeds).map(([name, { type, data, dims }]) => [name, new ort.Tensor(type, data as never, dims)]));
 			const results = await session.run(tensors, fetch);
 			return Object.fromEntries(fetch.map((name): [string, Tensor] => {
 				const result = results[name];
 				if (result === undefined) {
-					throw new TurbocastError('internal', `Graph ${graph.name} gave no ${name}.`);
+					throw new TurbocastError('internal', `Graph ${graph} gave no ${name}.`);
 				}
 				return [name, { type: result.type as Tensor['type'], dims: result.dims, data: result.data as TensorData }];
 			}));
