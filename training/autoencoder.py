@@ -11,7 +11,7 @@ BatchNorm (unit scale without a KL term) and gets noise sigma ~ U(0, 0.12) befor
 Cost per latent at 128x128: encoder 0.87 GMAC, decoder 1.63 GMAC.
 
     python autoencoder.py --minutes 40                  64x64 crops around the subject, then whole frames for the last fifth
-    python autoencoder.py --minutes 60 --decoder-only 1 later: better decoder, latent space frozen
+    python autoencoder.py --minutes 60 --decoder-only 1 later: a better decoder (decoder.pt), the latent space stays as it is
 """
 import random
 
@@ -24,6 +24,7 @@ from run import Run, parser
 from world import clip
 
 SHAPE = {"latent_channels": 24, "spatial_stride": 8, "frames_per_latent": 4, "widths": [128, 64, 32], "blocks": [2, 2, 1], "grow": [2, 2]}
+LIMIT = 3.5
 
 
 def conv(i, o, k=3):
@@ -116,7 +117,8 @@ class Encoder(nn.Module):
         for down, body in ((self.down1, self.at32), (self.down2, self.at16)):
             x = F.pixel_unshuffle(x, 2).unflatten(0, (-1, 2)).flatten(1, 2)  # two frames and 2x2 pixels into channels
             x = body(F.relu(down(x.contiguous(**last))))
-        return self.unit((self.head(x) + self.linear(cell)).float()).unflatten(0, (B, -1))
+        z = self.unit((self.head(x) + self.linear(cell)).float()).unflatten(0, (B, -1))
+        return z if self.training else z.clamp(-LIMIT, LIMIT)                # rare outliers, which the picture does not miss but a denoiser would
 
 
 def weight_map(box, origin, side):
@@ -164,6 +166,24 @@ def validate(painter, encoder, decoder, device, clips=16):
     return psnr(e.mean()), psnr((e * inside).sum() / inside.sum()), float(sharp)
 
 
+@torch.no_grad()
+def calibrate(both, values, painter, device, batches=8, clips=24):
+    """Averaged weights with BatchNorm statistics measured anew, on whole frames and many clips at once (the small batches of training differ from
+    the population, and averaged statistics do not belong to averaged weights). Returns the state."""
+    net = nn.ModuleDict({"encoder": Encoder(SHAPE["latent_channels"]), "decoder": Decoder()}).to(device).to(memory_format=torch.channels_last)
+    net.load_state_dict(values)
+    for m in net.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.reset_running_stats()
+            m.momentum = None                                                # None: plain average over the batches
+    rng = random.Random(99)
+    for _ in range(batches):
+        frames, _ = sample(painter, rng, clips, 2, None)
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            net["decoder"](net["encoder"](frames))
+    return {k: v.clone() for k, v in net.state_dict().items()}
+
+
 def main():
     args = parser(__doc__, lr=5e-3, batch=24, decoder_only=0, compile=0, full=0.2).parse_args()
     torch.manual_seed(args.seed)
@@ -173,13 +193,17 @@ def main():
     named = list((decoder if args.decoder_only else both).named_parameters())
     matrix = lambda n, p: p.dim() == 4 and not any(k in n for k in ("conv_out", "stem", "linear"))
     optimizer, ema = MuonAdam(named, matrix, args.lr), Ema(both, 0.998)
-    run = Run("autoencoder", args, {"model": both, "optimizer": optimizer, "ema": ema})
+    run = Run("decoder" if args.decoder_only else "autoencoder", args, {"model": both, "optimizer": optimizer, "ema": ema})
+    if args.decoder_only and run.step == 0:                                  # from the averaged weights of the first stage
+        both.load_state_dict(torch.load(run.folder / "autoencoder.pt", map_location=args.device)["items"]["ema"]["values"])
+        ema = run.items["ema"] = Ema(both, 0.998)
     encode, decode = (torch.compile(encoder), torch.compile(decoder)) if args.compile else (encoder, decoder)
     checked = run.seconds
     for step in run.steps():
         whole = run.progress > 1 - args.full
         frames, weight = sample(painter, rng, max(2, args.batch // 4) if whole else args.batch, 2, None if whole else 64)
         with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+            encoder.train(not args.decoder_only)
             with torch.set_grad_enabled(not args.decoder_only):
                 z = encode(frames)
             noise = torch.rand(len(z), 1, 1, 1, 1, device=z.device) * 0.12
@@ -197,6 +221,14 @@ def main():
         if run.seconds - checked > 240:
             checked = run.seconds
             print("       psnr %.2f  box %.2f  sharpness %.3f" % validate(painter, encoder, decoder, args.device), flush=True)
+    if run.progress == 1:                                                    # the stage is complete: what the others load is calibrated
+        values = calibrate(both, ema.values, painter, args.device, 8 if args.steps > 10 else 1, 24 if args.steps > 10 else 2)
+        if args.decoder_only:
+            values = {k: v if k.startswith("decoder.") else ema.values[k] for k, v in values.items()}
+        ema.values = {k: v.float() for k, v in values.items()}
+        run.save()
+        both.load_state_dict(ema.values)
+        print("calibrated: psnr %.2f  box %.2f  sharpness %.3f" % validate(painter, encoder, decoder, args.device), flush=True)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,10 @@ class Run:
     def halt(self, *_):
         self.stop = True
 
+    def restart_clock(self):
+        """Call after work that is not a training step."""
+        self.mark = self.shown = time.time()
+
     @property
     def progress(self):
         return min(1.0, self.seconds / 60 / self.args.minutes)

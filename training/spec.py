@@ -6,7 +6,7 @@ from world.clip import CONTROLS
 TOKENIZER = Tokenizer(24)
 TEXT = {"kind": "umt5", "vocab_size": len(TOKENIZER.words), "dim": 128, "dim_attn": 128, "dim_ffn": 256, "num_heads": 4, "num_layers": 2,
         "num_buckets": 32, "max_dist": 128, "eps": 1e-6, "text_len": 24}
-DIT = {"kind": "wan-causal", "dim": 256, "ffn_dim": 1024, "num_heads": 4, "num_layers": 8, "in_dim": SHAPE["latent_channels"],
+DIT = {"kind": "wan-causal", "dim": 192, "ffn_dim": 768, "num_heads": 3, "num_layers": 6, "in_dim": SHAPE["latent_channels"],
        "out_dim": SHAPE["latent_channels"], "patch_size": [1, 2, 2], "freq_dim": 256, "text_dim": 128, "text_len": 24, "eps": 1e-6,
        "qk_norm": True, "cross_attn_norm": True, "rope_theta": 100, "control_dim": len(CONTROLS), "pooled_text": True}
 STREAM = {"latents_per_chunk": 2, "window_latents": 8, "sink_latents": 0, "context_timestep": 0}

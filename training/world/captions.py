@@ -78,23 +78,23 @@ def held_out(subject, motion, place, wording=None):
     return wording is not None and zlib.crc32(f"{subject}:{wording}".encode()) % 10 == 0
 
 
-def scene(rng, **fixed):
-    """A random scene that training may see."""
+def scene(rng, rich=1.0, **fixed):
+    """A random scene that training may see. `rich` scales how often it has a second subject, a size, a speed or a camera move."""
     while True:
         s = {"subjects": [rng.choice(SUBJECTS)["name"]], "motion": rng.choice(MOTIONS), "place": rng.choice(PLACES), "time": "day",
              "size": "normal", "speed": "normal", "camera": "still"}
         s["time"] = rng.choice(TIMES.get(s["place"], ["day", "day", "sunset", "night"]))
         pair = rng.random()
-        if pair < 0.08:
+        if pair < 0.08 * rich:
             s["subjects"] *= 2
-        elif pair < 0.16:
+        elif pair < 0.16 * rich:
             other = rng.choice(SUBJECTS)["name"]
             s["subjects"] += [other] if KIND[other] != "face" and KIND[s["subjects"][0]] != "face" else []
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * rich:
             s["size"] = rng.choice(["small", "big"]) if len(s["subjects"]) == 1 else "small"
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * rich:
             s["speed"] = rng.choice(["slow", "fast"])
-        if rng.random() < 0.08:
+        if rng.random() < 0.08 * rich:
             s["camera"] = rng.choice(list(CAMERA)[1:])
         s.update(fixed)
         if s["time"] not in TIMES.get(s["place"], ["day", "sunset", "night"]):
@@ -158,17 +158,17 @@ def caption(rng, s, then=None):
     return " ".join(text.split()).replace(" ,", ",")
 
 
-def script(rng, chunks, still=False):
+def script(rng, chunks, rich=1.0):
     """(scenes, the chunk each starts at, the caption of each chunk). 30 % of the clips change at a chunk boundary."""
-    first = scene(rng)
-    if still or chunks < 2 or rng.random() < 0.7:
+    first = scene(rng, rich)
+    if chunks < 2 or rng.random() > 0.3 * rich:
         return [first], [0], [caption(rng, first)] * chunks
     at = rng.randrange(1, chunks)
     what = rng.choice(["motion", "motion", "subject", "place", "then"])
     keep = dict(first)
     while True:
         second = dict(keep)
-        other = scene(rng)
+        other = scene(rng, rich)
         if what in ("motion", "then"):
             second["motion"] = other["motion"]
         elif what == "place":

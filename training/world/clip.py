@@ -20,10 +20,10 @@ SUBJECT = {s["name"]: s for s in sprites.SUBJECTS}
 SIZES = {"small": (34, 38), "normal": (48, 58), "big": (68, 76)}
 
 
-def controls(rng, latents, face):
+def controls(rng, latents, face, rich=1.0):
     """[latents, 12]: nothing for most clips, otherwise one or two controls held for a while."""
     c = np.zeros((latents, len(CONTROLS)), dtype=np.float32)
-    if rng.random() < 0.7:
+    if rng.random() > 0.3 * rich:
         return c
     c[:, 11] = 1
     for _ in range(rng.choice([1, 1, 2])):
@@ -67,13 +67,13 @@ def track(rng, index, count, scenes, starts, steer, frames):
     return out, size
 
 
-def sample(rng, latents, place=None, still=False):
-    """One clip as a record of arrays over frames (T) or latents (L). `still` leaves out changes and controls."""
-    scenes, starts, texts = captions.script(rng, latents // CHUNK if latents >= CHUNK else 1, still)
+def sample(rng, latents, rich=1.0):
+    """One clip as a record of arrays over frames (T) or latents (L). `rich` scales how often there is more than one subject doing one thing."""
+    scenes, starts, texts = captions.script(rng, latents // CHUNK if latents >= CHUNK else 1, rich)
     frames = latents * FRAMES
     starts = [s * CHUNK * FRAMES for s in starts]
     face = SUBJECT[scenes[0]["subjects"][0]]["kind"] == "face"
-    control = controls(rng, latents, face) if not still else np.zeros((latents, len(CONTROLS)), np.float32)
+    control = controls(rng, latents, face, rich)
     at = np.repeat(control, FRAMES, 0)                                             # [T, 12]
     count = len(scenes[0]["subjects"])
     sprite = np.zeros((2, latents), np.int64)
@@ -197,7 +197,16 @@ def cells(box, latents, grid=16):
     return (y[..., :, None] & x[..., None, :]).any(2).float()
 
 
-def batch(count, latents, seed, still=False):
+def batch(count, latents, seed, rich=1.0):
     """Records of `count` clips of one seed."""
     rng = random.Random(seed)
-    return [sample(rng, latents, still=still) for _ in range(count)]
+    return [sample(rng, latents, rich) for _ in range(count)]
+
+
+def cut(record, start, latents):
+    """The stretch of a record from latent `start` on."""
+    a, b = slice(start, start + latents), slice(start * FRAMES, (start + latents) * FRAMES)
+    out = dict(record, control=record["control"][a], variant=record["variant"][a], which=record["which"][a], camera=record["camera"][b])
+    out["sprite"], out["flip"], out["body"] = record["sprite"][:, a], record["flip"][:, a], record["body"][:, b]
+    out["texts"] = [record["texts"][l // CHUNK] for l in range(start, start + latents)]          # one per latent from here on
+    return out

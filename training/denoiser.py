@@ -1,0 +1,115 @@
+"""Stage 2, the teacher: flow matching on latents, cheap things first.
+
+x_t = (1 - sigma) x0 + sigma n, target v = n - x0, sigma logit-normal and shifted by 3 (SD3; small grids want noise). The curriculum follows the training clock:
+  pictures  single latents of random moments, 64 tokens: subjects, places, colours
+  chunks    two latents at one noise level, no history: motion inside a chunk
+  history   [clean chunks | noisy chunks] of 12 latents, block-causal with the window of the stream: teacher forcing (Self-Forcing, CausVid).
+            Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; 12 > 8 latents, so that eviction is part of training.
+The loss weighs the cells of the subject four times. Captions, words and controls are dropped at times, for guidance and for unknown words.
+
+    python denoiser.py --minutes 60 --pictures 0.5 --chunks 0.15
+"""
+import torch
+from torch import nn
+
+import spec
+from bank import Bank
+from model import DiT, TextEncoder
+from muon import Ema, MuonAdam
+from run import Run, parser
+
+CHUNK, WINDOW = spec.STREAM["latents_per_chunk"], spec.STREAM["window_latents"]
+
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.text, self.dit = TextEncoder(spec.TEXT), DiT(spec.DIT)
+
+
+def is_matrix(name, p):
+    return p.dim() == 2 and ".blocks." in name and "embedding" not in name
+
+
+def shifted(u, shift=3.0):
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def levels(batch, count, device):
+    """Noise levels [B, count]: logit-normal(0, 1), then shift 3."""
+    return shifted(torch.sigmoid(torch.randn(batch, count, device=device)))
+
+
+def drop(ids, control, caption=0.1, word=0.03, action=0.2):
+    """Caption → lone </s>, words → <unk>, actions → none; per clip, except the words."""
+    B = len(ids)
+    gone = torch.rand(ids.shape, device=ids.device) < word
+    ids = torch.where(gone & (ids > 2), torch.full_like(ids, 2), ids)
+    null = torch.zeros_like(ids)
+    null[..., 0] = 1
+    ids = torch.where(torch.rand(B, 1, 1, device=ids.device) < caption, null, ids)
+    return ids, control * (torch.rand(B, 1, 1, device=ids.device) >= action)
+
+
+def mix(z, sigma):
+    """Noisy latents and their target; sigma [B, L]."""
+    n, s = torch.randn_like(z), sigma[:, :, None, None, None]
+    return (1 - s) * z + s * n, n - z
+
+
+def loss_of(model, batch, history):
+    z, cells, ids, owner, control = batch
+    B, L = z.shape[:2]
+    ids, control = drop(ids, control)
+    if not owner.any():
+        ids = ids[:, :1]
+    context = model.text(ids.flatten(0, 1)).unflatten(0, (B, -1))                       # [B, U, text_len, text_dim]
+    chunk = min(CHUNK, L)
+    sigma = levels(B, L // chunk, z.device).repeat_interleave(chunk, 1)
+    noisy, target = mix(z, sigma)
+    clean = sigma_c = None
+    if history:
+        sigma_c = torch.rand(B, 1, device=z.device).mul(0.15) * (torch.rand(B, 1, device=z.device) < 0.5) * torch.ones_like(sigma)
+        clean = mix(z, sigma_c)[0]
+    v = model.dit.teacher_forcing(clean, noisy, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
+    weight = 1 + 3 * cells[:, :, None]
+    error = (v - target) ** 2
+    return (error * weight / weight.mean()).mean(), error.mean()
+
+
+def main():
+    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0).parse_args()
+    torch.manual_seed(args.seed)
+    model = Model().to(args.device)
+    optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.998)
+    run = Run("denoiser", args, {"model": model, "optimizer": optimizer, "ema": ema})
+    bank, stage, due = None, None, 0.0
+    for step in run.steps():
+        now = "pictures" if run.progress < args.pictures else "chunks" if run.progress < args.pictures + args.chunks else "history"
+        if now != stage:
+            stage, latents = now, {"pictures": 1, "chunks": CHUNK, "history": 12}[now]
+            count = max(2, args.batch // {"pictures": 1, "chunks": 2, "history": 8}[now])
+            size = max(count, args.bank // {"pictures": 1, "chunks": 2, "history": 8}[now])
+            bank = Bank(args.state, args.device, latents, size, args.seed + step, args.rich)
+            bank.grow(max(count, size // 2))
+            print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
+            run.restart_clock()
+        due += count * args.fresh
+        if due >= 8:
+            bank.grow(int(due), 32)
+            due = 0.0
+        batch = bank.batch(count)
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+            loss, plain = loss_of(model, batch, stage == "history")
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step(run.rate(100, args.decay))
+        for p in model.parameters():
+            p.grad = None
+        if step % 2 == 0:
+            ema.update(model)
+        run.show(loss=loss.detach(), v=plain.detach())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Stage 3, the student: causal discrete consistency distillation with guidance baked in (streaming-diffusion notes; Causal Forcing, stage 2).
+
+Student, target (an EMA of the student) and teacher all start from the teacher's EMA and see the same clean history (teacher forcing). Per chunk a
+point sigma_i of a shift-3 grid is drawn, the deployed labels more often; the teacher makes one Euler step sigma_i -> sigma_{i-1} with guidance
+v = v_null + w (v - v_null); the student's jump to x0 from sigma_i must agree with the target's jump from sigma_{i-1}. The jump is f = x - sigma v, exact at
+sigma = 0. Afterwards sampling is: jump, add fresh noise at the next level, jump, ... (1, 2 or 4 jumps).
+
+    python distill.py --minutes 15
+"""
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import spec
+from bank import Bank
+from denoiser import CHUNK, WINDOW, Model, drop, is_matrix, mix, shifted
+from export import newest
+from muon import Ema, MuonAdam
+from run import Run, parser
+
+
+def grid(points, device):
+    """sigma_0 = 0 .. sigma_points = 1"""
+    return shifted(torch.linspace(0, 1, points + 1, device=device))
+
+
+def draw(batch, count, points, device):
+    """Grid indices 1..points [B, count], half of them at the deployed labels 1000, 900, 750 and 500."""
+    sigma = grid(points, device)
+    labels = torch.tensor([int((sigma - t / 1000).abs().argmin()) for t in spec.SCHEDULES["4"]], device=device)
+    anywhere = torch.randint(1, points + 1, (batch, count), device=device)
+    deployed = labels[torch.randint(0, len(labels), (batch, count), device=device)]
+    return torch.where(torch.rand(batch, count, device=device) < 0.5, deployed, anywhere)
+
+
+def loss_of(student, target, teacher, batch, points, guidance, history):
+    z, cells, ids, owner, control = batch
+    B, L = z.shape[:2]
+    chunk = min(CHUNK, L)
+    ids, control = drop(ids, control, caption=0.0)
+    if not owner.any():
+        ids = ids[:, :1]
+    null = torch.zeros_like(ids)
+    null[..., 0] = 1
+    sigma_grid = grid(points, z.device)
+    i = draw(B, L // chunk, points, z.device).repeat_interleave(chunk, 1)
+    now, before = sigma_grid[i], sigma_grid[i - 1]
+    noisy, _ = mix(z, now)
+    clean = sigma_c = None
+    if history:
+        sigma_c = torch.rand(B, 1, device=z.device).mul(0.15) * (torch.rand(B, 1, device=z.device) < 0.5) * torch.ones_like(now)
+        clean = mix(z, sigma_c)[0]
+    wide = lambda s: s[:, :, None, None, None]
+
+    def velocity(model, x, sigma, words):
+        context = model.text(words.flatten(0, 1)).unflatten(0, (B, -1))
+        return model.dit.teacher_forcing(clean, x, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
+
+    with torch.no_grad():
+        v = velocity(teacher, noisy, now, ids)
+        if guidance != 1:
+            u = velocity(teacher, noisy, now, null)
+            v = u + guidance * (v - u)
+        nearer = noisy + wide(before - now) * v
+        aim = nearer - wide(before) * velocity(target, nearer, before, ids)
+    x0 = noisy - wide(now) * velocity(student, noisy, now, ids)
+    weight = 1 + 3 * cells[:, :, None]
+    error = (x0 - aim) ** 2
+    c = 0.03
+    return (((error + c * c).sqrt() - c) * weight / weight.mean()).mean(), error.mean()
+
+
+def main():
+    args = parser(__doc__, lr=5e-4, batch=32, latents=8, bank=1500, fresh=0.1, points=24, guidance=2.0, decay=0.5, teacher="denoiser", rich=1.0).parse_args()
+    torch.manual_seed(args.seed)
+    teacher = Model().to(args.device)
+    teacher.load_state_dict(newest(Path(args.state), [args.teacher])[1]["items"]["ema"]["values"])
+    teacher.requires_grad_(False)
+    student, target = copy.deepcopy(teacher).requires_grad_(True), copy.deepcopy(teacher)
+    optimizer = MuonAdam(list(student.named_parameters()), is_matrix, args.lr, 0.3)
+    ema = Ema(student, 0.99)
+    run = Run("distill", args, {"student": student, "optimizer": optimizer, "ema": ema})
+    history = args.latents > CHUNK
+    count = max(2, args.batch // args.latents)
+    bank = Bank(args.state, args.device, args.latents, max(count, args.bank // args.latents), args.seed, args.rich)
+    bank.grow(max(count, bank.size))
+    print(f"--- distill: {args.latents} latents, batches of {count}", flush=True)
+    run.restart_clock()
+    due = 0.0
+    for step in run.steps():
+        due += count * args.fresh
+        if due >= 4:
+            bank.grow(int(due), 32)
+            due = 0.0
+        with torch.no_grad():
+            for p, v in target.named_parameters():
+                v.copy_(ema.values[p])
+        batch = bank.batch(count)
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+            loss, plain = loss_of(student, target, teacher, batch, args.points, args.guidance, history)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step(run.rate(30, args.decay))
+        for p in student.parameters():
+            p.grad = None
+        ema.update(student)
+        run.show(loss=loss.detach(), x0=plain.detach())
+
+
+if __name__ == "__main__":
+    main()
