@@ -4,7 +4,7 @@
  */
 import { elements, type GraphBuilder, shapeText, type Value } from './graph-builder.js';
 import type { Dimension } from './graph.js';
-import type { ElementType } from './onnx-proto.js';
+import { ELEMENT_TYPES, type ElementType } from './onnx-proto.js';
 
 const broadcast = (g: GraphBuilder, name: string, a: Value, b: Value): Dimension[] => {
 	const rank = Math.max(a.dims.length, b.dims.length);
@@ -47,10 +47,8 @@ export const silu = (g: GraphBuilder, name: string, x: Value): Value => multiply
 export const clip = (g: GraphBuilder, name: string, x: Value, min: number, max: number): Value =>
 	g.node({ op: 'Clip', name, inputs: [x, g.float(`${name}/min`, min), g.float(`${name}/max`, max)], type: x.type, dims: x.dims });
 
-const ONNX_CAST = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9, bfloat16: 16 } as const;
-
 export const cast = (g: GraphBuilder, name: string, x: Value, type: ElementType): Value =>
-	g.node({ op: 'Cast', name, inputs: [x], attributes: { to: { int: ONNX_CAST[type] } }, type, dims: x.dims });
+	g.node({ op: 'Cast', name, inputs: [x], attributes: { to: { int: ELEMENT_TYPES[type] } }, type, dims: x.dims });
 
 /** [..., m, k] x [..., k, n]. */
 export const matMul = (g: GraphBuilder, name: string, a: Value, b: Value): Value => {
