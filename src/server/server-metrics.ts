@@ -4,18 +4,27 @@ import type { Metrics } from '../base/metrics.js';
 import type { Engine } from '../engine/engine.js';
 import type { Admission } from './admission.js';
 
+const LOOP_RESOLUTION_MS = 10;
+const LOOP_WINDOW_MS = 10_000;
 const LATENCY_BOUNDS_MS = [50, 100, 200, 300, 400, 500, 650, 800, 1000, 1500, 2500, 5000];
 
 export type ServerMetrics = ReturnType<typeof createServerMetrics>;
 
 export const createServerMetrics = (metrics: Metrics, parts: { engine: Engine; admission: Admission; connections: () => number }) => {
-	const loopDelay = monitorEventLoopDelay({ resolution: 10 });
+	const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
 	loopDelay.enable();
+	let loopDelayP99Ms = 0;
+	const window = setInterval(() => {
+		// What is recorded is the whole distance between two ticks, the resolution included.
+		loopDelayP99Ms = Math.max(0, loopDelay.percentile(99) / 1e6 - LOOP_RESOLUTION_MS);
+		loopDelay.reset();
+	}, LOOP_WINDOW_MS);
+	window.unref();
 	metrics.gauge('turbocast_engine_ready', '1 while the engine is ready.', () => (parts.engine.state.kind === 'ready' ? 1 : 0));
 	metrics.gauge('turbocast_places_free', 'Sessions that could start now.', () => parts.admission.free);
 	metrics.gauge('turbocast_sessions_active', 'Sessions that have been started and not ended.', () => parts.admission.taken);
 	metrics.gauge('turbocast_connections', 'Open WebSocket connections.', parts.connections);
-	metrics.gauge('turbocast_event_loop_delay_p99_ms', 'Delay of the main event loop since the start.', () => loopDelay.percentile(99) / 1e6);
+	metrics.gauge('turbocast_event_loop_delay_p99_ms', 'Delay of the main event loop in the last whole ten seconds.', () => loopDelayP99Ms);
 	return {
 		sessions: metrics.counter('turbocast_sessions_total', 'Sessions ended, by reason.'),
 		errors: metrics.counter('turbocast_errors_total', 'Errors sent to clients, by code.'),
@@ -25,6 +34,9 @@ export const createServerMetrics = (metrics: Metrics, parts: { engine: Engine; a
 		generateMs: metrics.histogram('turbocast_chunk_generate_ms', 'From the start of a chunk to its end.', LATENCY_BOUNDS_MS),
 		encodeMs: metrics.histogram('turbocast_encode_ms', 'Time of one frame inside the encoder.', [1, 2, 4, 8, 16, 32, 64]),
 		changeMs: metrics.histogram('turbocast_change_to_frame_ms', 'From a change, the first prompt included, to the hand-over of the first frame that carries it.', LATENCY_BOUNDS_MS),
-		close: () => loopDelay.disable(),
+		close: () => {
+			clearInterval(window);
+			loopDelay.disable();
+		},
 	};
 };
