@@ -9,7 +9,7 @@ const OUTLIER_DEVIATIONS = 3;
 
 /**
  * Running mean and deviation of a duration. A single outlier is clipped, because one spike must not add latency for the
- * seconds after it; a second one in a row is believed, because then the machine has become slower.
+ * seconds after it; with a second one in a row everything begins anew, because then the machine has become slower.
  */
 export class Estimate {
 	#mean = 0;
@@ -32,17 +32,26 @@ export class Estimate {
 	add(sampleMs: number): void {
 		this.#count += 1;
 		if (this.#count === 1) {
-			this.#mean = sampleMs;
-			this.#variance = (FIRST_DEVIATION * sampleMs) ** 2;
+			this.#begin(sampleMs);
 			return;
 		}
 		const limit = this.#mean + OUTLIER_DEVIATIONS * this.deviationMs;
 		const isOutlier = sampleMs > limit;
-		const believed = isOutlier && !this.#lastWasOutlier ? limit : sampleMs;
+		if (isOutlier && this.#lastWasOutlier) {
+			this.#begin(sampleMs);
+			this.#lastWasOutlier = false;
+			return;
+		}
 		this.#lastWasOutlier = isOutlier;
+		const believed = Math.min(sampleMs, limit);
 		// Exponentially weighted mean and variance (West 1979, incremental form).
 		const difference = believed - this.#mean;
 		this.#mean += WEIGHT * difference;
 		this.#variance = (1 - WEIGHT) * (this.#variance + WEIGHT * difference ** 2);
+	}
+
+	#begin(sampleMs: number): void {
+		this.#mean = sampleMs;
+		this.#variance = (FIRST_DEVIATION * sampleMs) ** 2;
 	}
 }

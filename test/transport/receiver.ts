@@ -74,7 +74,6 @@ export class Receiver implements AsyncDisposable {
 	/** Resolves when the condition holds; looked at with everything that arrives. */
 	until(holds: () => boolean, viewer?: Viewer): Promise<void> {
 		return new Promise((resolve) => {
-			let stop: (() => void) | undefined;
 			const check = (): void => {
 				if (holds()) {
 					this.#checks.delete(check);
@@ -82,7 +81,7 @@ export class Receiver implements AsyncDisposable {
 					resolve();
 				}
 			};
-			stop = viewer?.onState(check);
+			const stop = viewer?.onState(check);
 			this.#checks.add(check);
 			check();
 		});
