@@ -48,7 +48,7 @@ const note = (text: string): void => {
 
 const showState = (state: SessionState): void => {
 	document.body.dataset['state'] = state.kind === 'ended' ? 'ready' : state.kind;
-	say(statusOf(state));
+	say(statusOf(state, isWanted));
 	progressText.textContent = progressOf(state);
 	startButton.disabled = isWanted;
 	stopButton.disabled = !isWanted;

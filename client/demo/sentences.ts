@@ -1,11 +1,11 @@
 /** What the page says, in whole sentences: pure functions of what is known. */
 import { type SessionState, type TurbocastError } from '../index.js';
 
-/** What is happening, for the status line. */
-export const statusOf = (state: SessionState): string => {
+/** What is happening, for the status line. `isWanted`: Start was pressed and Stop was not. */
+export const statusOf = (state: SessionState, isWanted: boolean): string => {
 	switch (state.kind) {
 		case 'connecting': return 'Connecting …';
-		case 'ready': return 'Ready. Type a prompt and press Start.';
+		case 'ready': return isWanted ? 'Waiting to start …' : 'Ready. Type a prompt and press Start.';
 		case 'starting': return 'Painting the first frames …';
 		case 'generating': return 'Generating. Edit the prompt any time.';
 		case 'restarting': return 'Restarting the engine; the video goes on by itself …';

@@ -16,9 +16,9 @@ const MAX_UNREAD_BYTES = 256 * 1024;
 const MAX_READ_BYTES = 16 * MAX_MESSAGE_BYTES;
 /** Time that a shutdown leaves clients to answer its close frame. */
 const CLOSING_HANDSHAKE_MS = 500;
-const DEFAULT_HEARTBEAT_MS = 4000;
+const DEFAULT_HEARTBEAT_MS = 5000;
 /** Silent intervals after which a socket is given up. */
-const MOST_SILENT_INTERVALS = 2;
+const MOST_SILENT_INTERVALS = 3;
 
 /** What our codes are called where `ws` itself must close: RFC 6455 section 7.4.1. */
 const reasonOf = (closeCode: number | undefined): TurbocastError =>

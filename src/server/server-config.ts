@@ -28,6 +28,6 @@ export type ServerConfig = {
 	readonly badMessagesPerMinute: number;
 	/** Offers of one connection; each costs a peer connection. Default 30. */
 	readonly offersPerMinute?: number;
-	/** How often a silent socket is asked whether it is still there; it is given up after two intervals. Default 4000. */
+	/** How often a silent socket is asked whether it is still there; it is given up after three intervals. Default 5000. */
 	readonly heartbeatMs?: number;
 };

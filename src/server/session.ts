@@ -162,8 +162,12 @@ export class Session {
 			metrics.sessions.add(1, { reason });
 			this.#log.info({ reason, frames, code: error?.code }, 'The session has ended.');
 		}
-		await this.#viewers.close(`session ended: ${reason}`);
-		await run?.encoders.close();
+		const closings = await Promise.allSettled([this.#viewers.close(`session ended: ${reason}`), run?.encoders.close()]);
+		for (const closing of closings) {
+			if (closing.status === 'rejected') {
+				this.#log.error({ err: closing.reason as unknown }, 'A part of the session did not close.');
+			}
+		}
 	}
 
 	async #start(message: ClientMessages['session.start']): Promise<void> {

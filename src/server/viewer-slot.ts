@@ -16,7 +16,9 @@ type Negotiation = { readonly viewer: Promise<Viewer>; waitingCandidates: number
 export class ViewerSlot {
 	readonly #transport: Transport;
 	readonly #events: ViewerSlotEvents;
+	/** Where candidates go: the newest offer that was not refused. */
 	#negotiation: Negotiation | undefined;
+	#isNegotiating = false;
 	#viewer: Viewer | undefined;
 	#isClosed = false;
 
@@ -34,32 +36,34 @@ export class ViewerSlot {
 		return this.#viewer?.state.kind === 'connected' ? this.#viewer : undefined;
 	}
 
-	/** Answers an offer; the viewer of an earlier one is closed. Throws `invalid_sdp`, or `invalid_state` while another is being answered. */
+	/**
+	 * Answers an offer; only then the viewer of an earlier one is closed, so that a bad offer costs nothing. Throws
+	 * `invalid_sdp`, or `invalid_state` while another is being answered.
+	 */
 	async accept(offerSdp: string): Promise<string> {
-		if (this.#negotiation !== undefined && this.#viewer === undefined) {
+		if (this.#isNegotiating) {
 			throw new TurbocastError('invalid_state', 'Another offer is still being answered; wait for its webrtc.answer.');
 		}
-		const before = this.#viewer;
-		const previous = this.#negotiation;
+		this.#isNegotiating = true;
+		const before = { viewer: this.#viewer, negotiation: this.#negotiation };
 		const accepting = this.#transport.accept(offerSdp);
 		const negotiation: Negotiation = { viewer: accepting.then((offer) => offer.viewer), waitingCandidates: 0 };
 		negotiation.viewer.catch(() => undefined);
 		this.#negotiation = negotiation;
-		this.#viewer = undefined;
 		try {
 			const { viewer, answerSdp } = await accepting;
-			await before?.close('replaced by a new offer');
 			if (this.#isClosed) {
 				await viewer.close('the session has ended');
 				throw new TurbocastError('invalid_state', 'The session has ended.');
 			}
 			this.#adopt(viewer);
+			await before.viewer?.close('replaced by a new offer');
 			return answerSdp;
 		} catch (error) {
-			// A bad offer costs nothing: what was there before goes on.
-			this.#negotiation = previous;
-			this.#viewer = before;
+			this.#negotiation = before.negotiation;
 			throw error;
+		} finally {
+			this.#isNegotiating = false;
 		}
 	}
 

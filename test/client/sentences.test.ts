@@ -13,8 +13,8 @@ test('unknown words are named, a few of them, each once', () => {
 
 test('each state has a sentence, and a failure has its own', () => {
 	const error = new TurbocastError('transport_failed', 'The connection was lost; connect again.');
-	assert.equal(statusOf({ kind: 'failed', error }), error.message);
-	assert.match(statusOf({ kind: 'restarting', message: 'x' }), /Restarting the engine/u);
+	assert.equal(statusOf({ kind: 'failed', error }, false), error.message);
+	assert.match(statusOf({ kind: 'restarting', message: 'x' }, true), /Restarting the engine/u);
 	assert.equal(progressOf({ kind: 'generating', chunkIndex: -1 }), '');
 	assert.equal(progressOf({ kind: 'generating', chunkIndex: 0 }), 'chunk 1');
 	assert.equal(retryNote(error, 400), 'The connection was lost; connect again. Trying again in a second.');

@@ -4,8 +4,11 @@ import { once } from 'node:events';
 import { connect as connectTcp } from 'node:net';
 import { after, before, test } from 'node:test';
 import { WebSocket } from 'ws';
+import { silentLog } from '../../src/base/log.js';
+import { systemClock } from '../../src/base/time.js';
 import type { ErrorCode } from '../../src/protocol/errors.js';
 import { MAX_MESSAGE_BYTES } from '../../src/protocol/limits.js';
+import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 import { ControlClient } from './control-client.js';
 import { startMachine, startService, type Machine } from './service.js';
 
@@ -77,6 +80,24 @@ test('while generating: each mistake is answered, and the video goes on with the
 	}
 	await viewer.received(viewer.chunks.length + 4);
 	assert.equal(viewer.state.kind, 'connected');
+});
+
+test('offers that no connection can be made of are invalid_sdp, and cost neither session nor viewer', async () => {
+	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: 16, log: silentLog, clock: systemClock });
+	await using service = await startService(machine, {}, transport);
+	const client = await service.connect();
+	client.send(START);
+	await client.next('session.ready');
+	const session = 'v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n';
+	for (const [title, sdp] of [
+		['plain text', 'hello'], ['a first line', 'v=0'], ['no media', session], ['audio alone', `${session}m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\n`],
+		['cut in the middle', `${session}m=video 9 UDP/TLS/RTP/SA`], ['forty thousand letters', `${session}a=${'x'.repeat(40_000)}`],
+	] as const) {
+		const error = await client.refusalOf({ type: 'webrtc.offer', event_id: title, sdp });
+		assert.equal(error.code, 'invalid_sdp', title);
+		assert.equal(error.event_id, title);
+	}
+	assert.equal(await client.isAlive(), true);
 });
 
 test('frames that are no message are answered by invalid_message, and the connection goes on', async () => {
@@ -272,7 +293,7 @@ test('half a handshake and garbage on the port harm nobody', async () => {
 	assert.equal(await (await service.connect()).isAlive(), true);
 });
 
-test('a peer that vanishes without a word is given up after two silent heartbeats', async () => {
+test('a peer that vanishes without a word is given up after a few silent heartbeats', async () => {
 	await using service = await startService(machine, { heartbeatMs: 20, maxSessions: 1 });
 	const client = await service.connect();
 	client.send(START);
