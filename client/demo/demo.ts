@@ -84,7 +84,12 @@ const retry = (error: TurbocastError, again: () => void): void => {
 		note(error.message);
 		return;
 	}
-	note(retryNote(error, delayMs));
+	note('');
+	if (session.state.kind === 'failed') {
+		say(retryNote(error, delayMs));
+	} else {
+		note(retryNote(error, delayMs));
+	}
 	setTimeout(again, delayMs);
 };
 
@@ -160,7 +165,8 @@ const handle = (event: SessionEvent): void => {
 			figures.chunk(event, model?.fps ?? 16);
 			return;
 		case 'error':
-			if (event.event_id === undefined) {
+			// The loss of an engine is in the status line.
+			if (event.event_id === undefined && event.code !== 'engine_failed') {
 				note(event.message);
 			}
 			return;

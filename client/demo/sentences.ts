@@ -28,7 +28,9 @@ export const unknownWordsNote = (words: readonly string[]): string => {
 	return `I don't know ${list}. The rest of the prompt is used.`;
 };
 
+/** What went wrong, and when the page tries again by itself: in place of the advice to do so, which follows the semicolon. */
 export const retryNote = (error: TurbocastError, delayMs: number): string => {
 	const seconds = Math.max(1, Math.round(delayMs / 1000));
-	return `${error.message} Trying again in ${seconds === 1 ? 'a second' : `${seconds} seconds`}.`;
+	const [what = error.message] = error.message.replace(/[.]$/u, '').split(';', 1);
+	return `${what}. Trying again in ${seconds === 1 ? 'a second' : `${seconds} seconds`}.`;
 };

@@ -63,13 +63,7 @@ export class ChangeLog {
 		return this.#inputs;
 	}
 
-	/** The chunk came to nothing before its first frame: its changes wait for the next one. */
-	release(chunkIndex: number): void {
-		this.#waiting.unshift(...this.#carried.filter((entry) => entry.chunkIndex === chunkIndex).map((entry) => entry.change));
-		this.#carried = this.#carried.filter((entry) => entry.chunkIndex !== chunkIndex);
-	}
-
-	/** Changes that a frame of this chunk carries and that are not yet applied. */
+	/** Changes that a frame of this chunk is the first to carry: its own, and those of chunks before that came to nothing. */
 	carriedBy(chunkIndex: number): Change[] {
 		return this.#carried.filter((entry) => entry.chunkIndex <= chunkIndex).map((entry) => entry.change);
 	}

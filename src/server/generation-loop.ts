@@ -95,9 +95,6 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 			});
 		} catch (error) {
 			line.chunkFailed();
-			if (nextFrameId === firstFrameId) {
-				changes.release(chunkIndex);
-			}
 			throw error;
 		}
 	};

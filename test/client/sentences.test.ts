@@ -17,6 +17,6 @@ test('each state has a sentence, and a failure has its own', () => {
 	assert.match(statusOf({ kind: 'restarting', message: 'x' }, true), /Restarting the engine/u);
 	assert.equal(progressOf({ kind: 'generating', chunkIndex: -1 }), '');
 	assert.equal(progressOf({ kind: 'generating', chunkIndex: 0 }), 'chunk 1');
-	assert.equal(retryNote(error, 400), 'The connection was lost; connect again. Trying again in a second.');
-	assert.equal(retryNote(error, 2600), 'The connection was lost; connect again. Trying again in 3 seconds.');
+	assert.equal(retryNote(error, 400), 'The connection was lost. Trying again in a second.');
+	assert.equal(retryNote(error, 2600), 'The connection was lost. Trying again in 3 seconds.');
 });

@@ -132,7 +132,7 @@ test('an engine lost in mid-chunk: the stream is opened again at the next chunk 
 	assert.deepEqual(parts.started, [[0, 0], [2, 11]]);
 });
 
-test('the changes of a chunk that was lost before its first frame are carried by the next, those of a begun one are not moved', async () => {
+test('the changes of a chunk that was lost before its first frame are carried by the next', async () => {
 	const parts = await setUp([[1, { afterFrames: 0, code: 'engine_failed' }]]);
 	const viewer = new MemoryViewer('v');
 	viewer.become({ kind: 'connected' });
@@ -146,11 +146,14 @@ test('the changes of a chunk that was lost before its first frame are carried by
 });
 
 test('one chunk of numbers that are no picture is told and passed over; a second in a row ends generation', async () => {
-	const once = await setUp([[1, { afterFrames: 0, code: 'generation_invalid' }]]);
+	const once = await setUp([[1, { afterFrames: 0, code: 'generation_invalid' }], [3, { afterFrames: 0, code: 'generation_invalid' }]]);
+	const viewer = new MemoryViewer('v');
+	viewer.become({ kind: 'connected' });
 	once.line.setWatched(true);
-	await once.clock.advanceTo(1000);
-	assert.deepEqual(once.losses, ['generation_invalid']);
-	assert.ok(once.reports.some((report) => report.chunkIndex === 2));
+	playInto(viewer, once, encoded);
+	await once.clock.advanceTo(4000);
+	assert.deepEqual(once.losses, ['generation_invalid', 'generation_invalid']);
+	assert.deepEqual(once.reports.slice(0, 3).map((report) => report.chunkIndex), [0, 2, 4]);
 
 	const twice = await setUp([[1, { afterFrames: 0, code: 'generation_invalid' }], [2, { afterFrames: 0, code: 'generation_invalid' }]]);
 	await twice.clock.advanceTo(1000);
