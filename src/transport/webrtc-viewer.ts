@@ -51,6 +51,12 @@ export class WebRtcViewer implements Viewer {
 		this.codec = parts.codec;
 		this.#video = new VideoSender(parts.sender, parts.codec, parts.clock, { onPictureLost: () => this.#askForKeyframe() });
 		parts.connection.connectionStateChange.subscribe((state) => this.#onConnectionState(state));
+		// A browser that closes its connection says so in DTLS; the library's connection state would follow 30 s later.
+		parts.sender.dtlsTransport.onStateChange.subscribe((state) => {
+			if (state === 'closed') {
+				void this.close('the viewer closed the connection');
+			}
+		});
 		parts.connection.onDataChannel.subscribe((channel) => this.#onDataChannel(channel));
 		parts.clock.sleep(CONNECT_TIMEOUT_MS, this.#connecting.signal).then(
 			() => this.close(`no connection within ${CONNECT_TIMEOUT_MS / 1000} s`),
