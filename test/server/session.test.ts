@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { MAX_STREAMS } from '../../src/engine/protocol.js';
 import { startMachine, startService, type Machine } from './service.js';
 
 let machine: Machine & AsyncDisposable;
@@ -167,6 +168,33 @@ test('a socket that is lost frees its place for the next session', async () => {
 	}
 	second.send({ type: 'session.start', prompt: 'a dog' });
 	await second.next('session.ready');
+});
+
+test('a stream that the engine has no room for gives the place back, and the session can be started later', async () => {
+	await using service = await startService(machine, { maxSessions: 1 });
+	const client = await service.connect();
+	const others = await Promise.all(Array.from({ length: MAX_STREAMS }, () => machine.engine.openStream({ seed: 1, width: 32, height: 32 })));
+	assert.equal((await client.refusalOf({ type: 'session.start', event_id: 'x', prompt: 'a cat' })).code, 'capacity_exhausted');
+	assert.equal((await fetch(`${service.url}readyz`)).status, 200);
+	await Promise.all(others.map((stream) => stream.close()));
+	client.send({ type: 'session.start', prompt: 'a cat' });
+	await client.next('session.ready');
+});
+
+test('the timeouts of starting and watching are off while somebody watches, and on again when nobody does', async () => {
+	await using service = await startService(machine, { startTimeoutMs: 400, idleTimeoutMs: 400 });
+	const client = await service.connect();
+	client.send({ type: 'session.start', prompt: 'a cat' });
+	await client.next('session.ready');
+	client.send({ type: 'webrtc.offer', sdp: 'v=0' });
+	await client.next('webrtc.answer');
+	const [viewer] = service.memory.viewers;
+	// Fifteen frames and more: a second, whatever the machine.
+	await viewer?.received(16);
+	assert.equal(await client.isAlive(), true);
+	viewer?.become({ kind: 'disconnected' });
+	assert.equal((await client.next('error')).code, 'idle_timeout');
+	assert.equal((await client.closed).code, 4408);
 });
 
 test('stopping before a start, or while the stream is being opened, ends properly too', async () => {
