@@ -4,8 +4,7 @@ import { Metrics } from '../../src/base/metrics.js';
 import { systemClock } from '../../src/base/time.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
 import type { Engine } from '../../src/engine/engine.js';
-import { startEncoders } from '../../src/media/encoder-host.js';
-import type { Encoders } from '../../src/media/encoder.js';
+import { startEncoders, type EncoderHost } from '../../src/media/encoder-host.js';
 import { REALTIME_PATH } from '../../src/protocol/limits.js';
 import type { ServerConfig } from '../../src/server/server-config.js';
 import { startServer, type Server } from '../../src/server/server.js';
@@ -20,7 +19,7 @@ export const TEST_CONFIG: ServerConfig = {
 };
 
 /** The processes that many servers of one test file share. */
-export type Machine = { readonly model: RandomModel; readonly engine: EngineHost; readonly encoders: Encoders };
+export type Machine = { readonly model: RandomModel; readonly engine: EngineHost; readonly encoders: EncoderHost };
 
 export const startMachine = async (prepareModel: (model: RandomModel) => Promise<void> = () => Promise.resolve()): Promise<Machine & AsyncDisposable> => {
 	const model = await writeRandomModel();

@@ -154,6 +154,20 @@ test('an engine that is killed is told of, comes back, and the video goes on wit
 	assert.equal(client.messages.filter((message) => message.type === 'session.reconnecting').length, 1);
 });
 
+test('an encoder process that is killed comes back, and the video goes on with a key frame', async () => {
+	await using service = await startService(machine);
+	const { client, viewer } = await service.connectViewer();
+	client.send({ type: 'session.start', prompt: 'a cat' });
+	await viewer.received(6);
+	const { pid } = machine.encoders;
+	assert.ok(pid !== undefined);
+	process.kill(pid, 'SIGKILL');
+	const before = viewer.chunks.length;
+	await viewer.received(before + 8);
+	assert.ok(viewer.chunks.slice(before).some((chunk) => chunk.isKeyframe));
+	assert.deepEqual(client.messages.filter((message) => message.type === 'error' && message.code !== 'encoder_failed'), []);
+});
+
 test('a socket that is lost frees its place for the next session', async () => {
 	await using service = await startService(machine, { maxSessions: 1 });
 	const first = await service.connect();
