@@ -5,8 +5,8 @@ import { buildControls } from './controls.js';
 import { Figures } from './figures.js';
 import { progressOf, retryNote, statusOf, unknownWordsNote } from './sentences.js';
 
-/** A pause in typing after which an edited prompt is sent; Enter sends it at once. */
-const TYPING_PAUSE_MS = 250;
+/** A pause in typing after which an edited prompt is sent, so that half a word is not. Enter sends at once, and so does pasting. */
+const TYPING_PAUSE_MS = 400;
 
 const element = <T extends HTMLElement = HTMLElement>(id: string): T => {
 	const found = document.getElementById(id);
@@ -247,9 +247,11 @@ promptField.addEventListener('keydown', (event) => {
 	}
 });
 stopButton.addEventListener('click', stop);
-promptField.addEventListener('input', () => {
+promptField.addEventListener('input', (event) => {
+	const { inputType, data, isComposing } = event as Partial<InputEvent>;
+	const isTyping = isComposing === true || inputType?.startsWith('delete') === true || data?.length === 1;
 	clearTimeout(typingTimer);
-	typingTimer = setTimeout(() => void sendEdit(), TYPING_PAUSE_MS);
+	typingTimer = setTimeout(() => void sendEdit(), isTyping ? TYPING_PAUSE_MS : 0);
 });
 startAmbient(video, () => session.state.kind === 'generating');
 void live();
