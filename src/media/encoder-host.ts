@@ -11,7 +11,13 @@ import type { EncoderOptions, Encoders, VideoEncoder } from './encoder.js';
 import { checkEncoderOptions, type EncoderChoice, type EncoderEvent, type EncoderRequest } from './encoder-protocol.js';
 import type { EncoderImplementation } from './encoders/frame-encoder.js';
 
-export type EncodersOptions = { readonly implementation: EncoderChoice; readonly log: Log; readonly clock: Clock };
+export type EncodersOptions = {
+	readonly implementation: EncoderChoice;
+	/** An ffmpeg to use in place of the package's; empty for that one. */
+	readonly ffmpegPath?: string;
+	readonly log: Log;
+	readonly clock: Clock;
+};
 
 /** Loading 170 MB of libraries from a cold disk on a busy machine takes seconds; longer than this it will not come. */
 const START_TIMEOUT_MS = 30_000;
@@ -200,6 +206,7 @@ export class EncoderHost implements Encoders {
 	readonly codecs = VIDEO_CODECS;
 	readonly #log: Log;
 	readonly #clock: Clock;
+	readonly #ffmpegPath: string;
 	readonly #encoders = new Map<number, RemoteEncoder>();
 	#choice: EncoderChoice;
 	#implementation: EncoderImplementation = 'ffmpeg';
@@ -210,7 +217,8 @@ export class EncoderHost implements Encoders {
 	#nextId = 0;
 	#closing: Promise<void> | undefined;
 
-	private constructor({ implementation, log, clock }: EncodersOptions) {
+	private constructor({ implementation, ffmpegPath = '', log, clock }: EncodersOptions) {
+		this.#ffmpegPath = ffmpegPath;
 		this.#choice = implementation;
 		this.#log = log;
 		this.#clock = clock;
@@ -287,7 +295,7 @@ export class EncoderHost implements Encoders {
 		}
 		this.#lastStartMs = this.#clock.nowMs();
 		// Standard error stays open to the terminal: what a library prints while it dies is worth reading.
-		const child = fork(fileURLToPath(new URL('./encoder-process.js', import.meta.url)), [this.#choice], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+		const child = fork(fileURLToPath(new URL('./encoder-process.js', import.meta.url)), [this.#choice, this.#ffmpegPath], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
 		this.#child = child;
 		child.once('exit', (code, signal) => this.#onExit(child, code ?? signal));
 		// Posting to a process that is dying fails here; 'exit' says the rest.

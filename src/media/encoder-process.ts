@@ -1,6 +1,6 @@
 /**
  * The encoder process: started by `encoder-host.ts`, ended when the channel to it closes. Any number of encoders live here,
- * each fed in order. Takes one argument, the implementation wanted.
+ * each fed in order. Arguments: the implementation wanted, and the path of ffmpeg (empty for the package's).
  */
 import { systemClock } from '../base/time.js';
 import { assertNever } from '../protocol/assert-never.js';
@@ -12,9 +12,9 @@ import { loadNodeAv } from './encoders/node-av.js';
 
 type Chosen = { readonly library: EncoderLibrary; readonly implementation: EncoderImplementation; readonly refused: string | undefined };
 
-const choose = async (choice: EncoderChoice): Promise<Chosen> => {
+const choose = async (choice: EncoderChoice, ffmpeg: string): Promise<Chosen> => {
 	if (choice === 'ffmpeg') {
-		return { library: loadFfmpeg(), implementation: 'ffmpeg', refused: undefined };
+		return { library: await loadFfmpeg(ffmpeg), implementation: 'ffmpeg', refused: undefined };
 	}
 	try {
 		return { library: await loadNodeAv(), implementation: 'node-av', refused: undefined };
@@ -22,7 +22,7 @@ const choose = async (choice: EncoderChoice): Promise<Chosen> => {
 		if (choice === 'node-av') {
 			throw error;
 		}
-		return { library: loadFfmpeg(), implementation: 'ffmpeg', refused: TurbocastError.from(error, 'encoder_failed').message };
+		return { library: await loadFfmpeg(ffmpeg), implementation: 'ffmpeg', refused: TurbocastError.from(error, 'encoder_failed').message };
 	}
 };
 
@@ -87,7 +87,7 @@ const handle = (library: EncoderLibrary, request: EncoderRequest): void => {
 process.on('SIGINT', () => undefined);
 process.on('disconnect', () => process.exit(0));
 try {
-	const { library, implementation, refused } = await choose(process.argv[2] as EncoderChoice);
+	const { library, implementation, refused } = await choose(process.argv[2] as EncoderChoice, process.argv[3] ?? '');
 	process.on('message', (request) => handle(library, request as EncoderRequest));
 	post({ type: 'ready', implementation, refused });
 } catch (error) {

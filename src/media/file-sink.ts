@@ -5,6 +5,8 @@ export type VideoFormat = {
 	readonly width: number;
 	readonly height: number;
 	readonly fps: number;
+	/** An ffmpeg to use in place of the package's; empty for that one. Only .mp4 needs it. */
+	readonly ffmpegPath?: string;
 };
 
 export type FileSink = {

@@ -22,7 +22,7 @@ const commandLine = (path: string, { width, height, fps }: VideoFormat): string[
 ];
 
 export const openMp4: OpenFileSink = (path, format): FileSink => {
-	const child = spawn(ffmpegPath('output_failed'), commandLine(path, format), { stdio: ['pipe', 'ignore', 'pipe'] });
+	const child = spawn(ffmpegPath('output_failed', format.ffmpegPath), commandLine(path, format), { stdio: ['pipe', 'ignore', 'pipe'] });
 	let complaint = '';
 	child.stderr.setEncoding('utf8').on('data', (text: string) => {
 		complaint = (complaint + text).slice(-MOST_COMPLAINT_LENGTH);

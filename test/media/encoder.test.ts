@@ -7,6 +7,7 @@ import { systemClock } from '../../src/base/time.js';
 import { startEncoders, type EncoderHost } from '../../src/media/encoder-host.js';
 import type { VideoEncoder } from '../../src/media/encoder.js';
 import { ENCODER_IMPLEMENTATIONS } from '../../src/media/encoders/frame-encoder.js';
+import { ffmpegPath } from '../../src/media/ffmpeg-program.js';
 import { psnrDb } from '../../src/media/psnr.js';
 import { decodeChunks } from './ffmpeg.js';
 import { movingPicture } from './moving-picture.js';
@@ -154,6 +155,13 @@ test('auto takes an encoder that works, and says which', async () => {
 	assert.ok(ENCODER_IMPLEMENTATIONS.includes(host.implementation));
 	await Promise.all([host.close(), host.close()]);
 	await assert.rejects(host.open({ codec: 'h264', width: 64, height: 64, fps: 16, bitrateBps: 500_000 }), isEncoderFailure);
+});
+
+test('an ffmpeg of one\'s own is used, and one that does not work is told at the start', async () => {
+	await assert.rejects(startEncoders({ implementation: 'ffmpeg', ffmpegPath: '/nowhere/ffmpeg', log: silentLog, clock: systemClock }), isEncoderFailure);
+	const host = await startEncoders({ implementation: 'ffmpeg', ffmpegPath: ffmpegPath('internal'), log: silentLog, clock: systemClock });
+	assert.equal(host.implementation, 'ffmpeg');
+	await host.close();
 });
 
 test('nothing of the encoder process outlives close', async () => {

@@ -114,6 +114,19 @@ test('a place that cannot be written to is told at once, with what to do', async
 	await assert.rejects(openVideoFile(join(folder, `${'x'.repeat(300)}.mp4`), FORMAT), { code: 'output_failed', message: /shorter/u });
 });
 
+test('an ffmpeg that dies on the way is an output failure, and nothing is left', async () => {
+	const place = await emptyFolder();
+	const file = await openVideoFile(join(place, 'clip.mp4'), { ...FORMAT, ffmpegPath: '/bin/false' });
+	await assert.rejects((async () => {
+		for (let index = 0; index < 100; index += 1) {
+			await file.write(movingPicture(index, WIDTH, HEIGHT));
+		}
+		await file.close();
+	})(), { code: 'output_failed' });
+	await file.abort();
+	assert.deepEqual(await readdir(place), []);
+});
+
 test('a picture of another size is refused', async () => {
 	const place = await emptyFolder();
 	const file = await openVideoFile(join(place, 'clip.y4m'), FORMAT);

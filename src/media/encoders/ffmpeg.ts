@@ -14,6 +14,7 @@ import type { EncoderOptions } from '../encoder.js';
 import { ffmpegPath } from '../ffmpeg-program.js';
 import { FlvReader } from './flv.js';
 import { ENDLESS_GROUP, RATE_BUFFER_SECONDS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
+import { tryOut } from './try-out.js';
 import { ivfFileHeader, ivfFrameHeader, IvfReader } from './ivf.js';
 
 const NAL_TYPE_IDR = 5;
@@ -63,9 +64,9 @@ class FfmpegRun {
 	#complaint = '';
 	failed: TurbocastError | undefined;
 
-	constructor(options: EncoderOptions, bitrateBps: number) {
+	constructor(program: string, options: EncoderOptions, bitrateBps: number) {
 		this.#options = options;
-		const child = spawn(ffmpegPath('encoder_failed'), commandLine(options, bitrateBps), { stdio: ['pipe', 'pipe', 'pipe'] });
+		const child = spawn(program, commandLine(options, bitrateBps), { stdio: ['pipe', 'pipe', 'pipe'] });
 		this.#child = child;
 		const reader = options.codec === 'h264' ? new FlvReader() : new IvfReader();
 		child.stdout.on('data', (bytes: Buffer) => {
@@ -118,9 +119,9 @@ class FfmpegRun {
 	}
 }
 
-const openEncoder = (options: EncoderOptions): FrameEncoder => {
+const openEncoder = (program: string, options: EncoderOptions): FrameEncoder => {
 	let bitrateBps = options.bitrateBps;
-	let run: FfmpegRun | undefined = new FfmpegRun(options, bitrateBps);
+	let run: FfmpegRun | undefined = new FfmpegRun(program, options, bitrateBps);
 	let closed = false;
 	return {
 		encode: async (data, wanted) => {
@@ -130,7 +131,7 @@ const openEncoder = (options: EncoderOptions): FrameEncoder => {
 			if (run === undefined || run.failed !== undefined || wanted.bitrateBps !== bitrateBps) {
 				await run?.close();
 				bitrateBps = wanted.bitrateBps;
-				run = new FfmpegRun(options, bitrateBps);
+				run = new FfmpegRun(program, options, bitrateBps);
 			}
 			return await run.encode(data, wanted.keyframe);
 		},
@@ -142,13 +143,10 @@ const openEncoder = (options: EncoderOptions): FrameEncoder => {
 	};
 };
 
-export const loadFfmpeg = (): EncoderLibrary => {
-	ffmpegPath('encoder_failed');
-	return {
-		open: async (options) => {
-			const encoder = openEncoder(options);
-			await Promise.resolve();
-			return encoder;
-		},
-	};
+/** Finds the program (`configuredPath`, or the package's when empty) and tries it. Rejects with `encoder_failed`. */
+export const loadFfmpeg = async (configuredPath: string): Promise<EncoderLibrary> => {
+	const program = ffmpegPath('encoder_failed', configuredPath);
+	const library: EncoderLibrary = { open: (options) => Promise.resolve(openEncoder(program, options)) };
+	await tryOut(library);
+	return library;
 };

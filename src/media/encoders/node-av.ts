@@ -6,10 +6,10 @@
  * Trap: a `Dictionary` given to `open2Sync` is freed twice and kills the process within seconds. Options therefore go
  * through `setOption` alone, and only the synchronous low-level calls are used.
  */
-import { i420Bytes } from '../../base/frame.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import type { EncoderOptions } from '../encoder.js';
 import { ENDLESS_GROUP, RATE_BUFFER_SECONDS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
+import { tryOut } from './try-out.js';
 
 /** The part of `node-av/lib` that is used. Written out, so that the code compiles where the optional package is missing. */
 type Codec = { readonly name: string | null };
@@ -155,22 +155,6 @@ const openEncoder = (av: Library, c: Constants, options: EncoderOptions): FrameE
 	};
 };
 
-/** Encodes, forces a key frame and changes the rate once: a package that loads may still lack an encoder on some platform. */
-const selfTest = async (library: EncoderLibrary): Promise<void> => {
-	for (const codec of ['h264', 'vp8'] as const) {
-		const encoder = await library.open({ codec, width: 64, height: 64, fps: 16, bitrateBps: 200_000 });
-		const keys: boolean[] = [];
-		for (let index = 0; index < 4; index += 1) {
-			const data = new Uint8Array(i420Bytes(64, 64)).fill(64 + 20 * index);
-			keys.push((await encoder.encode(data, { keyframe: index === 2, bitrateBps: index < 3 || codec === 'vp8' ? 200_000 : 300_000 })).isKeyframe);
-		}
-		await encoder.close();
-		if (keys.join() !== 'true,false,true,false') {
-			fail(`place the key frames of ${codec}`);
-		}
-	}
-};
-
 /** Loads the package and tries it. Rejects when it is not installed or does not work here. */
 export const loadNodeAv = async (): Promise<EncoderLibrary> => {
 	// In variables, because the compiler would otherwise ask for the package's own types.
@@ -184,6 +168,6 @@ export const loadNodeAv = async (): Promise<EncoderLibrary> => {
 	const constants = found as Constants;
 	av.Log.setLevel(constants.AV_LOG_QUIET);
 	const library: EncoderLibrary = { open: (options) => Promise.resolve(openEncoder(av, constants, options)) };
-	await selfTest(library);
+	await tryOut(library);
 	return library;
 };
