@@ -9,6 +9,8 @@ import type { Change, ChangeLog } from './change-log.js';
 import type { FrameLine } from './frame-line.js';
 
 export type SentFrame = { readonly frame: RawFrame; readonly chunk: EncodedChunk; readonly mediaMs: number };
+/** A frame at its moment on the media clock, sent to a viewer or, in a session without any, just past. */
+export type PlayedFrame = { readonly frame: RawFrame; readonly rtpTimestamp: number; readonly mediaMs: number };
 
 export type PlayoutParts = {
 	readonly line: FrameLine;
@@ -16,10 +18,12 @@ export type PlayoutParts = {
 	readonly clock: Clock;
 	readonly encoderFor: (codec: VideoCodec) => Promise<VideoEncoder>;
 	readonly watching: () => Viewer | undefined;
+	/** Nobody has asked for the video at all: frames pass unseen at their time, and changes count as applied then. */
+	readonly isHeadless: () => boolean;
 	readonly onSent: (sent: SentFrame) => void;
 	readonly onDropped: () => void;
-	/** First frame that carries these changes, just sent. */
-	readonly onApplied: (changes: readonly Change[], sent: SentFrame) => void;
+	/** First frame that carries these changes, just played. */
+	readonly onApplied: (changes: readonly Change[], played: PlayedFrame) => void;
 	/** The encoder was lost and is being restarted; told once a loss. */
 	readonly onLoss: (error: TurbocastError) => void;
 };
@@ -55,12 +59,23 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 		}
 	};
 
+	const apply = (played: PlayedFrame): void => {
+		const applied = changes.carriedBy(played.frame.chunkIndex);
+		changes.applied(applied);
+		if (applied.length > 0) {
+			parts.onApplied(applied, played);
+		}
+	};
+
 	const play = async (frame: RawFrame): Promise<void> => {
 		const viewer = parts.watching();
 		const taken = line.pacer.frameTaken(clock.nowMs());
 		const encoded = viewer === undefined ? undefined : await encode(frame, taken, viewer);
 		if (viewer === undefined || encoded === undefined) {
 			parts.onDropped();
+			if (viewer === undefined && parts.isHeadless()) {
+				apply({ frame, rtpTimestamp: taken.rtpTimestamp, mediaMs: taken.mediaMs });
+			}
 			return;
 		}
 		const { chunk, encoder } = encoded;
@@ -74,7 +89,6 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 			return;
 		}
 		const applied = changes.carriedBy(frame.chunkIndex);
-		changes.applied(applied);
 		viewer.sendMeta({
 			type: 'frame.meta',
 			frame_id: frame.frameId, rtp_timestamp: chunk.rtpTimestamp, chunk_index: frame.chunkIndex, media_ms: taken.mediaMs,
@@ -82,11 +96,8 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 			t_generated_ms: frame.generatedAtMs, t_encoded_ms: encodedAtMs, t_sent_ms: clock.nowMs(),
 			applied_event_ids: applied.flatMap((change) => (change.eventId === undefined ? [] : [change.eventId])).slice(0, 64),
 		});
-		const sent: SentFrame = { frame, chunk, mediaMs: taken.mediaMs };
-		parts.onSent(sent);
-		if (applied.length > 0) {
-			parts.onApplied(applied, sent);
-		}
+		parts.onSent({ frame, chunk, mediaMs: taken.mediaMs });
+		apply({ frame, rtpTimestamp: chunk.rtpTimestamp, mediaMs: taken.mediaMs });
 	};
 
 	try {

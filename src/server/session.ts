@@ -18,7 +18,7 @@ import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
 import { runGeneration, type ChunkReport } from './generation-loop.js';
 import type { ModelInfo } from './model-info.js';
-import { runPlayout, type SentFrame } from './playout-loop.js';
+import { runPlayout, type PlayedFrame } from './playout-loop.js';
 import { RateLimit } from './rate-limit.js';
 import type { ServerConfig } from './server-config.js';
 import type { ServerMetrics } from './server-metrics.js';
@@ -240,12 +240,13 @@ export class Session {
 			line: run.line, changes: run.changes, clock,
 			encoderFor: (codec) => run.encoders.for(codec),
 			watching: () => this.#viewers.watching,
+			isHeadless: () => !this.#viewers.wasOffered,
 			onSent: ({ chunk }) => {
 				metrics.frames.add(1, { outcome: 'sent' });
 				metrics.encodeMs.observe(chunk.encodeMs);
 			},
 			onDropped: () => metrics.frames.add(1, { outcome: 'dropped' }),
-			onApplied: (changes, sent) => this.#applied(changes, sent),
+			onApplied: (changes, played) => this.#applied(changes, played),
 			onLoss: (error) => this.#tell(error),
 		}, signal);
 		for (const loop of [generation, playout]) {
@@ -293,18 +294,27 @@ export class Session {
 		if (retryAfterMs > 0) {
 			throw new TurbocastError('rate_limited', 'Too many offers; one connection needs only a few.', { retryAfterMs });
 		}
-		const sdp = await this.#viewers.accept(message.sdp);
+		const accepting = this.#viewers.accept(message.sdp);
+		// The first offer ends a headless playout: from now on the frames wait for the viewer.
+		this.#watchingChanged();
+		const sdp = await accepting.catch((error: unknown) => {
+			this.#watchingChanged();
+			throw error;
+		});
 		this.#peer.send({ type: 'webrtc.answer', ...(message.event_id === undefined ? {} : { event_id: message.event_id }), sdp });
 	}
 
-	/** The viewer came or went: without one, playout stops, generation stops at the lead, and the idle timeout runs. */
+	/**
+	 * The viewer came or went: without one, playout stops, generation stops at the lead, and the idle timeout runs. In a session
+	 * that never had one (a client that only steers and listens) playout goes on unseen, so that its events come in time.
+	 */
 	#watchingChanged(): void {
 		const run = this.#run;
 		if (run === undefined) {
 			return;
 		}
 		const { watching } = this.#viewers;
-		run.line.setWatched(watching !== undefined);
+		run.line.setWatched(watching !== undefined || !this.#viewers.wasOffered);
 		if (watching !== undefined) {
 			this.#timeout.abort();
 			run.encoders.requestKeyframe(watching.codec);
@@ -349,14 +359,14 @@ export class Session {
 		});
 	}
 
-	#applied(changes: readonly Change[], { frame, chunk, mediaMs }: SentFrame): void {
+	#applied(changes: readonly Change[], { frame, rtpTimestamp, mediaMs }: PlayedFrame): void {
 		const nowMs = this.#parts.clock.nowMs();
 		for (const change of changes) {
 			const serverLatencyMs = nowMs - change.receivedAtMs;
 			this.#parts.metrics.changeMs.observe(serverLatencyMs);
 			this.#peer.send({
 				type: 'event.applied', ...(change.eventId === undefined ? {} : { event_id: change.eventId }),
-				chunk_index: frame.chunkIndex, frame_id: frame.frameId, rtp_timestamp: chunk.rtpTimestamp, media_ms: mediaMs,
+				chunk_index: frame.chunkIndex, frame_id: frame.frameId, rtp_timestamp: rtpTimestamp, media_ms: mediaMs,
 				server_latency_ms: serverLatencyMs,
 			});
 		}

@@ -27,6 +27,11 @@ export class ViewerSlot {
 		this.#events = events;
 	}
 
+	/** Whether anybody has asked for the video yet, with an offer that was not refused. */
+	get wasOffered(): boolean {
+		return this.#negotiation !== undefined;
+	}
+
 	/** The viewer that was negotiated last, connected or not. */
 	get viewer(): Viewer | undefined {
 		return this.#viewer;

@@ -89,7 +89,7 @@ const playInto = (viewer: MemoryViewer, parts: Awaited<ReturnType<typeof setUp>>
 	const encoder: VideoEncoder = { codec: 'h264', encode, requestKeyframe: () => keyframes.push(parts.clock.nowMs()), setBitrate: () => undefined, close: () => Promise.resolve() };
 	const playout = runPlayout({
 		line: parts.line, changes: parts.changes, clock: parts.clock,
-		encoderFor: () => Promise.resolve(encoder), watching: () => (viewer.state.kind === 'closed' ? undefined : viewer),
+		encoderFor: () => Promise.resolve(encoder), watching: () => (viewer.state.kind === 'closed' ? undefined : viewer), isHeadless: () => false,
 		onSent: () => undefined, onDropped: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
 		onApplied: (list, sent) => applied.push({ ids: list.map((change) => change.eventId), frameId: sent.frame.frameId }),
 	}, parts.abort.signal);

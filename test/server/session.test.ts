@@ -84,14 +84,14 @@ test('a change is heard from the start of the chunk it was announced for, and it
 	assert.equal(meta.rtp_timestamp, applied.rtp_timestamp);
 });
 
-test('without a viewer generation stops at the lead; it plays from the first frame once somebody watches', async () => {
+test('while the viewer is not connected generation stops at the lead; it plays from the first frame once it is', async () => {
 	await using service = await startService(machine, { maxLeadMs: 1000 });
 	const client = await service.connect();
-	client.send({ type: 'session.start', event_id: 's', prompt: 'a cat' });
-	await client.next('chunk.completed', (message) => message.chunk_index === 1);
 	service.memory.connects = false;
 	client.send({ type: 'webrtc.offer', event_id: 'o', sdp: 'v=0' });
 	assert.equal((await client.next('webrtc.answer')).event_id, 'o');
+	client.send({ type: 'session.start', event_id: 's', prompt: 'a cat' });
+	await client.next('chunk.completed', (message) => message.chunk_index === 1);
 	assert.equal(await client.isAlive(), true);
 	assert.equal(client.messages.filter((message) => message.type === 'chunk.completed').length, 2);
 	assert.equal(client.messages.filter((message) => message.type === 'event.applied').length, 0);
