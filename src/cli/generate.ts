@@ -70,7 +70,7 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 		throw new TurbocastError('invalid_option', `--seconds ${seconds} is shorter than one frame at ${spec.fps} frames a second.`);
 	}
 
-	const file = await openVideoFile(out, { width: size.width, height: size.height, fps: spec.fps });
+	const file = await openVideoFile(out, { width: size.width, height: size.height, fps: spec.fps, ffmpegPath: config.media.ffmpeg_path });
 	let finished = false;
 	try {
 		const engine = await EngineHost.start({ modelFolder: folder, profile: config.engine.profile, threads: config.engine.threads, log, clock: systemClock });
