@@ -3,7 +3,8 @@
  * for H.264, IVF for VP8), so that a picture is complete as soon as it is encoded.
  *
  * ffmpeg has no way to be asked for a key frame, so the request travels in the time stamp: times count half frames, and the
- * expression given to `-force_key_frames` forces a key frame at odd ones. Probing must stay on its defaults but for
+ * expression given to `-force_key_frames` forces a key frame at odd ones (and x264 is told the true rate, which it would
+ * otherwise take from the time base). Probing must stay on its defaults but for
  * `-fpsprobesize 0`: with `nobuffer` or a tiny probe size ffmpeg holds one frame back. A new bitrate needs a new process
  * (measured 20-35 ms), which begins with a key frame.
  */
@@ -32,7 +33,7 @@ const commandLine = ({ codec, fps }: EncoderOptions, bitrateBps: number): string
 	'-vsync', '0', '-enc_time_base', '-1',
 	'-force_key_frames', `expr:mod(round(t*${2 * Math.round(fps)}),2)`,
 	'-c:v', codec === 'h264' ? 'libx264' : 'libvpx',
-	...dashed(codec === 'h264' ? X264_OPTIONS : VP8_OPTIONS),
+	...dashed(codec === 'h264' ? { ...X264_OPTIONS, 'x264-params': `${X264_OPTIONS['x264-params']}:fps=${Math.round(fps)}` } : VP8_OPTIONS),
 	'-threads', '1', '-g', String(ENDLESS_GROUP), '-bf', '0',
 	'-b:v', String(bitrateBps), '-maxrate', String(bitrateBps), '-bufsize', String(Math.round(bitrateBps * RATE_BUFFER_SECONDS)),
 	...BT709_ARGUMENTS,
