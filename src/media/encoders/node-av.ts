@@ -159,8 +159,11 @@ const openEncoder = (av: Library, c: Constants, options: EncoderOptions): FrameE
 export const loadNodeAv = async (): Promise<EncoderLibrary> => {
 	// In variables, because the compiler would otherwise ask for the package's own types.
 	const [libraryName, constantsName] = ['node-av/lib', 'node-av/constants'];
-	const av = (await import(libraryName)) as Library;
-	const found = (await import(constantsName)) as { readonly [name: string]: unknown };
+	const load = (name: string): Promise<unknown> => import(name).catch((error: unknown) => {
+		throw new TurbocastError('encoder_failed', `The package node-av is not installed or does not load here (${error instanceof Error ? error.message : String(error)}).`, { cause: error });
+	});
+	const av = (await load(libraryName)) as Library;
+	const found = (await load(constantsName)) as { readonly [name: string]: unknown };
 	const missing = CONSTANT_NAMES.filter((name) => typeof found[name] !== 'number');
 	if (missing.length > 0) {
 		fail(`be used: the installed version lacks ${missing.join(', ')}`);
