@@ -96,8 +96,8 @@ export const parseConfig = (value: unknown, from: string): Config => {
 	if (mistakes.length === 0 && (config.media.udp_port_min === 0) !== (config.media.udp_port_max === 0)) {
 		mistakes.push('`media.udp_port_min` and `media.udp_port_max` must be set together.');
 	}
-	if (mistakes.length === 0 && config.media.udp_port_min > config.media.udp_port_max) {
-		mistakes.push('`media.udp_port_min` must not be above `media.udp_port_max`.');
+	if (mistakes.length === 0 && config.media.udp_port_max !== 0 && config.media.udp_port_min >= config.media.udp_port_max) {
+		mistakes.push('`media.udp_port_min` must be below `media.udp_port_max`.');
 	}
 	if (mistakes.length > 0) {
 		throw new TurbocastError('invalid_config', `${from} has ${mistakes.length === 1 ? 'a mistake' : `${mistakes.length} mistakes`}: ${mistakes.join(' ')}`);

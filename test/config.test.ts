@@ -67,7 +67,8 @@ test('a section that is not an object is refused', () => {
 
 test('half a UDP port range is refused', () => {
 	assert.throws(() => parseConfig({ media: { udp_port_min: 40_000 } }, 'x'), isInvalidConfig(/set together/u));
-	assert.throws(() => parseConfig({ media: { udp_port_min: 40_000, udp_port_max: 30_000 } }, 'x'), isInvalidConfig(/above/u));
+	assert.throws(() => parseConfig({ media: { udp_port_min: 40_000, udp_port_max: 30_000 } }, 'x'), isInvalidConfig(/below/u));
+	assert.throws(() => parseConfig({ media: { udp_port_min: 40_000, udp_port_max: 40_000 } }, 'x'), isInvalidConfig(/below/u));
 });
 
 test('flags win over the environment, which wins over the file', () => {

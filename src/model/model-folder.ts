@@ -78,9 +78,12 @@ const readChecked = async (folder: string, spec: ModelSpec, which: FileKind): Pr
 
 /**
  * Opens a model folder: parses model.json, checks that every file is there and has its size, and loads the tokenizer. With
- * `verify`, hashes the weight files too (reading them does so in any case). Throws `model_invalid` or `weights_corrupt`.
+ * `verify`, hashes the weight files too (reading them does so in any case). Throws `model_not_found`, `model_invalid` or `weights_corrupt`.
  */
 export const openModelFolder = async (path: string, options: { readonly verify?: boolean } = {}): Promise<ModelFolder> => {
+	if (!(await stat(path).then((found) => found.isDirectory(), () => false))) {
+		throw new TurbocastError('model_not_found', `There is no model folder ${path}; run \`turbocast models\` to see the models there are.`);
+	}
 	const spec = parseModelSpec(await readJson(join(path, 'model.json')));
 	for (const which of WEIGHT_FILES) {
 		await checkSize(path, spec, which);
