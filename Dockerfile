@@ -1,6 +1,11 @@
 # CPU image. Build: docker build -t turbocast .   Run: docker run -p 8080:8080 -p 40000-40010:40000-40010/udp turbocast
-# GPL: "yes" keeps node-av and the bundled ffmpeg (both hold GPL code, see THIRD_PARTY.md); "no" leaves them out, and
-# TURBOCAST_MEDIA__FFMPEG_PATH must then name an ffmpeg of your own.
+#
+# Binaries in the image and their licences (THIRD_PARTY.md has the details):
+#   Node.js (MIT)                                      the base image
+#   onnxruntime-node: libonnxruntime (MIT)             runs the networks
+#   node-av: FFmpeg with x264 and libvpx (GPL-3.0)     live encoder; left out by --build-arg GPL=no
+#   @ffmpeg-installer/linux-x64: ffmpeg (GPL)          files and fallback encoder; left out by --build-arg GPL=no
+# Without the GPL ones, TURBOCAST_MEDIA__FFMPEG_PATH must name an ffmpeg of your own.
 ARG GPL=yes
 
 FROM node:20-bookworm-slim AS build

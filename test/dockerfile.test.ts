@@ -73,3 +73,11 @@ test('the GPL argument removes packages that are really there', () => {
 		assert.ok(Object.keys(lock.packages).some((path) => path.startsWith(`node_modules/${name}`)), `${name} is not in the lockfile`);
 	}
 });
+
+test('every package that brings a binary is named with its licence', () => {
+	const header = readFileSync(join(repositoryRoot, 'Dockerfile'), 'utf8').split('FROM')[0] ?? '';
+	for (const name of ['onnxruntime-node', 'node-av', '@ffmpeg-installer/linux-x64']) {
+		assert.match(header, new RegExp(`${name}.*\\((?:MIT|GPL[^)]*)\\)`, 'u'));
+		assert.ok(readFileSync(join(repositoryRoot, 'THIRD_PARTY.md'), 'utf8').includes(name.split('/')[0] ?? name));
+	}
+});
