@@ -4,6 +4,7 @@ import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } 
 import { GENERATE_FLAGS, generate } from './cli/generate.js';
 import { MODELS_FLAGS, models } from './cli/models.js';
 import { SERVE_FLAGS, serve } from './cli/serve.js';
+import { VERIFY_FLAGS, verify } from './cli/verify.js';
 import { DEVICES, loadConfig, type Config } from './config.js';
 import { TurbocastError } from './protocol/errors.js';
 import { TURBOCAST_VERSION } from './version.js';
@@ -37,6 +38,12 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		says: 'list the installed models, or show one',
 		flags: MODELS_FLAGS,
 		run: (args, config) => models(args, config),
+	},
+	verify: {
+		usage: 'turbocast verify DIR [--profile P]',
+		says: 'check this build against golden tensors of the original implementations',
+		flags: VERIFY_FLAGS,
+		run: (args, config, signal) => verify(args, config, signal),
 	},
 };
 

@@ -14,11 +14,12 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
 	protocol: [],
 	model: [],
 	engine: ['model'],
+	verify: ['engine', 'model'],
 	media: [],
 	transport: [],
 	server: ['engine', 'media', 'transport', 'model'],
-	cli: ['engine', 'media', 'model', 'server', 'transport', '.'],
-	'.': ['base', 'cli', 'engine', 'media', 'model', 'protocol', 'server', 'transport'],
+	cli: ['engine', 'media', 'model', 'server', 'transport', 'verify', '.'],
+	'.': ['base', 'cli', 'engine', 'media', 'model', 'protocol', 'server', 'transport', 'verify'],
 	client: [],
 };
 

@@ -1,0 +1,30 @@
+/** `turbocast verify`: does this build compute what the original implementations computed? */
+import type { Config } from '../config.js';
+import { createOnnxRuntime } from '../engine/backends/onnxruntime.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { verifyFolder } from '../verify/verify.js';
+import type { Arguments, FlagTable } from './arguments.js';
+
+export const VERIFY_FLAGS = {
+	profile: { values: ['P'], says: 'cpu-fp32 (default) or cpu-int8' },
+	threads: { values: ['N'], says: 'threads that compute; default 1' },
+	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
+} as const satisfies FlagTable;
+
+/** One JSON line for each case; exit status 1 when any misses. A relative error that is no number stands as null. */
+export const verify = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
+	const [folder] = args.words;
+	if (folder === undefined || args.words.length > 1) {
+		throw new TurbocastError('invalid_option', 'Give one folder of golden tensors: turbocast verify DIR.');
+	}
+	// A check is of the exact arithmetic unless asked otherwise, whatever the service is configured to use.
+	const profile = args.has('profile') ? config.engine.profile : 'cpu-fp32';
+	const backend = createOnnxRuntime({ threads: config.engine.threads });
+	for await (const { case: name, kind, relativeError, pass } of verifyFolder(folder, profile, backend)) {
+		process.stdout.write(`${JSON.stringify({ case: name, kind, relative_error: relativeError, pass })}\n`);
+		if (!pass) {
+			process.exitCode = 1;
+		}
+		signal.throwIfAborted();
+	}
+};
