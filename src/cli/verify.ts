@@ -20,7 +20,10 @@ export const verify = async (args: Arguments, config: Config, signal: AbortSigna
 	// A check is of the exact arithmetic unless asked otherwise, whatever the service is configured to use.
 	const profile = args.has('profile') ? config.engine.profile : 'cpu-fp32';
 	const backend = createOnnxRuntime({ threads: config.engine.threads });
-	for await (const { case: name, kind, relativeError, pass } of verifyFolder(folder, profile, backend)) {
+	const warn = (sentence: string): void => {
+		process.stderr.write(`turbocast: ${sentence}\n`);
+	};
+	for await (const { case: name, kind, relativeError, pass } of verifyFolder(folder, profile, backend, warn)) {
 		process.stdout.write(`${JSON.stringify({ case: name, kind, relative_error: relativeError, pass })}\n`);
 		if (!pass) {
 			process.exitCode = 1;

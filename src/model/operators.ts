@@ -118,6 +118,30 @@ export const slice = (g: GraphBuilder, name: string, x: Value, axis: number, sta
 	});
 };
 
+/** Zeros after the end of an axis, until it is `size` long. */
+export const padEnd = (g: GraphBuilder, name: string, x: Value, axis: number, size: number): Value => {
+	const have = x.dims[axis];
+	if (typeof have !== 'number' || have > size) {
+		g.fail(name, `axis ${axis} of ${shapeText(x.dims)} cannot grow to ${size}`);
+	}
+	const pads = new Array<number>(2 * x.dims.length).fill(0);
+	pads[x.dims.length + axis] = size - (have as number);
+	return have === size ? x : g.node({ op: 'Pad', name, inputs: [x, g.integers(`${name}/pads`, pads)], type: x.type, dims: x.dims.map((dimension, index) => (index === axis ? size : dimension)) });
+};
+
+/** Where the `count` largest of the last axis are, in no order: int64 [..., count]. */
+export const largest = (g: GraphBuilder, name: string, x: Value, count: number): Value => {
+	const size = x.dims.at(-1);
+	if (typeof size !== 'number' || count < 1 || count > size) {
+		g.fail(name, `${count} of the last axis of ${shapeText(x.dims)} cannot be taken`);
+	}
+	const dims = [...x.dims.slice(0, -1), count];
+	return g.nodes({
+		op: 'TopK', name, inputs: [x, g.integers(`${name}/count`, [count])], attributes: { axis: { int: -1 }, largest: { int: 1 }, sorted: { int: 0 } },
+		results: [{ type: x.type, dims }, { type: 'int64', dims }],
+	})[1] as Value;
+};
+
 /** Rows of `table` [n, ...] at `indices`. */
 export const gather = (g: GraphBuilder, name: string, table: Value, indices: Value): Value => {
 	if (indices.type !== 'int64' || table.dims.length < 1) {

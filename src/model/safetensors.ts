@@ -86,10 +86,10 @@ export const parseSafetensors = (label: string, bytes: Uint8Array): Safetensors 
 export const tensorEntry = (file: Safetensors, name: string, shape: readonly number[]): TensorEntry => {
 	const entry = file.tensors.get(name);
 	if (entry === undefined) {
-		throw new TurbocastError('model_invalid', `${file.label} has no tensor ${name}; model.json describes another network than the file holds.`);
+		throw new TurbocastError('model_invalid', `${file.label} has no tensor ${name}; the configuration beside it describes another network than the file holds.`);
 	}
 	if (entry.shape.length !== shape.length || entry.shape.some((dimension, index) => dimension !== shape[index])) {
-		throw new TurbocastError('model_invalid', `${file.label}: ${name} is [${entry.shape.join(', ')}], but model.json asks for [${shape.join(', ')}].`);
+		throw new TurbocastError('model_invalid', `${file.label}: ${name} is [${entry.shape.join(', ')}], but the configuration beside it asks for [${shape.join(', ')}].`);
 	}
 	return entry;
 };

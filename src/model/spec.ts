@@ -24,8 +24,8 @@ const textSpec = object({
 	num_buckets: dimension, max_dist: dimension, eps: withDefault(number({ min: 0, max: 1 }), 1e-6), text_len: dimension,
 });
 
-const ditSpec = object({
-	kind: literal('wan-causal'),
+/** Dimensions of a denoiser, in the field names of the original implementations' configurations. */
+export const DIT_FIELDS = {
 	dim: dimension, ffn_dim: dimension, num_heads: dimension, num_layers: dimension, in_dim: dimension, out_dim: dimension,
 	patch_size: list(dimension, { min: 3, max: 3 }),
 	freq_dim: dimension, text_dim: dimension, text_len: dimension,
@@ -35,7 +35,10 @@ const ditSpec = object({
 	/** Floats of the control vector of a latent frame; 0 for none. */
 	control_dim: withDefault(integer({ min: 0, max: 1024 }), 0),
 	pooled_text: withDefault(boolean(), false),
-});
+} as const;
+
+const ditDimensions = object(DIT_FIELDS);
+const ditSpec = object({ kind: literal('wan-causal'), ...DIT_FIELDS });
 
 const vaeSpec = object({
 	kind: literal('group-decoder'),
@@ -79,6 +82,8 @@ export const MODEL_SPEC = object({
 export type ModelSpec = Infer<typeof MODEL_SPEC>;
 export type TextSpec = ModelSpec['text'];
 export type DitSpec = ModelSpec['dit'];
+/** What the graphs of a denoiser need to know, of whatever family it is. */
+export type DitDimensions = Infer<typeof ditDimensions>;
 export type VaeSpec = ModelSpec['vae'];
 export type ControlSpec = ModelSpec['controls'][number];
 

@@ -4,14 +4,14 @@ import { GraphBuilder, type Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { floatLinears } from './linear-layers.js';
 import { divide, geluTanh, matMul, reshape, rmsNorm, sum } from './operators.js';
-import type { DitSpec } from './spec.js';
+import type { DitDimensions } from './spec.js';
 import type { Weights } from './weights.js';
 
 /**
  * Inputs: `context` [T, text_dim]; `mask` [T], only of models with pooled text. Outputs: `cross_k.I`, `cross_v.I` [N, T, d] for
  * each layer (keys normalised), and `pooled` [dim]. Rows of padding take part in cross-attention, as in Wan. Throws `model_invalid`.
  */
-export const textKeysGraph = (spec: DitSpec, weights: Weights): Graph => {
+export const textKeysGraph = (spec: DitDimensions, weights: Weights): Graph => {
 	const g = new GraphBuilder('text-keys');
 	const dense = floatLinears(weights);
 	const { dim, text_dim: textDim, text_len: length, num_heads: heads } = spec;

@@ -13,6 +13,20 @@ export class Weights {
 		this.#file = file;
 	}
 
+	/** How messages call the file. */
+	get label(): string {
+		return this.#file.label;
+	}
+
+	/** Names and shapes of all tensors. */
+	get shapes(): ReadonlyMap<string, readonly number[]> {
+		return new Map([...this.#file.tensors].map(([name, { shape }]) => [name, shape]));
+	}
+
+	has(name: string): boolean {
+		return this.#file.tensors.has(name);
+	}
+
 	/** The numbers of a tensor. Throws `model_invalid` when it is missing or has another shape. */
 	floats(name: string, shape: readonly number[]): Float32Array {
 		return readFloats(this.#file, tensorEntry(this.#file, name, shape));

@@ -7,8 +7,8 @@ export type CheckedOutput = { readonly name: string; readonly relativeError: num
 
 export type CheckedCase = { readonly case: string; readonly outputs: readonly CheckedOutput[] };
 
-/** Computes every case of a folder and compares. Throws `model_invalid` or `weights_corrupt` for a folder that cannot be computed. */
-export type Verifier = (folder: GoldenFolder, profile: EngineProfile, backend: Backend) => AsyncIterable<CheckedCase>;
+/** Computes every case of a folder and compares; `warn` takes sentences for people. Throws `model_invalid` or `weights_corrupt` for a folder that cannot be computed. */
+export type Verifier = (folder: GoldenFolder, profile: EngineProfile, backend: Backend, warn: (sentence: string) => void) => AsyncIterable<CheckedCase>;
 
 export type Kind = {
 	readonly verify: Verifier;

@@ -22,14 +22,14 @@ export type Verdict = {
 const worstOf = (errors: readonly number[]): number => (errors.length === 0 ? Number.NaN : Math.max(...errors));
 
 /** Throws `invalid_option` for a kind that is not known, `model_invalid` or `weights_corrupt` for a folder that cannot be computed. */
-export const verifyFolder = async function* (path: string, profile: EngineProfile, backend: Backend): AsyncGenerator<Verdict> {
+export const verifyFolder = async function* (path: string, profile: EngineProfile, backend: Backend, warn: (sentence: string) => void): AsyncGenerator<Verdict> {
 	const folder = await openGoldenFolder(path);
 	const kind = Object.hasOwn(KINDS, folder.kind) ? KINDS[folder.kind] : undefined;
 	if (kind === undefined) {
 		throw new TurbocastError('invalid_option', `"${folder.kind}" is not a kind that can be checked; the folder's name must be one of ${Object.keys(KINDS).join(', ')}.`);
 	}
 	const tolerance = profile === 'cpu-int8' && kind.hasInt8Linears ? INT8_TOLERANCE : FLOAT_TOLERANCE;
-	for await (const { case: name, outputs } of kind.verify(folder, profile, backend)) {
+	for await (const { case: name, outputs } of kind.verify(folder, profile, backend, warn)) {
 		const relativeError = worstOf(outputs.map((output) => output.relativeError));
 		yield { case: name, kind: folder.kind, relativeError, pass: relativeError <= tolerance };
 	}
