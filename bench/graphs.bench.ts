@@ -5,7 +5,7 @@ import { createOnnxRuntime } from '../src/engine/backends/onnxruntime.js';
 import { networkSizes } from '../src/engine/networks.js';
 import type { EngineProfile } from '../src/engine/protocol.js';
 import { ENGINE_PROFILES } from '../src/engine/protocol.js';
-import { causalDitGraph } from '../src/model/causal-dit.js';
+import { ditGraph } from '../src/model/dit.js';
 import { openModelFolder } from '../src/model/model-folder.js';
 import type { ModelSpec } from '../src/model/spec.js';
 import { textEncoderGraph } from '../src/model/text-encoder.js';
@@ -36,7 +36,7 @@ const graphsOf = (profile: EngineProfile): Graph[] => {
 	return [
 		textEncoderGraph(spec.text, text),
 		textKeysGraph(spec.dit, dit),
-		causalDitGraph(spec.dit, { weights: dit, linears: isInt8 ? 'int8' : 'float32', frames: spec.stream.latents_per_chunk, ...size }),
+		ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, linears: isInt8 ? 'int8' : 'float32', frames: spec.stream.latents_per_chunk, ...size }),
 		decoderGraph(withRanges(spec.vae), { weights: vae, arithmetic: isInt8 ? 'int8' : 'float32', ...size }),
 	];
 };

@@ -3,7 +3,7 @@
  * chunks, windows or noise; that is the business of the sampler and the generator on top.
  */
 import { i420Bytes } from '../base/frame.js';
-import { causalDitGraph } from '../model/causal-dit.js';
+import { ditGraph } from '../model/dit.js';
 import { openModelFolder } from '../model/model-folder.js';
 import { ropeTables } from '../model/rope.js';
 import type { ModelSpec } from '../model/spec.js';
@@ -164,7 +164,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 		return {
 			textEncoder: await load(textEncoderGraph(spec.text, text)),
 			textKeys: await load(textKeysGraph(spec.dit, dit)),
-			denoiser: await load(causalDitGraph(spec.dit, { weights: dit, linears: isInt8 ? 'int8' : 'float32', frames, ...size })),
+			denoiser: await load(ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, linears: isInt8 ? 'int8' : 'float32', frames, ...size })),
 			decoder: await load(decoderGraph(spec.vae, { weights: vae, arithmetic: isInt8 && Object.keys(spec.vae.int8_ranges).length > 0 ? 'int8' : 'float32', ...size })),
 		};
 	};

@@ -61,7 +61,8 @@ export const verifySla: Verifier = async function* (folder, _profile, backend, w
 		const element = tokens * heads * headDim;
 		const session = await backend.load(slaGraph({ heads, tokens, headDim }, shape));
 		try {
-			const [out, sparse, map] = [new Float32Array(q.length), new Float32Array(q.length), new Array<number>()];
+			const [out, sparse] = [new Float32Array(q.length), new Float32Array(q.length)];
+			let map: number[] = [];
 			for (let first = 0; first < q.length; first += element) {
 				const part = (data: Float32Array): Tensor => ({ type: 'float32', dims: [tokens, heads, headDim], data: data.subarray(first, first + element) });
 				const results = await session.run({
@@ -71,7 +72,7 @@ export const verifySla: Verifier = async function* (folder, _profile, backend, w
 				});
 				out.set(results['out']?.data as Float32Array, first);
 				sparse.set(results['sparse']?.data as Float32Array, first);
-				map.push(...blockMap(results['rows'] as Tensor, heads, keyBlocks));
+				map = map.concat(blockMap(results['rows'] as Tensor, heads, keyBlocks));
 			}
 			yield {
 				case: name,

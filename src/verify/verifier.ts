@@ -16,9 +16,9 @@ export type Kind = {
 	readonly hasInt8Linears: boolean;
 };
 
-/** ||ours - golden|| / ||golden||; NaN when anything is not a number or the lengths differ. */
+/** ||ours - golden|| / ||golden||; NaN when anything is not a number, the lengths differ or there is nothing to compare. */
 export const relativeError = (ours: ArrayLike<number>, golden: ArrayLike<number>): number => {
-	if (ours.length !== golden.length) {
+	if (ours.length !== golden.length || golden.length === 0) {
 		return Number.NaN;
 	}
 	let [difference, size] = [0, 0];
@@ -35,7 +35,7 @@ export const closeTo = (name: string, ours: ArrayLike<number>, golden: ArrayLike
 
 /** 0 when every element is the same, 1 when not. */
 export const exactly = (name: string, ours: ArrayLike<number>, golden: ArrayLike<number>): CheckedOutput => {
-	let isSame = ours.length === golden.length;
+	let isSame = ours.length === golden.length && golden.length > 0;
 	for (let index = 0; isSame && index < golden.length; index++) {
 		isSame = ours[index] === golden[index];
 	}

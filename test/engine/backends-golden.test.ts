@@ -10,7 +10,7 @@ import type { Feeds, Tensor } from '../../src/engine/backend.js';
 import { KvCache } from '../../src/engine/kv-cache.js';
 import { loadNetworks } from '../../src/engine/networks.js';
 import { ENGINE_PROFILES } from '../../src/engine/protocol.js';
-import { causalDitGraph } from '../../src/model/causal-dit.js';
+import { ditGraph } from '../../src/model/dit.js';
 import { openModelFolder } from '../../src/model/model-folder.js';
 import { ropeTables } from '../../src/model/rope.js';
 import { parseSafetensors, readFloats, type Safetensors } from '../../src/model/safetensors.js';
@@ -72,7 +72,7 @@ for (const [linears, tolerance] of LINEARS) {
 		const weights = new Weights(open(join(golden, 'wan-causal-window', 'weights.safetensors')));
 		const { num_heads: heads, num_layers: layers, dim, text_len, text_dim, freq_dim } = spec;
 		const [headDim, tokensPerLatent] = [dim / heads, (HEIGHT / 2) * (WIDTH / 2)];
-		const denoiser = await backend.load(causalDitGraph(spec, { weights, linears, frames: FRAMES, height: HEIGHT, width: WIDTH }));
+		const denoiser = await backend.load(ditGraph(spec, { weights, linears, mode: { kind: 'chunk' }, frames: FRAMES, height: HEIGHT, width: WIDTH }));
 		const textKeys = await backend.load(textKeysGraph(spec, weights));
 		const text = await textKeys.run({ context: tensor([text_len, text_dim], floats(file, 'context')) });
 		const cache = new KvCache({ layers, heads, headDim, tokensPerLatent, capacityLatents: window - FRAMES, sinkLatents });

@@ -1,0 +1,107 @@
+/** One transformer block of a denoiser (`dit.ts` says how they are joined, and what the letters in shapes mean). */
+import { attention, joinHeads, splitHeads } from './attention.js';
+import type { GraphBuilder, Value } from './graph-builder.js';
+import type { LinearLayers } from './linear-layers.js';
+import { add, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
+import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
+import type { DitDimensions } from './spec.js';
+import type { Weights } from './weights.js';
+
+/** What all blocks share. */
+export type BlockContext = {
+	readonly spec: DitDimensions;
+	readonly weights: Weights;
+	readonly dense: LinearLayers;
+	/** [1, L, d / 2] */
+	readonly cos: Value;
+	readonly sin: Value;
+	/** Ones [D]: the norms without weights of their own. */
+	readonly ones: Value;
+	/** Time and everything else that modulates the blocks, [T, 6, D]. */
+	readonly e0: Value;
+	/** Self-attention over few blocks of keys and a linear branch, instead of over all keys. */
+	readonly sparse: SparseShape | undefined;
+};
+
+export type KeysAndValues = { readonly k: Value; readonly v: Value };
+
+/** Where TurboDiffusion keeps the projection of the linear branch, below `blocks.I.self_attn`. */
+export const LINEAR_BRANCH = 'attn_op.local_attn.proj_l';
+
+/** x [T, S, D] normalised, then x * scale + shift; scale and shift [T, 1, D]. Returns [L, D]. */
+export const modulate = (g: GraphBuilder, c: Pick<BlockContext, 'spec' | 'ones'>, name: string, x: Value, shift: Value, scale: Value): Value => {
+	const [rows, tokens, width] = x.dims as [number, number, number];
+	const normal = layerNorm(g, `${name}/norm`, x, c.ones, undefined, c.spec.eps);
+	return reshape(g, name, add(g, `${name}/shifted`, multiply(g, `${name}/scaled`, normal, scale), shift), [rows * tokens, width]);
+};
+
+/** A modulation table [1, n, D] with 1 added to its scales, so that the graph multiplies by (1 + scale) without adding. */
+export const modulationTable = (g: GraphBuilder, c: Pick<BlockContext, 'spec' | 'weights'>, name: string, rows: number, scaleRows: readonly number[]): Value => {
+	const { dim } = c.spec;
+	const table = c.weights.floats(name, [1, rows, dim]).map((value, index) => value + (scaleRows.includes(Math.floor(index / dim)) ? 1 : 0));
+	return g.floats(name, [1, rows, dim], table);
+};
+
+const qkNorm = (g: GraphBuilder, c: BlockContext, name: string, x: Value): Value =>
+	c.spec.qk_norm ? rmsNorm(g, name, x, c.weights.value(g, `${name}.weight`, [c.spec.dim]), c.spec.eps) : x;
+
+/** x [L, D] to [L, D]. With a past, the block's own keys and values become outputs of the graph. */
+const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: number, x: Value, past: KeysAndValues | undefined): Value => {
+	const { dim, num_heads: heads } = c.spec;
+	const [tokens] = x.dims as [number];
+	const rope = (name: string, value: Value): Value =>
+		reshape(g, `${name}/flat`, rotary(g, name, reshape(g, `${name}/batch`, value, [1, tokens, dim]), c.cos, c.sin, heads), [tokens, dim]);
+	const [q, k, v] = c.dense(g, x, ['q', 'k', 'v'].map((part) => ({ name: `${at}.${part}`, outputs: dim, inputs: dim }))) as [Value, Value, Value];
+	const qHeads = splitHeads(g, 'q', rope('q/rope', qkNorm(g, c, `${at}.norm_q`, q)), heads);
+	const kHeads = splitHeads(g, 'k', rope('k/rope', qkNorm(g, c, `${at}.norm_k`, k)), heads);
+	const vHeads = splitHeads(g, 'v', v, heads);
+	const scale = 1 / Math.sqrt(dim / heads);
+	const attend = (): Value => {
+		if (past !== undefined) {
+			g.output(`new_k.${block}`, kHeads);
+			g.output(`new_v.${block}`, vHeads);
+			// The past first, then the chunk; softmax does not care about the order.
+			return attention(g, { q: qHeads, k: concat(g, 'keys', [past.k, kHeads], 1), v: concat(g, 'values', [past.v, vHeads], 1), scale });
+		}
+		const inputs = { q: qHeads, k: kHeads, v: vHeads };
+		if (c.sparse === undefined) {
+			return attention(g, { ...inputs, scale });
+		}
+		const [name, headDim] = [`${at}.${LINEAR_BRANCH}`, dim / heads];
+		const proj = { weight: c.weights.value(g, `${name}.weight`, [headDim, headDim]), bias: c.weights.value(g, `${name}.bias`, [headDim]) };
+		return sparseLinearAttention(g.at('sla'), inputs, c.sparse, proj);
+	};
+	return c.dense(g, joinHeads(g, 'joined', attend()), [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
+};
+
+/** x [L, D] to [L, D]; keys and values of the text come from the text-keys graph. */
+const crossAttention = (g: GraphBuilder, c: BlockContext, at: string, x: Value, text: KeysAndValues): Value => {
+	const { dim, num_heads: heads } = c.spec;
+	const q = c.dense(g, x, [{ name: `${at}.q`, outputs: dim, inputs: dim }])[0] as Value;
+	const y = attention(g, { q: splitHeads(g, 'q', qkNorm(g, c, `${at}.norm_q`, q), heads), ...text, scale: 1 / Math.sqrt(dim / heads) });
+	return c.dense(g, joinHeads(g, 'joined', y), [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
+};
+
+/** Block `block`; x [T, S, D]. */
+export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: number, x: Value, past: KeysAndValues | undefined, text: KeysAndValues): Value => {
+	const g = root.at(`blk${block}`);
+	const at = `blocks.${block}`;
+	const { dim, ffn_dim: hidden } = c.spec;
+	const [rows, tokens] = x.dims as [number, number];
+	const grouped = (name: string, value: Value): Value => reshape(g, name, value, [rows, tokens, dim]);
+	const modulation = add(g, 'modulation', modulationTable(g, c, `${at}.modulation`, 6, [1, 4]), c.e0);
+	const [shift1, scale1, gate1, shift2, scale2, gate2] = split(g, 'modulations', modulation, 1, [1, 1, 1, 1, 1, 1]) as [Value, Value, Value, Value, Value, Value];
+
+	const attended = selfAttention(g.at('attn'), c, `${at}.self_attn`, block, modulate(g, c, 'norm1', x, shift1, scale1), past);
+	const afterSelf = add(g, 'x1', x, multiply(g, 'gated1', grouped('attn/out', attended), gate1));
+
+	const normal = c.spec.cross_attn_norm
+		? layerNorm(g, 'norm3', afterSelf, c.weights.value(g, `${at}.norm3.weight`, [dim]), c.weights.value(g, `${at}.norm3.bias`, [dim]), c.spec.eps)
+		: afterSelf;
+	const told = crossAttention(g.at('cross'), c, `${at}.cross_attn`, reshape(g, 'norm3/flat', normal, [rows * tokens, dim]), text);
+	const afterCross = add(g, 'x2', afterSelf, grouped('cross/out', told));
+
+	const inner = c.dense(g, modulate(g, c, 'norm2', afterCross, shift2, scale2), [{ name: `${at}.ffn.0`, outputs: hidden, inputs: dim }])[0] as Value;
+	const outer = c.dense(g, geluTanh(g, 'gelu', inner), [{ name: `${at}.ffn.2`, outputs: dim, inputs: hidden }])[0] as Value;
+	return add(g, 'x3', afterCross, multiply(g, 'gated2', grouped('ffn/out', outer), gate2));
+};

@@ -1,0 +1,109 @@
+/**
+ * The denoiser: a Wan 2.1 DiT (docs/model-format.md). One graph is one forward, of a chunk of a stream or of a whole clip.
+ * TurboDiffusion's networks are clips with sparse self-attention, Self-Forcing's and the embedded model's are chunks.
+ *
+ * Letters in shapes: C channels, F latent frames, h x w latent size, hp x wp token grid, L = F * hp * wp tokens, D width, N heads,
+ * d = D / N; T timesteps (one for each latent frame of a chunk, or one for the clip), S = L / T tokens that share one.
+ */
+import { type BlockContext, type KeysAndValues, LINEAR_BRANCH, modulate, modulationTable, transformerBlock } from './dit-block.js';
+import { GraphBuilder, type Value } from './graph-builder.js';
+import type { Graph } from './graph.js';
+import { floatLinears, int8Linears } from './linear-layers.js';
+import { add, linear, reshape, silu, split } from './operators.js';
+import { patchify, unpatchify } from './patches.js';
+import type { SparseShape } from './sparse-linear-attention.js';
+import type { DitDimensions } from './spec.js';
+import type { Weights } from './weights.js';
+
+/**
+ * `chunk`: a timestep for each latent frame; attention runs over keys and values of the past, fed from outside, and those of the
+ * chunk, handed back. `clip`: one timestep; every token sees every other, or, with `sparse`, few blocks of them and a linear branch.
+ */
+export type DitMode = { readonly kind: 'chunk' } | { readonly kind: 'clip'; readonly sparse?: SparseShape | undefined };
+
+export type DitGraphOptions = {
+	readonly weights: Weights;
+	/** How the linear layers of the blocks are computed; everything else is float32. */
+	readonly linears: 'float32' | 'int8';
+	readonly mode: DitMode;
+	/** Latent frames of one call, and the size of a latent. */
+	readonly frames: number;
+	readonly height: number;
+	readonly width: number;
+};
+
+/** Time, control and the pooled text: e [T, D]. */
+const conditioning = (g: GraphBuilder, spec: DitDimensions, weights: Weights, timesteps: number): Value => {
+	const dense = floatLinears(weights);
+	const layer = (x: Value, name: string, outputs: number, inputs: number): Value => dense(g, x, [{ name, outputs, inputs }])[0] as Value;
+	const { dim } = spec;
+	const time = layer(g.input('time', 'float32', [timesteps, spec.freq_dim]), 'time_embedding.0', dim, spec.freq_dim);
+	let e = layer(silu(g, 'time/silu', time), 'time_embedding.2', dim, dim);
+	if (spec.control_dim > 0) {
+		const control = layer(g.input('control', 'float32', [timesteps, spec.control_dim]), 'control_embedding.0', dim, spec.control_dim);
+		e = add(g, 'e/control', e, layer(silu(g, 'control/silu', control), 'control_embedding.2', dim, dim));
+	}
+	return spec.pooled_text ? add(g, 'e/pooled', e, g.input('pooled', 'float32', [dim])) : e;
+};
+
+/** TurboDiffusion stores the embedding of patches as a matrix, Wan as a convolution; the numbers are the same. */
+const patchEmbedding = (g: GraphBuilder, spec: DitDimensions, weights: Weights): Value => {
+	const { dim, in_dim: channels, patch_size: patch } = spec;
+	const matrix = [dim, channels * patch.reduce((product, side) => product * side, 1)];
+	const name = 'patch_embedding.weight';
+	return weights.value(g, name, weights.shapes.get(name)?.length === matrix.length ? matrix : [dim, channels, ...patch], matrix);
+};
+
+/**
+ * Inputs: `latent` [C, F, h, w]; `time` [T, freq_dim]; `control` [T, control_dim] and `pooled` [D] of models that have them;
+ * `rope_cos`, `rope_sin` [L, d / 2]; `cross_k.I`, `cross_v.I` [N, text_len, d]; of chunks also `past_k.I`, `past_v.I` [N, past, d] (past
+ * may be 0). Outputs: `velocity` [C, F, h, w]; of chunks also `new_k.I` (roped), `new_v.I` [N, L, d]. Throws `model_invalid`.
+ */
+export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph => {
+	const { weights, frames, height, width, mode } = options;
+	const { dim, num_heads: heads, in_dim: channels, out_dim: outChannels, text_len: textLength } = spec;
+	const [patchFrames = 1, patchHeight = 1, patchWidth = 1] = spec.patch_size;
+	const g = new GraphBuilder('dit');
+	if (patchFrames !== 1 || height % patchHeight !== 0 || width % patchWidth !== 0) {
+		g.fail('patches', `patches of ${spec.patch_size.join('x')} do not divide a latent of 1x${height}x${width}`);
+	}
+	if (dim % heads !== 0 || (dim / heads) % 2 !== 0) {
+		g.fail('heads', `a width of ${dim} does not divide into ${heads} heads of an even size`);
+	}
+	const sparse = mode.kind === 'clip' ? mode.sparse : undefined;
+	// Weights tuned for sparse attention give a bad picture without it, and nothing would say so.
+	if (sparse === undefined && weights.has(`blocks.0.self_attn.${LINEAR_BRANCH}.weight`)) {
+		g.fail('attention', `${weights.label} was made for sparse-linear attention (it has ${LINEAR_BRANCH}) and cannot run with dense attention`);
+	}
+	const [rows, columns, headDim] = [height / patchHeight, width / patchWidth, dim / heads];
+	const tokens = frames * rows * columns;
+	const timesteps = mode.kind === 'chunk' ? frames : 1;
+	const patch = patchHeight * patchWidth;
+
+	const patches = patchify(g, g.input('latent', 'float32', [channels, frames, height, width]), [patchHeight, patchWidth]);
+	const e = conditioning(g, spec, weights, timesteps);
+	const e0 = floatLinears(weights)(g, silu(g, 'e/silu', e), [{ name: 'time_projection.1', outputs: 6 * dim, inputs: dim }])[0] as Value;
+	const table = (name: string): Value => reshape(g, `${name}/batch`, g.input(name, 'float32', [tokens, headDim / 2]), [1, tokens, headDim / 2]);
+	const context: BlockContext = {
+		spec, weights, sparse,
+		dense: options.linears === 'int8' ? int8Linears(weights) : floatLinears(weights),
+		cos: table('rope_cos'), sin: table('rope_sin'),
+		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
+		e0: reshape(g, 'e0', e0, [timesteps, 6, dim]),
+	};
+
+	const embedded = linear(g, 'patch_embedding', patches, patchEmbedding(g, spec, weights), weights.value(g, 'patch_embedding.bias', [dim]));
+	let x = reshape(g, 'x', embedded, [timesteps, tokens / timesteps, dim]);
+	const keysAndValues = (kind: 'past' | 'cross', block: number, length: number | string): KeysAndValues =>
+		({ k: g.input(`${kind}_k.${block}`, 'float32', [heads, length, headDim]), v: g.input(`${kind}_v.${block}`, 'float32', [heads, length, headDim]) });
+	for (let block = 0; block < spec.num_layers; block++) {
+		const past = mode.kind === 'chunk' ? keysAndValues('past', block, 'past') : undefined;
+		x = transformerBlock(g, context, block, x, past, keysAndValues('cross', block, textLength));
+	}
+
+	const headTable = add(g, 'head/modulation', modulationTable(g, context, 'head.modulation', 2, [1]), reshape(g, 'head/e', e, [timesteps, 1, dim]));
+	const [shift, scale] = split(g, 'head/modulations', headTable, 1, [1, 1]) as [Value, Value];
+	const out = floatLinears(weights)(g, modulate(g, context, 'head', x, shift, scale), [{ name: 'head.head', outputs: outChannels * patch, inputs: dim }])[0] as Value;
+	g.output('velocity', unpatchify(g, out, { channels: outChannels, frames, rows, columns }, [patchHeight, patchWidth]));
+	return g.finish();
+};
