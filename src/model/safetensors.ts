@@ -6,7 +6,8 @@ import { TurbocastError } from '../protocol/errors.js';
 
 /** Longest header, bytes; the reference implementation's own limit. */
 export const MAX_HEADER_BYTES = 100_000_000;
-const LENGTH_BYTES = 8;
+/** Bytes of the length in front of the header. */
+export const LENGTH_BYTES = 8;
 
 /** Element types and their size in bytes. Weights are F32 or BF16; the others occur in golden files. */
 export const DTYPE_BYTES = { F64: 8, F32: 4, F16: 2, BF16: 2, I64: 8, I32: 4, I16: 2, I8: 1, U8: 1, BOOL: 1 } as const;
@@ -51,22 +52,24 @@ const parseEntry = (label: string, name: string, value: unknown, dataStart: numb
 	return { name, dtype: dtype as Dtype, shape, offset: dataStart + begin, byteLength };
 };
 
-/** Reads the header. Throws `weights_corrupt`, saying what does not fit. The bytes are referred to, not copied. */
-export const parseSafetensors = (label: string, bytes: Uint8Array): Safetensors => {
-	if (bytes.length < LENGTH_BYTES) {
-		return corrupt(label, `it has ${bytes.length} bytes, fewer than the length of a header`);
+/** Length of the header from the first eight bytes of a file of `fileBytes` bytes. Throws `weights_corrupt`. */
+export const parseHeaderLength = (label: string, start: Uint8Array, fileBytes: number): number => {
+	if (start.length < LENGTH_BYTES) {
+		return corrupt(label, `it has ${fileBytes} bytes, fewer than the length of a header`);
 	}
-	const headerBytes = new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
+	const headerBytes = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true);
 	if (headerBytes > BigInt(MAX_HEADER_BYTES)) {
 		return corrupt(label, `its header claims ${headerBytes.toString()} bytes, more than ${MAX_HEADER_BYTES}`);
 	}
-	const dataStart = LENGTH_BYTES + Number(headerBytes);
-	if (dataStart > bytes.length) {
-		return corrupt(label, 'it ends inside its header');
-	}
+	return LENGTH_BYTES + Number(headerBytes) > fileBytes ? corrupt(label, 'it ends inside its header') : Number(headerBytes);
+};
+
+/** The tensors that a header (without its length) names. Throws `weights_corrupt`, saying what does not fit. */
+export const parseHeader = (label: string, headerText: Uint8Array, fileBytes: number): ReadonlyMap<string, TensorEntry> => {
+	const dataStart = LENGTH_BYTES + headerText.length;
 	let header: unknown;
 	try {
-		header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes.subarray(LENGTH_BYTES, dataStart)));
+		header = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(headerText));
 	} catch {
 		return corrupt(label, 'its header is not JSON text');
 	}
@@ -76,10 +79,16 @@ export const parseSafetensors = (label: string, bytes: Uint8Array): Safetensors 
 	const tensors = new Map<string, TensorEntry>();
 	for (const [name, value] of Object.entries(header)) {
 		if (name !== '__metadata__') {
-			tensors.set(name, parseEntry(label, name, value, dataStart, bytes.length - dataStart));
+			tensors.set(name, parseEntry(label, name, value, dataStart, fileBytes - dataStart));
 		}
 	}
-	return { label, bytes, tensors };
+	return tensors;
+};
+
+/** Reads the header. Throws `weights_corrupt`, saying what does not fit. The bytes are referred to, not copied. */
+export const parseSafetensors = (label: string, bytes: Uint8Array): Safetensors => {
+	const headerBytes = parseHeaderLength(label, bytes, bytes.length);
+	return { label, bytes, tensors: parseHeader(label, bytes.subarray(LENGTH_BYTES, LENGTH_BYTES + headerBytes), bytes.length) };
 };
 
 /** The tensor of that name and shape. Throws `model_invalid` when it is missing or has another shape. */
@@ -116,23 +125,41 @@ export const readFloats = (file: Safetensors, entry: TensorEntry): Float32Array 
 
 export type TensorToWrite = { readonly dtype: Dtype; readonly shape: readonly number[]; readonly data: ArrayBufferView };
 
-/** Writes a file: tensors in the order given, the header padded with spaces so that data begins at a multiple of 8. */
-export const encodeSafetensors = (tensors: { readonly [name: string]: TensorToWrite }): Uint8Array => {
+/** Shapes and types alone, for a file that is written piece by piece. */
+export type TensorHeaders = { readonly [name: string]: { readonly dtype: Dtype; readonly shape: readonly number[] } };
+
+/** Bytes of a tensor. */
+export const tensorBytes = ({ dtype, shape }: { readonly dtype: Dtype; readonly shape: readonly number[] }): number =>
+	shape.reduce((product, dimension) => product * dimension, DTYPE_BYTES[dtype]);
+
+/** Everything before the data of a file: tensors in the order given, the header padded with spaces so that data begins at a multiple of 8. */
+export const encodeHeader = (tensors: TensorHeaders): Uint8Array => {
 	let offset = 0;
 	const header: Record<string, unknown> = {};
-	for (const [name, { dtype, shape, data }] of Object.entries(tensors)) {
-		if (data.byteLength !== shape.reduce((product, dimension) => product * dimension, DTYPE_BYTES[dtype])) {
-			throw new TurbocastError('internal', `The tensor ${name} has ${data.byteLength} bytes, which do not make ${dtype} [${shape.join(', ')}].`);
-		}
-		header[name] = { dtype, shape, data_offsets: [offset, offset + data.byteLength] };
-		offset += data.byteLength;
+	for (const [name, tensor] of Object.entries(tensors)) {
+		const { dtype, shape } = tensor;
+		header[name] = { dtype, shape, data_offsets: [offset, offset + tensorBytes(tensor)] };
+		offset += tensorBytes(tensor);
 	}
-	const text = JSON.stringify(header);
-	const headerText = new TextEncoder().encode(text.padEnd(text.length + ((8 - (new TextEncoder().encode(text).length % 8)) % 8)));
-	const bytes = new Uint8Array(LENGTH_BYTES + headerText.length + offset);
-	new DataView(bytes.buffer).setBigUint64(0, BigInt(headerText.length), true);
-	bytes.set(headerText, LENGTH_BYTES);
-	let position = LENGTH_BYTES + headerText.length;
+	const text = new TextEncoder().encode(JSON.stringify(header));
+	const padded = Math.ceil(text.length / 8) * 8;
+	const bytes = new Uint8Array(LENGTH_BYTES + padded).fill(0x20);
+	new DataView(bytes.buffer).setBigUint64(0, BigInt(padded), true);
+	bytes.set(text, LENGTH_BYTES);
+	return bytes;
+};
+
+/** A whole file. */
+export const encodeSafetensors = (tensors: { readonly [name: string]: TensorToWrite }): Uint8Array => {
+	for (const [name, tensor] of Object.entries(tensors)) {
+		if (tensor.data.byteLength !== tensorBytes(tensor)) {
+			throw new TurbocastError('internal', `The tensor ${name} has ${tensor.data.byteLength} bytes, which do not make ${tensor.dtype} [${tensor.shape.join(', ')}].`);
+		}
+	}
+	const header = encodeHeader(tensors);
+	const bytes = new Uint8Array(Object.values(tensors).reduce((sum, { data }) => sum + data.byteLength, header.length));
+	bytes.set(header);
+	let position = header.length;
 	for (const { data } of Object.values(tensors)) {
 		bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), position);
 		position += data.byteLength;
