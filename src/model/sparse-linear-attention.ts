@@ -19,7 +19,7 @@ export type SparseShape = {
 
 /** Keeps the denominator of the linear branch from 0. */
 const LINEAR_EPSILON = 1e-5;
-/** Gathered keys of one piece of work, in elements: bounds the memory of long sequences, and what does not fit into a cache is slow. */
+/** Gathered keys of one piece of work, in elements: bounds the memory that long sequences take. */
 const PIECE_ELEMENTS = 2 ** 24;
 
 /** Key blocks kept of a sequence. At least one always: rounding down would leave short sequences a softmax over nothing. */
@@ -75,9 +75,11 @@ const fillers = (g: GraphBuilder, heads: number, tokens: number, block: number):
 
 /**
  * The exact branch: q, k, v [N, L, d] to [N, L, d]. `rows` [N, NQ, n] are the chosen blocks; block m of head h is row h * NK + m.
- * Throws `model_invalid`.
+ * The work is done in pieces of at most `pieceElements` gathered keys. Throws `model_invalid`.
  */
-export const sparseBranch = (g: GraphBuilder, inputs: { q: Value; k: Value; v: Value }, shape: SparseShape): { out: Value; rows: Value } => {
+export const sparseBranch = (
+	g: GraphBuilder, inputs: { q: Value; k: Value; v: Value }, shape: SparseShape, pieceElements = PIECE_ELEMENTS,
+): { out: Value; rows: Value } => {
 	const [heads, tokens, d] = inputs.q.dims as [number, number, number];
 	const { blockQueries, blockKeys } = shape;
 	const queryBlocks = Math.ceil(tokens / blockQueries);
@@ -96,7 +98,7 @@ export const sparseBranch = (g: GraphBuilder, inputs: { q: Value; k: Value; v: V
 		hidden: fillers(g, heads, tokens, blockKeys),
 	};
 	const flatRows = reshape(g, 'rows', rows, [rowCount, kept]);
-	const perPiece = Math.max(1, Math.floor(PIECE_ELEMENTS / (kept * blockKeys * d)));
+	const perPiece = Math.max(1, Math.floor(pieceElements / (kept * blockKeys * d)));
 	const sizes = Array.from({ length: Math.ceil(rowCount / perPiece) }, (_, piece) => Math.min(perPiece, rowCount - piece * perPiece));
 	const pieces = (name: string, x: Value): Value[] => (sizes.length === 1 ? [x] : split(g, name, x, 0, sizes));
 	const rowPieces = pieces('rows/pieces', flatRows);

@@ -23,6 +23,9 @@ export const verifyRcm: Verifier = async function* (folder, _profile, backend, w
 	const { sigma_max: sigmaMax, cases, weights: weightsFile, config: configFile } = folder.config(CONFIG);
 	const configPath = resolve(folder.path, configFile);
 	const { sla, ...spec } = parseConfig(configPath, await readConfig(configPath), TURBO_DIT_CONFIG);
+	if (spec.in_dim !== spec.out_dim) {
+		throw new TurbocastError('model_invalid', `${configPath}: in_dim ${spec.in_dim} and out_dim ${spec.out_dim} must be equal for the loop to feed its own output back.`);
+	}
 	const weights = await readWeights(folder, weightsFile);
 	const sparse = sparseShape(sla);
 	for (const { name, index, read } of folder.cases) {

@@ -3,8 +3,9 @@ import { createHash } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ditTensors } from '../../src/model/dit-tensors.js';
 import { encodeSafetensors, type TensorToWrite } from '../../src/model/safetensors.js';
-import { type DitSpec, type ModelSpec, parseModelSpec, type TextSpec, type VaeSpec } from '../../src/model/spec.js';
+import { type ModelSpec, parseModelSpec, type TextSpec, type VaeSpec } from '../../src/model/spec.js';
 
 /** A generator of uniform numbers in [0, 1), the same for the same seed (mulberry32). */
 export const createRandom = (seed: number): (() => number) => {
@@ -46,8 +47,6 @@ export const SMALL_SPEC = {
 
 type Shapes = { readonly [name: string]: readonly number[] };
 
-const linear = (name: string, out: number, inputs: number): Shapes => ({ [`${name}.weight`]: [out, inputs], [`${name}.bias`]: [out] });
-
 export const textShapes = (spec: TextSpec): Shapes => {
 	const shapes: Record<string, readonly number[]> = { 'token_embedding.weight': [spec.vocab_size, spec.dim], 'norm.weight': [spec.dim] };
 	for (let block = 0; block < spec.num_layers; block++) {
@@ -58,34 +57,6 @@ export const textShapes = (spec: TextSpec): Shapes => {
 			[`${at}.attn.v.weight`]: [spec.dim_attn, spec.dim], [`${at}.attn.o.weight`]: [spec.dim, spec.dim_attn],
 			[`${at}.ffn.gate.0.weight`]: [spec.dim_ffn, spec.dim], [`${at}.ffn.fc1.weight`]: [spec.dim_ffn, spec.dim],
 			[`${at}.ffn.fc2.weight`]: [spec.dim, spec.dim_ffn], [`${at}.pos_embedding.embedding.weight`]: [spec.num_buckets, spec.num_heads],
-		});
-	}
-	return shapes;
-};
-
-export const ditShapes = (spec: DitSpec): Shapes => {
-	const { dim } = spec;
-	const patch = spec.patch_size.reduce((product, side) => product * side, 1);
-	const shapes: Record<string, readonly number[]> = {
-		'patch_embedding.weight': [dim, spec.in_dim, ...spec.patch_size], 'patch_embedding.bias': [dim],
-		...linear('text_embedding.0', dim, spec.text_dim), ...linear('text_embedding.2', dim, dim),
-		...linear('time_embedding.0', dim, spec.freq_dim), ...linear('time_embedding.2', dim, dim), ...linear('time_projection.1', 6 * dim, dim),
-		...linear('head.head', spec.out_dim * patch, dim), 'head.modulation': [1, 2, dim],
-		...(spec.control_dim > 0 ? { ...linear('control_embedding.0', dim, spec.control_dim), ...linear('control_embedding.2', dim, dim) } : {}),
-		...(spec.pooled_text ? linear('pooled_embedding', dim, spec.text_dim) : {}),
-	};
-	for (let block = 0; block < spec.num_layers; block++) {
-		for (const kind of ['self_attn', 'cross_attn']) {
-			for (const part of ['q', 'k', 'v', 'o']) {
-				Object.assign(shapes, linear(`blocks.${block}.${kind}.${part}`, dim, dim));
-			}
-			if (spec.qk_norm) {
-				Object.assign(shapes, { [`blocks.${block}.${kind}.norm_q.weight`]: [dim], [`blocks.${block}.${kind}.norm_k.weight`]: [dim] });
-			}
-		}
-		Object.assign(shapes, {
-			[`blocks.${block}.modulation`]: [1, 6, dim], ...linear(`blocks.${block}.ffn.0`, spec.ffn_dim, dim), ...linear(`blocks.${block}.ffn.2`, dim, spec.ffn_dim),
-			...(spec.cross_attn_norm ? { [`blocks.${block}.norm3.weight`]: [dim], [`blocks.${block}.norm3.bias`]: [dim] } : {}),
 		});
 	}
 	return shapes;
@@ -107,7 +78,7 @@ export const vaeShapes = (spec: VaeSpec): Shapes => {
 };
 
 /** Norm weights near 1, biases near 0, everything else scaled so that activations keep their size. */
-const randomWeights = (shapes: Shapes, seed: number, dtype: 'F32' | 'BF16'): Uint8Array => {
+export const randomWeights = (shapes: Shapes, seed: number, dtype: 'F32' | 'BF16'): Uint8Array => {
 	const tensors: Record<string, TensorToWrite> = {};
 	for (const [index, [name, shape]] of Object.entries(shapes).entries()) {
 		const count = shape.reduce((product, dimension) => product * dimension, 1);
@@ -149,7 +120,7 @@ export const writeRandomModel = async (options: RandomModelOptions = {}): Promis
 	const words = { kind: 'words', lowercase: true, pad: 0, end: 1, unknown: 2, words: WORDS.slice(0, draft.text.vocab_size), aliases: { kitty: 'cat' } };
 	const contents = {
 		text: { file: 'text.safetensors', bytes: randomWeights(textShapes(draft.text), seed, dtype) },
-		dit: { file: 'dit.safetensors', bytes: randomWeights(ditShapes(draft.dit), seed + 1, dtype) },
+		dit: { file: 'dit.safetensors', bytes: randomWeights(ditTensors(draft.dit, false), seed + 1, dtype) },
 		vae: { file: 'vae.safetensors', bytes: randomWeights(vaeShapes(draft.vae), seed + 2, dtype) },
 		tokenizer: { file: 'tokenizer.json', bytes: new TextEncoder().encode(JSON.stringify(words)) },
 	};

@@ -1,7 +1,9 @@
-/** The denoiser (causal Wan 2.1 DiT) in plain loops; see reference.ts. */
-import type { DitSpec } from '../../model/spec.js';
+/** The denoiser (Wan 2.1 DiT, of a chunk or of a clip) in plain loops; see reference.ts. */
+import type { SparseShape } from '../../model/sparse-linear-attention.js';
+import type { DitDimensions } from '../../model/spec.js';
 import type { Weights } from '../../model/weights.js';
 import { attention, gelu, layerNorm, linear, map, type Numbers, rmsNorm, silu, sum } from './reference-math.js';
+import { sparseLinearAttention } from './reference-sparse.js';
 
 export type ReferenceText = { readonly crossK: Float32Array[]; readonly crossV: Float32Array[]; readonly pooled?: Float32Array };
 
@@ -11,7 +13,7 @@ export type ReferenceForward = {
 	readonly frames: number;
 	readonly height: number;
 	readonly width: number;
-	/** One per latent frame. */
+	/** One per latent frame, or one for all of them. */
 	readonly timesteps: readonly number[];
 	/** [F, control_dim] */
 	readonly control: Numbers;
@@ -22,6 +24,8 @@ export type ReferenceForward = {
 	readonly pastV: readonly Numbers[];
 	/** Whether latent frame `query` of this call may look at frame `key` of it. Everything may, when left out. */
 	readonly sees?: (query: number, key: number) => boolean;
+	/** Sparse-linear self-attention; then there is no past. */
+	readonly sparse?: SparseShape;
 };
 
 /** [heads, tokens, d] to [tokens, heads * d], or back with `heads` and `tokens` exchanged. */
@@ -39,10 +43,10 @@ const exchange = (x: Numbers, first: number, second: number): Float64Array => {
 const concatenated = (a: Numbers, b: Numbers): Float64Array => Float64Array.from([...a, ...b]);
 
 export class ReferenceDit {
-	readonly #spec: DitSpec;
+	readonly #spec: DitDimensions;
 	readonly #weights: Weights;
 
-	constructor(spec: DitSpec, weights: Weights) {
+	constructor(spec: DitDimensions, weights: Weights) {
 		this.#spec = spec;
 		this.#weights = weights;
 	}
@@ -78,7 +82,7 @@ export class ReferenceDit {
 		return { ...text, pooled: Float32Array.from(this.#linear(mean, 'pooled_embedding', dim, textDim)) };
 	}
 
-	/** e [F, dim]: sinusoid and MLP of each frame's timestep, plus control, plus the pooled text. */
+	/** e [T, dim]: sinusoid and MLP of each timestep, plus control, plus the pooled text. */
 	#conditioning(call: ReferenceForward): Float64Array {
 		const { dim, freq_dim: frequencies, control_dim: controls, pooled_text: pooled } = this.#spec;
 		const sinusoids = call.timesteps.flatMap((timestep) => {
@@ -113,13 +117,33 @@ export class ReferenceDit {
 		return y;
 	}
 
-	/** (1 + scale) * LayerNorm(x) + shift with rows `shift` and `scale` of a modulation [F, rows, dim]. */
-	#modulated(x: Float64Array, modulation: Float64Array, rows: number, shift: number, scale: number, tokensPerFrame: number): Float64Array {
+	/** (1 + scale) * LayerNorm(x) + shift with rows `shift` and `scale` of a modulation [T, rows, dim]; `span` tokens share a timestep. */
+	#modulated(x: Float64Array, modulation: Float64Array, rows: number, shift: number, scale: number, span: number): Float64Array {
 		const { dim, eps } = this.#spec;
 		return map(layerNorm(x, dim, eps), (value, index) => {
-			const frame = Math.floor(index / dim / tokensPerFrame);
-			const part = (row: number): number => modulation[(frame * rows + row) * dim + (index % dim)] ?? Number.NaN;
+			const step = Math.floor(index / dim / span);
+			const part = (row: number): number => modulation[(step * rows + row) * dim + (index % dim)] ?? Number.NaN;
 			return value * (1 + part(scale)) + part(shift);
+		});
+	}
+
+	#selfAttention(at: string, q: Float64Array, k: Float64Array, v: Float64Array, call: ReferenceForward, past: { k: Numbers; v: Numbers }, perFrame: number): Float64Array {
+		const { dim, num_heads: heads } = this.#spec;
+		const headDim = dim / heads;
+		if (call.sparse !== undefined) {
+			const name = `${at}.attn_op.local_attn.proj_l`;
+			const proj = { weight: this.#weights.floats(`${name}.weight`, [headDim, headDim]), bias: this.#weights.floats(`${name}.bias`, [headDim]) };
+			return sparseLinearAttention({ q, k, v, heads, width: dim }, call.sparse, proj).out;
+		}
+		const pastTokens = past.k.length / dim;
+		const { sees } = call;
+		return attention({
+			q, heads, width: dim, scale: 1 / Math.sqrt(headDim),
+			k: concatenated(exchange(past.k, heads, pastTokens), k),
+			v: concatenated(exchange(past.v, heads, pastTokens), v),
+			...(sees === undefined ? {} : {
+				bias: (_: number, query: number, key: number) => (key < pastTokens || sees(Math.floor(query / perFrame), Math.floor((key - pastTokens) / perFrame)) ? 0 : -Infinity),
+			}),
 		});
 	}
 
@@ -130,6 +154,7 @@ export class ReferenceDit {
 		const [rows, columns] = [height / ph, width / pw];
 		const perFrame = rows * columns;
 		const tokens = frames * perFrame;
+		const span = tokens / call.timesteps.length;
 		const scale = 1 / Math.sqrt(dim / heads);
 
 		const patches = new Float64Array(tokens * channels * ph * pw);
@@ -144,7 +169,8 @@ export class ReferenceDit {
 				}
 			}
 		}
-		const embedding = this.#weights.floats('patch_embedding.weight', [dim, channels, 1, ph, pw]);
+		const isMatrix = this.#weights.shapes.get('patch_embedding.weight')?.length === 2; // TurboDiffusion's way of writing it
+		const embedding = this.#weights.floats('patch_embedding.weight', isMatrix ? [dim, channels * ph * pw] : [dim, channels, 1, ph, pw]);
 		let x = linear(patches, embedding, this.#weights.floats('patch_embedding.bias', [dim]), dim);
 		const e = this.#conditioning(call);
 		const e0 = this.#linear(map(e, silu), 'time_projection.1', 6 * dim, dim);
@@ -155,24 +181,16 @@ export class ReferenceDit {
 			const table = this.#weights.floats(`${at}.modulation`, [1, 6, dim]);
 			const modulation = map(e0, (value, index) => value + (table[index % (6 * dim)] ?? Number.NaN));
 			const gated = (y: Float64Array, gate: number): Float64Array =>
-				map(y, (value, index) => value * (modulation[(Math.floor(index / dim / perFrame) * 6 + gate) * dim + (index % dim)] ?? Number.NaN));
+				map(y, (value, index) => value * (modulation[(Math.floor(index / dim / span) * 6 + gate) * dim + (index % dim)] ?? Number.NaN));
 
-			const h = this.#modulated(x, modulation, 6, 0, 1, perFrame);
+			const h = this.#modulated(x, modulation, 6, 0, 1, span);
 			const q = this.#rotate(this.#qkNorm(this.#linear(h, `${at}.self_attn.q`, dim, dim), `${at}.self_attn.norm_q`), call);
 			const k = this.#rotate(this.#qkNorm(this.#linear(h, `${at}.self_attn.k`, dim, dim), `${at}.self_attn.norm_k`), call);
 			const v = this.#linear(h, `${at}.self_attn.v`, dim, dim);
 			newK.push(Float32Array.from(exchange(k, tokens, heads)));
 			newV.push(Float32Array.from(exchange(v, tokens, heads)));
-			const past = (call.pastK[block]?.length ?? 0) / dim;
-			const { sees } = call;
-			const attended = attention({
-				q, heads, width: dim, scale,
-				k: concatenated(exchange(call.pastK[block] ?? new Float64Array(0), heads, past), k),
-				v: concatenated(exchange(call.pastV[block] ?? new Float64Array(0), heads, past), v),
-				...(sees === undefined ? {} : {
-					bias: (_: number, query: number, key: number) => (key < past || sees(Math.floor(query / perFrame), Math.floor((key - past) / perFrame)) ? 0 : -Infinity),
-				}),
-			});
+			const past = { k: call.pastK[block] ?? new Float64Array(0), v: call.pastV[block] ?? new Float64Array(0) };
+			const attended = this.#selfAttention(`${at}.self_attn`, q, k, v, call, past, perFrame);
 			x = sum(x, gated(this.#linear(attended, `${at}.self_attn.o`, dim, dim), 2));
 
 			const [weight3, bias3] = this.#spec.cross_attn_norm ? [this.#weights.floats(`${at}.norm3.weight`, [dim]), this.#weights.floats(`${at}.norm3.bias`, [dim])] : [];
@@ -186,14 +204,14 @@ export class ReferenceDit {
 			});
 			x = sum(x, this.#linear(told, `${at}.cross_attn.o`, dim, dim));
 
-			const inner = map(this.#linear(this.#modulated(x, modulation, 6, 3, 4, perFrame), `${at}.ffn.0`, hidden, dim), gelu);
+			const inner = map(this.#linear(this.#modulated(x, modulation, 6, 3, 4, span), `${at}.ffn.0`, hidden, dim), gelu);
 			x = sum(x, gated(this.#linear(inner, `${at}.ffn.2`, dim, hidden), 5));
 		}
 
 		const headTable = this.#weights.floats('head.modulation', [1, 2, dim]);
-		const headModulation = new Float64Array(frames * 2 * dim).map((_, index) =>
+		const headModulation = new Float64Array(call.timesteps.length * 2 * dim).map((_, index) =>
 			(headTable[index % (2 * dim)] ?? Number.NaN) + (e[Math.floor(index / (2 * dim)) * dim + (index % dim)] ?? Number.NaN));
-		const out = this.#linear(this.#modulated(x, headModulation, 2, 0, 1, perFrame), 'head.head', outChannels * ph * pw, dim);
+		const out = this.#linear(this.#modulated(x, headModulation, 2, 0, 1, span), 'head.head', outChannels * ph * pw, dim);
 		const velocity = new Float32Array(outChannels * frames * height * width);
 		next = 0;
 		for (let token = 0; token < tokens; token++) {
