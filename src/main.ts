@@ -34,10 +34,10 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		run: (args, config, signal) => generate(args, config, createLog({ level: config.log.level === 'info' ? 'warn' : config.log.level, personalData: config.log.personal_data }), signal),
 	},
 	models: {
-		usage: 'turbocast models [show NAME]',
-		says: 'list the installed models, or show one',
+		usage: 'turbocast models [show NAME | import DIR|FILE --as NAME]',
+		says: 'list the installed models, show one, or import a checkpoint',
 		flags: MODELS_FLAGS,
-		run: (args, config) => models(args, config),
+		run: models,
 	},
 	verify: {
 		usage: 'turbocast verify DIR [--profile P]',

@@ -2,13 +2,17 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { listModels, openModelFolder } from '../model/model-folder.js';
+import { type ComponentFolder, listComponentFolders, readComponentFolder } from '../model/component-folder.js';
 import { chunkMs, framesPerChunk, type ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Config } from '../config.js';
-import type { Arguments, FlagTable } from './arguments.js';
+import { type Arguments, type FlagTable, parseNumber } from './arguments.js';
+import { importCheckpoint } from './import.js';
 import { modelPath, modelsRoot } from './models-folder.js';
 
 export const MODELS_FLAGS = {
+	as: { values: ['NAME'], says: 'import: name of the folder that is made' },
+	'head-dim': { values: ['N'], says: 'import: channels of an attention head of a Wan DiT; default 128, as all published ones have' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
 
@@ -30,23 +34,58 @@ const facts = (spec: ModelSpec): string => {
 	return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n');
 };
 
-/** `models` lists, `models show NAME` prints one model's facts and its card. */
-export const models = async (args: Arguments, config: Config): Promise<void> => {
+const NOT_RUNNABLE = 'imported weights; they can be checked, but are not a model that runs yet';
+
+const componentFacts = ({ name, license, components }: ComponentFolder): string => [
+	`${'name'.padEnd(10)}${name}`, `${'what'.padEnd(10)}${NOT_RUNNABLE}`, `${'licence'.padEnd(10)}${license}`,
+	...components.map(({ component, expert, title, bytes, dimensions }) =>
+		`${component.padEnd(10)}${title}${expert === undefined ? '' : `, ${expert} noise`}, ${megabytes(bytes)}: ${Object.entries(dimensions).map(([key, value]) => `${key} ${JSON.stringify(value)}`).join(', ')}`),
+].join('\n');
+
+const importModel = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
+	const [, from, ...rest] = args.words;
+	const name = args.one('as');
+	if (from === undefined || rest.length > 0 || name === undefined) {
+		throw new TurbocastError('invalid_option', 'Use `turbocast models import DIR|FILE --as NAME`.');
+	}
+	const headDim = args.has('head-dim') ? parseNumber('head-dim', args.one('head-dim') ?? '', { min: 2, max: 4096, integer: true }) : undefined;
+	const say = (sentence: string): void => {
+		process.stdout.write(`${sentence}\n`);
+	};
+	const folder = await importCheckpoint({ from, to: modelPath(config.engine.models_dir, name), name, headDim, signal, say });
+	say(componentFacts(folder));
+};
+
+/** `models` lists, `models show NAME` prints one model's facts and its card, `models import` reads a checkpoint. */
+export const models = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
 	const [verb = 'list', name] = args.words;
 	if (verb === 'list' && args.words.length <= 1) {
 		const found = await listModels(modelsRoot(config.engine.models_dir));
-		if (found.length === 0) {
+		const components = await listComponentFolders(modelsRoot(config.engine.models_dir));
+		if (found.length + components.length === 0) {
 			process.stdout.write('No models are installed.\n');
 		}
 		for (const entry of found) {
 			process.stdout.write('spec' in entry ? `${entry.name.padEnd(20)}${entry.spec.title}\n` : `${entry.name.padEnd(20)}cannot be used: ${entry.error.message}\n`);
 		}
+		for (const folder of components) {
+			process.stdout.write(`${folder.name.padEnd(20)}${folder.components.map(({ title }) => title).join('; ')} (${NOT_RUNNABLE})\n`);
+		}
+		return;
+	}
+	if (verb === 'import') {
+		await importModel(args, config, signal);
 		return;
 	}
 	if (verb !== 'show' || args.words.length > 2) {
-		throw new TurbocastError('invalid_option', 'Use `turbocast models` to list models or `turbocast models show NAME` for the facts of one.');
+		throw new TurbocastError('invalid_option', 'Use `turbocast models` to list models, `turbocast models show NAME` for the facts of one or `turbocast models import DIR|FILE --as NAME`.');
 	}
 	const folder = modelPath(config.engine.models_dir, name ?? config.engine.model);
+	const components = await readComponentFolder(folder);
+	if (components !== undefined) {
+		process.stdout.write(`${componentFacts(components)}\n`);
+		return;
+	}
 	const { spec } = await openModelFolder(folder, { verify: true });
 	process.stdout.write(`${facts(spec)}\n`);
 	const card = await readFile(join(folder, 'CARD.md'), 'utf8').catch(() => undefined);

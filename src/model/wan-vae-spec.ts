@@ -28,6 +28,10 @@ export const WAN_VAE_SPEC = object({
 
 export type WanVaeSpec = Infer<typeof WAN_VAE_SPEC>;
 
+/** Of Wan 2.1's latents (and Wan 2.2 A14B's, which uses the same VAE), from its published configuration; no weight tells them. */
+export const WAN_LATENT_MEAN = [-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508, 0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921] as const;
+export const WAN_LATENT_STD = [2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743, 3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.916] as const;
+
 export type WanVaePart = 'encoder' | 'decoder';
 
 /** A layer between the first and the last convolution of a part; `name` as in the original state dict. */

@@ -1,0 +1,121 @@
+/** `turbocast models import`: a downloaded checkpoint becomes a folder of checked weights. */
+import { mkdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { expertOf, findCheckpoints, type CheckpointFiles } from '../model/checkpoint/checkpoint-folder.js';
+import { openCheckpoint } from '../model/checkpoint/checkpoint-file.js';
+import { type RecognisedComponent, recogniseComponent } from '../model/checkpoint/component.js';
+import { writeComponent } from '../model/checkpoint/component-writer.js';
+import { recogniseNames } from '../model/checkpoint/tensor-names.js';
+import type { TensorStore } from '../model/checkpoint/tensor-store.js';
+import { COMPONENT_FILE, type ComponentFolder } from '../model/component-folder.js';
+import { TurbocastError } from '../protocol/errors.js';
+
+export type ImportRequest = {
+	/** A checkpoint, or a folder of them. */
+	readonly from: string;
+	/** The folder to be made; it must not exist. */
+	readonly to: string;
+	readonly name: string;
+	/** Channels of an attention head, which the weights of a Wan DiT do not tell; default: Wan's. */
+	readonly headDim?: number | undefined;
+	readonly signal: AbortSignal;
+	/** A sentence for people. */
+	readonly say: (sentence: string) => void;
+};
+
+type Found = { readonly files: CheckpointFiles; readonly store: TensorStore; readonly network: RecognisedComponent; readonly expert?: 'high' | 'low' | undefined };
+type Written = ComponentFolder['components'][number];
+
+/** Self-Forcing's files are the ones that hold a generator and its average. */
+const NON_COMMERCIAL = 'CC BY-NC-SA 4.0 (Self-Forcing; not for commercial use)';
+const UNKNOWN_LICENSE = 'unknown; see where the file came from';
+
+const licenseOf = (found: readonly Found[]): string => (found.some(({ store }) => store.root?.startsWith('generator') === true) ? NON_COMMERCIAL : UNKNOWN_LICENSE);
+
+/** Each network once, or two denoisers whose names say which is for much noise. */
+const checkTogether = (found: readonly Found[]): void => {
+	const keys = found.map(({ network, expert }) => `${network.component}${expert ?? ''}`);
+	for (const [index, { files, network }] of found.entries()) {
+		const other = found[keys.indexOf(keys[index] ?? '')];
+		if (other !== undefined && other.files !== files) {
+			throw new TurbocastError('invalid_option', `${other.files.name} and ${files.name} are both a ${network.title}; import one of them, or each under its own name.`);
+		}
+	}
+};
+
+const openAll = async (request: ImportRequest, stores: TensorStore[]): Promise<Found[]> => {
+	const checkpoints = await findCheckpoints(request.from);
+	const found: Omit<Found, 'expert'>[] = [];
+	for (const files of checkpoints) {
+		const store = await openCheckpoint(files.paths);
+		stores.push(store);
+		if (checkpoints.length > 1 && recogniseNames([...store.tensors.keys()]) === undefined) {
+			request.say(`${files.name} is none of the networks that are imported and is left out.`);
+			continue;
+		}
+		found.push({ files, store, network: recogniseComponent(store, { headDim: request.headDim }) });
+	}
+	if (found.length === 0) {
+		throw new TurbocastError('model_invalid', `${request.from} holds none of the networks that can be imported (Wan DiT, umT5 encoder, Wan VAE, TAEHV).`);
+	}
+	const hasExperts = found.filter(({ network }) => network.component === 'dit').length > 1;
+	return found.map((each) => ({ ...each, ...(hasExperts && each.network.component === 'dit' ? { expert: expertOf(each.files.name) } : {}) }));
+};
+
+const checkSpace = async (folder: string, sourcePaths: readonly string[]): Promise<void> => {
+	const { bavail, bsize } = await statfs(folder);
+	const sizes = await Promise.all(sourcePaths.map(async (path) => (await stat(path)).size));
+	const needed = sizes.reduce((sum, size) => sum + size, 0);
+	if (needed > bavail * bsize) {
+		throw new TurbocastError('output_failed', `The import needs about ${(needed / 1e9).toFixed(1)} GB of disk, but ${(bavail * bsize / 1e9).toFixed(1)} GB are free in ${folder}.`);
+	}
+};
+
+const writeAll = async (found: readonly Found[], folder: string, request: ImportRequest): Promise<Written[]> => {
+	const written: Written[] = [];
+	for (const { files, network, expert } of found) {
+		const { component, kind, title, dimensions, tensors, leftOut } = network;
+		const file = `${component}${expert === undefined ? '' : `-${expert}`}.safetensors`;
+		let saidPercent = 0;
+		const { bytes, sha256 } = await writeComponent(join(folder, file), network, {
+			signal: request.signal,
+			onProgress: (done, of) => {
+				const percent = Math.floor((10 * done) / of) * 10;
+				if (percent > saidPercent && of > 1e9) {
+					saidPercent = percent;
+					request.say(`${files.name}: ${percent} %`);
+				}
+			},
+		});
+		request.say(`${files.name}: ${title}, ${tensors.length} tensors, ${(bytes / 1e6).toFixed(1)} MB${leftOut === 0 ? '' : `; ${leftOut} tensors that are not needed were left out`}`);
+		written.push({ component, kind, title, ...(expert === undefined ? {} : { expert }), source: [files.name], dimensions, file, bytes, sha256 });
+	}
+	return written;
+};
+
+/**
+ * Reads, checks and writes; the folder appears when it is whole. Throws `invalid_option`, `model_invalid` or `weights_corrupt` for what
+ * cannot be imported, `output_failed` for what cannot be written. Nothing stays behind then.
+ */
+export const importCheckpoint = async (request: ImportRequest): Promise<ComponentFolder> => {
+	if (await stat(request.to).then(() => true, () => false)) {
+		throw new TurbocastError('invalid_option', `There is a model ${request.name} already; remove ${request.to} or choose another name.`);
+	}
+	const unfinished = join(dirname(request.to), `.${request.name}.importing-${process.pid}`);
+	const stores: TensorStore[] = [];
+	try {
+		const found = await openAll(request, stores);
+		checkTogether(found);
+		await mkdir(unfinished, { recursive: true }).catch((error: unknown) => {
+			throw new TurbocastError('output_failed', `${unfinished} cannot be made.`, { cause: error });
+		});
+		await checkSpace(unfinished, found.flatMap(({ files }) => files.paths));
+		const folder: ComponentFolder = { format: 1, name: request.name, license: licenseOf(found), components: await writeAll(found, unfinished, request) };
+		await writeFile(join(unfinished, COMPONENT_FILE), `${JSON.stringify(folder, undefined, '\t')}\n`);
+		await rename(unfinished, request.to);
+		return folder;
+	} finally {
+		await Promise.all(stores.map((store) => store.close()));
+		await rm(unfinished, { recursive: true, force: true });
+	}
+};

@@ -1,0 +1,56 @@
+/**
+ * Imported networks on disk (docs/model-format.md, component.json): weights with their dimensions, but not all that a model
+ * needs to run. `model.json` is for what runs; a folder has one or the other.
+ */
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { TurbocastError } from '../protocol/errors.js';
+import { anything, type Infer, integer, list, literal, object, oneOf, optional, record, string } from '../protocol/schema.js';
+import { COMPONENTS } from './checkpoint/tensor-names.js';
+
+export const COMPONENT_FILE = 'component.json';
+
+const text = string({ max: 1024 });
+
+export const COMPONENT_FOLDER = object({
+	format: literal(1),
+	name: string({ min: 1, max: 128 }),
+	/** What is known of it; the file's publisher has the last word. */
+	license: text,
+	components: list(object({
+		component: oneOf(COMPONENTS),
+		kind: text,
+		title: text,
+		/** Of two experts: the one for much noise or the one for little. */
+		expert: optional(oneOf(['high', 'low'] as const)),
+		/** Names of the files it was read from. */
+		source: list(text, { min: 1, max: 1000 }),
+		dimensions: record(anything(), { max: 100 }),
+		file: string({ min: 1, max: 128, pattern: /^[\w.-]+$/u, says: 'must be letters, digits, dots, dashes and underscores' }),
+		bytes: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
+		sha256: string({ min: 64, max: 64, pattern: /^[0-9a-f]+$/u, says: 'must be 64 hexadecimal digits' }),
+	}), { min: 1, max: 8 }),
+});
+
+export type ComponentFolder = Infer<typeof COMPONENT_FOLDER>;
+
+/** `component.json` of a folder; `undefined` when it has none. Throws `model_invalid`. */
+export const readComponentFolder = async (path: string): Promise<ComponentFolder | undefined> => {
+	const json = await readFile(join(path, COMPONENT_FILE), 'utf8').catch(() => undefined);
+	if (json === undefined) {
+		return undefined;
+	}
+	try {
+		return COMPONENT_FOLDER.parse(JSON.parse(json));
+	} catch (error) {
+		throw new TurbocastError('model_invalid', `${join(path, COMPONENT_FILE)}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+	}
+};
+
+/** Every folder of components below `root`, by name; one that cannot be read is left out. */
+export const listComponentFolders = async (root: string): Promise<ComponentFolder[]> => {
+	const entries = await readdir(root, { withFileTypes: true }).catch(() => []);
+	const names = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name).sort();
+	const found = await Promise.all(names.map((name) => readComponentFolder(join(root, name)).catch(() => undefined)));
+	return found.filter((folder) => folder !== undefined);
+};
