@@ -1,4 +1,11 @@
-# CPU image. Build: docker build -t turbocast .   Run: docker run -p 8080:8080 -p 40000-40010:40000-40010/udp turbocast
+# CPU image. Build: docker build -t turbocast .
+# It listens on every address of the container, so it starts only with a server key. Either of these gives it one:
+#   KEY=sk_$(openssl rand -hex 32)
+#   docker run -e TURBOCAST_AUTH__KEYS="[$KEY]" -p 8080:8080 -p 40000-40010:40000-40010/udp turbocast
+# or a folder with a keys file, which `turbocast keys create` in the container fills, and which keeps the signing secret too:
+#   docker run -v turbocast-keys:/keys turbocast node bin/turbocast.mjs keys create
+#   docker run -v turbocast-keys:/keys -p 8080:8080 -p 40000-40010:40000-40010/udp turbocast
+# Then open http://localhost:8080/#token=KEY.
 #
 # Binaries in the image and their licences (THIRD_PARTY.md has the details):
 #   Node.js (MIT)                                      the base image
@@ -35,8 +42,10 @@ COPY bin bin
 COPY scripts/setup.mjs scripts/setup.mjs
 COPY config config
 COPY models models
+RUN mkdir /keys && chown node /keys
 USER node
 ENV TURBOCAST_SERVER__HOST=0.0.0.0 \
+    TURBOCAST_AUTH__KEYS_FILE=/keys/keys.json \
     TURBOCAST_MEDIA__UDP_PORT_MIN=40000 \
     TURBOCAST_MEDIA__UDP_PORT_MAX=40010
 EXPOSE 8080/tcp 40000-40010/udp

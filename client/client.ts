@@ -1,10 +1,13 @@
 /** `connect`: the way in. */
 import { REALTIME_PATH } from '../src/protocol/limits.js';
+import type { TokenSource } from './control-socket.js';
 import { LiveSession } from './live-session.js';
 
 export type ConnectOptions = {
 	/** Shows the picture. Without one, take `session.stream`; `displayed` is then never known. */
 	readonly video?: HTMLVideoElement;
+	/** A client secret of the server, or a function that gets one: called for each `connect`, so that what it gives is fresh. */
+	readonly token?: TokenSource;
 	/** Closes the session when it aborts. */
 	readonly signal?: AbortSignal;
 };
@@ -27,7 +30,7 @@ export const socketUrl = (url: string, base: string): string => {
  */
 export const connect = (url?: string, options: ConnectOptions = {}): LiveSession => {
 	const base = globalThis.location?.href ?? 'http://127.0.0.1/';
-	const session = new LiveSession(socketUrl(url ?? '/', base), options.video);
+	const session = new LiveSession(socketUrl(url ?? '/', base), options.video, options.token);
 	const { signal } = options;
 	if (signal !== undefined) {
 		const close = (): void => session.close();

@@ -1,6 +1,6 @@
 /** The control socket: typed messages out, checked messages in, and why it closed. */
 import { TurbocastError, ERROR_CODES, ERRORS } from '../src/protocol/errors.js';
-import { SUBPROTOCOL } from '../src/protocol/limits.js';
+import { SUBPROTOCOL, TOKEN_PROTOCOL_PREFIX } from '../src/protocol/limits.js';
 import { parseServerMessage, type ClientMessage, type ServerMessage } from '../src/protocol/messages.js';
 
 export type ControlSocketEvents = {
@@ -8,6 +8,12 @@ export type ControlSocketEvents = {
 	/** Once, whoever closed it. */
 	readonly onClose: (error: TurbocastError | undefined) => void;
 };
+
+/**
+ * A server key or client secret, or what gives one. It is asked anew for each connection, because a client secret is good for few
+ * of them and for a short time only.
+ */
+export type TokenSource = string | (() => string | Promise<string>);
 
 /** What a close without an `error` message before it means. */
 const errorOfClose = (event: CloseEvent, wasOpen: boolean): TurbocastError | undefined => {
@@ -24,15 +30,43 @@ const errorOfClose = (event: CloseEvent, wasOpen: boolean): TurbocastError | und
 };
 
 export class ControlSocket {
-	readonly #socket: WebSocket;
+	readonly #url: string;
+	readonly #events: ControlSocketEvents;
+	/** `undefined` until the token is there. */
+	#socket: WebSocket | undefined;
+	#isClosed = false;
 
-	constructor(url: string, events: ControlSocketEvents) {
-		this.#socket = new WebSocket(url, SUBPROTOCOL);
+	constructor(url: string, token: TokenSource | undefined, events: ControlSocketEvents) {
+		this.#url = url;
+		this.#events = events;
+		if (typeof token === 'function') {
+			void this.#openWith(token);
+		} else {
+			this.#open(token);
+		}
+	}
+
+	async #openWith(token: () => string | Promise<string>): Promise<void> {
+		try {
+			const value = await token();
+			if (!this.#isClosed) {
+				this.#open(value);
+			}
+		} catch (error) {
+			this.#events.onClose(TurbocastError.from(error, 'unauthorized'));
+		}
+	}
+
+	#open(token: string | undefined): void {
+		const events = this.#events;
+		// Not in the address, which lands in logs; a browser sets no headers here.
+		const socket = new WebSocket(this.#url, token === undefined ? SUBPROTOCOL : [SUBPROTOCOL, `${TOKEN_PROTOCOL_PREFIX}${token}`]);
+		this.#socket = socket;
 		let wasOpen = false;
-		this.#socket.addEventListener('open', () => {
+		socket.addEventListener('open', () => {
 			wasOpen = true;
 		});
-		this.#socket.addEventListener('message', ({ data }) => {
+		socket.addEventListener('message', ({ data }) => {
 			let message: ServerMessage | undefined;
 			try {
 				message = parseServerMessage(JSON.parse(String(data)));
@@ -43,12 +77,12 @@ export class ControlSocket {
 				events.onMessage(message);
 			}
 		});
-		this.#socket.addEventListener('close', (event) => events.onClose(errorOfClose(event, wasOpen)));
+		socket.addEventListener('close', (event) => events.onClose(errorOfClose(event, wasOpen)));
 	}
 
 	/** Throws `transport_failed` when the socket is not open. */
 	send(message: ClientMessage): void {
-		if (this.#socket.readyState !== WebSocket.OPEN) {
+		if (this.#socket?.readyState !== WebSocket.OPEN) {
 			throw new TurbocastError('transport_failed', 'The connection to the server is not open; connect again.');
 		}
 		this.#socket.send(JSON.stringify(message));
@@ -56,6 +90,7 @@ export class ControlSocket {
 
 	/** Idempotent. */
 	close(): void {
-		this.#socket.close(1000);
+		this.#isClosed = true;
+		this.#socket?.close(1000);
 	}
 }

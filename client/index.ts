@@ -1,5 +1,6 @@
 /** The client SDK: what applications import. It runs in browsers as it is, without a bundler. */
 export { connect, type ConnectOptions } from './client.js';
+export type { TokenSource } from './control-socket.js';
 export type { AppliedChange, Change, DisplayedChange } from './change.js';
 export type { LiveSession, StartOptions } from './live-session.js';
 export type { SessionEvent } from './session-event.js';

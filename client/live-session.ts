@@ -4,7 +4,7 @@ import { TurbocastError } from '../src/protocol/errors.js';
 import type { StepCount } from '../src/protocol/limits.js';
 import type { ClientMessage, FrameMeta, ServerMessage, ServerMessages } from '../src/protocol/messages.js';
 import { deferred, PendingChanges, type Change } from './change.js';
-import { ControlSocket } from './control-socket.js';
+import { ControlSocket, type TokenSource } from './control-socket.js';
 import { DisplayWatch } from './display-watch.js';
 import { EventStream } from './event-stream.js';
 import type { SessionEvent } from './session-event.js';
@@ -52,7 +52,7 @@ export class LiveSession {
 	#lastError: TurbocastError | undefined;
 	#wasStarted = false;
 
-	constructor(url: string, video: HTMLVideoElement | undefined) {
+	constructor(url: string, video: HTMLVideoElement | undefined, token?: TokenSource) {
 		this.created = this.#created.promise;
 		this.ready = this.#ready.promise;
 		this.ended = this.#ended.promise;
@@ -61,7 +61,7 @@ export class LiveSession {
 			this.#changes.displayed(frame.rtp_timestamp, frame.at_ms);
 			this.#events.emit(frame);
 		});
-		this.#socket = new ControlSocket(url, {
+		this.#socket = new ControlSocket(url, token, {
 			onMessage: (message) => this.#receive(message),
 			onClose: (error) => this.#finish(this.#lastError ?? error),
 		});

@@ -11,6 +11,8 @@ import type { Config } from './config.js';
 import { EngineHost } from './engine/engine-host.js';
 import type { Engine } from './engine/engine.js';
 import { startEncoders } from './media/encoder-host.js';
+import { Auth } from './server/auth.js';
+import { keysFilePath } from './server/key-file.js';
 import { startServer, type Server } from './server/server.js';
 import { createWebRtcTransport } from './transport/webrtc.js';
 
@@ -30,7 +32,7 @@ export type AppOptions = {
 	readonly onFrame?: (frame: RawFrame) => void;
 };
 
-/** Starts the whole service. Throws `port_in_use`, `model_not_found`, `model_invalid`, `weights_corrupt`. */
+/** Starts the whole service. Throws `invalid_config`, `port_in_use`, `model_not_found`, `model_invalid`, `weights_corrupt`. */
 export const startApp = async ({ config, log = createLog({ level: config.log.level, personalData: config.log.personal_data }), onFrame }: AppOptions): Promise<App> => {
 	const clock = systemClock;
 	const metrics = new Metrics();
@@ -41,6 +43,12 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 		}
 	};
 	try {
+		const auth = await Auth.open({
+			keys: config.auth.keys, keysFile: keysFilePath(config.auth.keys_file), secretsPerMinute: config.limits.secrets_per_minute,
+			log: log.child({ part: 'auth' }), clock,
+		});
+		// Said before anything is started; the server holds to it too.
+		auth.assertMayListen(config.server.host);
 		// The engine loads in its own process while the rest starts.
 		const engine = await EngineHost.start({
 			modelFolder: modelPath(config.engine.models_dir, config.engine.model),
@@ -77,7 +85,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				messagesPerSecond: config.limits.messages_per_second,
 				badMessagesPerMinute: config.limits.bad_messages_per_minute,
 			},
-			engine, encoders, transport, log: log.child({ part: 'server' }), metrics, clock,
+			engine, encoders, transport, auth, log: log.child({ part: 'server' }), metrics, clock,
 			...(onFrame === undefined ? {} : { onFrame }),
 		});
 		owned.push(server);

@@ -7,6 +7,7 @@ import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
 import { ENGINE_PROFILES } from './engine/protocol.js';
 import { TurbocastError } from './protocol/errors.js';
+import { SERVER_KEY_FORM } from './server/keys.js';
 import { boolean, integer, list, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
 
 export const DEVICES = ['auto', 'cpu'] as const;
@@ -20,6 +21,10 @@ export const CONFIG_SCHEMA = object({
 		host: withDefault(text, '127.0.0.1'),
 		port: withDefault(integer({ min: 0, max: 65_535 }), 8080),
 		allowed_origins: withDefault(list(text, { max: 256 }), []),
+	}, 'refuse'),
+	auth: object({
+		keys: withDefault(list(string({ max: 256, pattern: SERVER_KEY_FORM, says: 'must be `sk_` and 32 to 128 letters, digits, dashes or underscores' }), { max: 64 }), []),
+		keys_file: withDefault(string({ max: 4096 }), ''),
 	}, 'refuse'),
 	engine: object({
 		model: withDefault(text, 'toybox'),
@@ -50,6 +55,7 @@ export const CONFIG_SCHEMA = object({
 		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),
 		start_timeout_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
 		messages_per_second: withDefault(integer({ min: 1, max: 10_000 }), 200),
+		secrets_per_minute: withDefault(integer({ min: 1, max: 100_000 }), 50),
 		bad_messages_per_minute: withDefault(integer({ min: 1, max: 10_000 }), 60),
 	}, 'refuse'),
 	log: object({

@@ -2,6 +2,7 @@
 import { createLog } from './base/log.js';
 import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } from './cli/arguments.js';
 import { GENERATE_FLAGS, generate } from './cli/generate.js';
+import { KEYS_FLAGS, keys } from './cli/keys.js';
 import { MODELS_FLAGS, models } from './cli/models.js';
 import { SERVE_FLAGS, serve } from './cli/serve.js';
 import { VERIFY_FLAGS, verify } from './cli/verify.js';
@@ -32,6 +33,12 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		flags: GENERATE_FLAGS,
 		// A clip's own messages are its output; the log only adds what went wrong.
 		run: (args, config, signal) => generate(args, config, createLog({ level: config.log.level === 'info' ? 'warn' : config.log.level, personalData: config.log.personal_data }), signal),
+	},
+	keys: {
+		usage: 'turbocast keys [create [--label L] | list | revoke ID]',
+		says: 'make, list and revoke server keys',
+		flags: KEYS_FLAGS,
+		run: (args, config) => keys(args, config),
 	},
 	models: {
 		usage: 'turbocast models [show NAME | import DIR|FILE --as NAME]',

@@ -3,7 +3,10 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { CONFIG_SCHEMA } from '../src/config.js';
+import { silentLog } from '../src/base/log.js';
+import { systemClock } from '../src/base/time.js';
+import { CONFIG_SCHEMA, loadConfig } from '../src/config.js';
+import { Auth } from '../src/server/auth.js';
 import { repositoryRoot } from './repository.js';
 
 const dockerfile = readFileSync(join(repositoryRoot, 'Dockerfile'), 'utf8').replace(/\\\n\s*/gu, ' ');
@@ -80,4 +83,21 @@ test('every package that brings a binary is named with its licence', () => {
 		assert.match(header, new RegExp(`${name}.*\\((?:MIT|GPL[^)]*)\\)`, 'u'));
 		assert.ok(readFileSync(join(repositoryRoot, 'THIRD_PARTY.md'), 'utf8').includes(name.split('/')[0] ?? name));
 	}
+});
+
+test('it starts with the key that its first lines give it, and without one it does not', async () => {
+	const settings = Object.fromEntries([...dockerfile.matchAll(/\b(TURBOCAST_[A-Z]+__[A-Z_]+)=([\w./]+)/gu)].map(([, name = '', value]) => [name, value]));
+	assert.equal(settings['TURBOCAST_SERVER__HOST'], '0.0.0.0');
+	const [, variable = '', before = '', after = ''] = /docker run -e (\w+)="(.*?)\$KEY(.*?)"/u.exec(dockerfile) ?? [];
+	const open = (environment: { [name: string]: string | undefined }): Promise<Auth> => {
+		const { auth } = loadConfig({ environment, flags: {} });
+		return Auth.open({ keys: auth.keys, keysFile: undefined, secretsPerMinute: 1, log: silentLog, clock: systemClock });
+	};
+	const locked = await open({ ...settings, [variable]: `${before}sk_${'0123456789abcdef'.repeat(4)}${after}` });
+	locked.assertMayListen('0.0.0.0');
+	const keyless = await open(settings);
+	assert.throws(() => keyless.assertMayListen('0.0.0.0'), /needs a key/u);
+	const folder = /\/[^/]+/u.exec(settings['TURBOCAST_AUTH__KEYS_FILE'] ?? '')?.[0] ?? 'none';
+	assert.match(dockerfile, new RegExp(`mkdir ${folder} && chown node ${folder}`, 'u'));
+	assert.match(dockerfile, new RegExp(`-v [\\w-]+:${folder} `, 'u'));
 });

@@ -31,6 +31,7 @@ const DOORS: { readonly [name: string]: readonly string[] } = {
 	'onnxruntime-node': ['src/engine/backends/onnxruntime.ts'],
 	'werift': ['src/transport/'],
 	'ws': ['src/server/control.ts'],
+	'jose': ['src/server/tokens.ts'],
 	'pino': ['src/base/log.ts'],
 	'uuid': ['src/server/'],
 	'yaml': ['src/config.ts'],

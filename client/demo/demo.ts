@@ -26,6 +26,19 @@ const progressText = element('progress');
 const noteText = element('note');
 const figures = new Figures(element);
 
+/**
+ * A credential behind the page's address, `#token=...`: browsers send the fragment to nobody. It is taken out of the address bar at once,
+ * so that a screenshot or a copied address does not give it away, and kept until the tab is closed, so that a reload finds it.
+ */
+const token = ((): string | undefined => {
+	const given = new URLSearchParams(location.hash.slice(1)).get('token');
+	if (given !== null) {
+		sessionStorage.setItem('token', given);
+		history.replaceState(null, '', location.pathname + location.search);
+	}
+	return sessionStorage.getItem('token') ?? undefined;
+})();
+
 let session: LiveSession;
 let model: ModelInfo | undefined;
 /** From Start until Stop: whatever breaks in between is mended and goes on. */
@@ -205,7 +218,7 @@ const showModel = (info: ModelInfo): void => {
 
 /** Connects, follows the session to its end, and connects again, so that the next Start finds everything up. */
 const live = async (): Promise<void> => {
-	const current = connect(undefined, { video });
+	const current = connect(undefined, { video, ...(token === undefined ? {} : { token }) });
 	session = current;
 	showState(current.state);
 	current.created.then((info) => {

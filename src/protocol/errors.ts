@@ -22,6 +22,7 @@ export const ERRORS = {
 	invalid_config: { httpStatus: 500, closeCode: 1011, retryable: false, summary: 'The configuration has a mistake.' },
 	invalid_option: { httpStatus: 400, closeCode: 4400, retryable: false, summary: 'A command-line option is unknown or has a value that cannot be used.' },
 	unauthorized: { httpStatus: 401, closeCode: 4401, retryable: false, summary: 'No valid credentials were given.' },
+	token_expired: { httpStatus: 401, closeCode: 4401, retryable: false, summary: 'The client secret is no longer valid.' },
 	forbidden: { httpStatus: 403, closeCode: 4403, retryable: false, summary: 'This origin or token may not do that.' },
 	not_found: { httpStatus: 404, closeCode: 4404, retryable: false, summary: 'There is nothing at this address.' },
 	model_not_found: { httpStatus: 404, closeCode: 4404, retryable: false, summary: 'No model of that name is installed.' },

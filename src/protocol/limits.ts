@@ -3,6 +3,8 @@
 export const PROTOCOL_VERSION = '1';
 /** WebSocket sub-protocol (RFC 6455 section 1.9). */
 export const SUBPROTOCOL = 'realtime.video.v1';
+/** Starts the sub-protocol item that carries a credential, beside the real one. */
+export const TOKEN_PROTOCOL_PREFIX = 'token.';
 export const REALTIME_PATH = '/v1/realtime/video';
 /** Label of the data channel that carries `frame.meta`. */
 export const TELEMETRY_LABEL = 'telemetry';

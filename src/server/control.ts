@@ -5,6 +5,7 @@ import { WebSocket, WebSocketServer, type RawData } from 'ws';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limits.js';
 import { errorMessage, eventIdOf, parseClientMessage, type ServerMessage } from '../protocol/messages.js';
+import type { Auth, Grant } from './auth.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
@@ -62,6 +63,11 @@ const parseFrame = (data: RawData, isBinary: boolean): unknown => {
 	}
 };
 
+export type ControlParts = SessionParts & { readonly auth: Auth };
+
+/** Of a connection that is told why it may not stay. */
+const NOTHING: Grant = { keyId: undefined, mayControl: false, maxSessionMs: 0 };
+
 class Connection {
 	readonly session: Session;
 	readonly #socket: ControlSocket;
@@ -73,7 +79,7 @@ class Connection {
 	#silentIntervals = 0;
 	#isClosing = false;
 
-	constructor(socket: ControlSocket, parts: SessionParts) {
+	constructor(socket: ControlSocket, parts: SessionParts, grant: Grant) {
 		const { config, clock } = parts;
 		this.#socket = socket;
 		this.#parts = parts;
@@ -82,7 +88,7 @@ class Connection {
 		this.session = new Session(parts, {
 			send: (message) => this.#send(message),
 			close: (closeCode, reason) => this.#close(closeCode, reason),
-		});
+		}, grant);
 		socket.beforeClose = (error) => void this.session.end('failed', error);
 		socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
 		socket.on('pong', () => {
@@ -202,7 +208,7 @@ const refusal = (request: IncomingMessage, parts: SessionParts): TurbocastError 
 	return undefined;
 };
 
-export const createControl = (parts: SessionParts): Control => {
+export const createControl = (parts: ControlParts): Control => {
 	const { config } = parts;
 	const open = new Set<Connection>();
 	const sockets = new WebSocketServer({
@@ -216,13 +222,11 @@ export const createControl = (parts: SessionParts): Control => {
 	const heartbeat = setInterval(() => open.forEach((connection) => connection.beat()), config.heartbeatMs ?? DEFAULT_HEARTBEAT_MS);
 	heartbeat.unref();
 
-	const welcome = (socket: ControlSocket): void => {
-		const connection = new Connection(socket, parts);
-		if (open.size >= config.maxConnections) {
-			// After the handshake, because a browser's script cannot see why a handshake failed.
-			void connection.session.end('failed', new TurbocastError('capacity_exhausted', `All ${config.maxConnections} connections are taken; try again in a moment.`, { retryAfterMs: 10_000 }));
-			return;
-		}
+	/** After the handshake, because a browser's script cannot see why a handshake failed. */
+	const turnAway = (socket: ControlSocket, error: TurbocastError): void => void new Connection(socket, parts, NOTHING).session.end('failed', error);
+
+	const welcome = (socket: ControlSocket, grant: Grant): void => {
+		const connection = new Connection(socket, parts, grant);
 		open.add(connection);
 		socket.on('close', () => open.delete(connection));
 		connection.session.greet();
@@ -247,7 +251,16 @@ export const createControl = (parts: SessionParts): Control => {
 				refuseUpgrade(socket, error);
 				return;
 			}
-			sockets.handleUpgrade(request, socket, head, welcome);
+			if (open.size >= config.maxConnections) {
+				// Before the credential is looked at: being turned away uses up no client secret.
+				const full = new TurbocastError('capacity_exhausted', `All ${config.maxConnections} connections are taken; try again in a moment.`, { retryAfterMs: 10_000 });
+				sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, full));
+				return;
+			}
+			parts.auth.grant(request, parts.model.id).then(
+				(grant) => sockets.handleUpgrade(request, socket, head, (opened) => welcome(opened, grant)),
+				(reason: unknown) => sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, TurbocastError.from(reason))),
+			);
 		},
 		close: () => (closing ??= close()),
 	};

@@ -1,12 +1,15 @@
-/** HTTP: the page, health, metrics and the list of models. */
+/** HTTP: the page, health, metrics, the list of models and client secrets. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import type { Log } from '../base/log.js';
 import type { Metrics } from '../base/metrics.js';
+import { CLIENT_SECRET_REQUEST, CLIENT_SECRETS_PATH, MAX_SECRET_REQUEST_BYTES } from '../protocol/client-secrets.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { REALTIME_PATH } from '../protocol/limits.js';
 import type { Admission } from './admission.js';
+import type { Auth } from './auth.js';
 import { sendError } from './http-error.js';
+import { readJsonBody } from './json-body.js';
 import type { ModelInfo } from './model-info.js';
 import { readStaticFile } from './static-files.js';
 
@@ -15,11 +18,12 @@ const DIST = fileURLToPath(new URL('../..', import.meta.url));
 export type RouteParts = {
 	readonly model: ModelInfo;
 	readonly admission: Admission;
+	readonly auth: Auth;
 	readonly metrics: Metrics;
 	readonly log: Log;
 };
 
-const METHODS = ['GET', 'HEAD'];
+const methodsOf = (path: string): readonly string[] => (path === CLIENT_SECRETS_PATH ? ['POST'] : ['GET', 'HEAD']);
 
 /** A Host header that may stand in a header of ours. */
 const HOST_FORM = /^[\w.\-:[\]]{1,255}$/u;
@@ -75,14 +79,22 @@ const answer = async (parts: RouteParts, request: IncomingMessage, response: Ser
 			return sendJson(response, { status: 'ready', model: parts.model.id, places_free: parts.admission.free });
 		}
 		case '/metrics':
+			await parts.auth.serverKey(request);
 			return sendText(response, 'text/plain; version=0.0.4; charset=utf-8', parts.metrics.text());
 		case '/v1/models':
+			await parts.auth.serverKey(request);
 			return sendJson(response, { object: 'list', data: [modelObject(parts.model)] });
+		case CLIENT_SECRETS_PATH: {
+			const key = await parts.auth.serverKey(request);
+			const body = CLIENT_SECRET_REQUEST.parse(await readJsonBody(request, MAX_SECRET_REQUEST_BYTES));
+			return sendJson(response, await parts.auth.mint(key, body));
+		}
 		case REALTIME_PATH:
 			throw new TurbocastError('invalid_request', `${REALTIME_PATH} speaks WebSocket: connect with a WebSocket client.`);
 		default:
 	}
 	if (path.startsWith('/v1/models/')) {
+		await parts.auth.serverKey(request);
 		const id = path.slice('/v1/models/'.length);
 		if (id !== parts.model.id) {
 			throw new TurbocastError('model_not_found', `There is no model "${id.slice(0, 100)}" here; GET /v1/models lists those there are.`, { param: 'model' });
@@ -98,17 +110,22 @@ export const createRoutes = (parts: RouteParts) => (request: IncomingMessage, re
 		response.setHeader(name, value);
 	}
 	const handle = async (): Promise<void> => {
-		if (!METHODS.includes(request.method ?? '')) {
-			response.setHeader('allow', METHODS.join(', '));
-			throw new TurbocastError('method_not_allowed', `This address answers ${METHODS.join(' and ')} only.`);
-		}
 		// The path as sent: a URL parser would resolve `..` before we can refuse it.
-		await answer(parts, request, response, (request.url ?? '/').split(/[?#]/u, 1)[0] ?? '/');
+		const path = (request.url ?? '/').split(/[?#]/u, 1)[0] ?? '/';
+		const methods = methodsOf(path);
+		if (!methods.includes(request.method ?? '')) {
+			response.setHeader('allow', methods.join(', '));
+			throw new TurbocastError('method_not_allowed', `This address answers ${methods.join(' and ')} only.`);
+		}
+		await answer(parts, request, response, path);
 	};
 	handle().catch((error: unknown) => {
 		const known = TurbocastError.from(error);
 		if (known.code === 'internal') {
 			parts.log.error({ err: error }, 'An HTTP request failed.');
+		}
+		if (known.entry.httpStatus === 401) {
+			response.setHeader('www-authenticate', 'Bearer'); // RFC 9110 section 11.6.1
 		}
 		if (response.headersSent) {
 			response.destroy();

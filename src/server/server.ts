@@ -11,6 +11,7 @@ import type { Encoders } from '../media/encoder.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Transport } from '../transport/transport.js';
 import { Admission } from './admission.js';
+import type { Auth } from './auth.js';
 import { createControl } from './control.js';
 import { modelInfo } from './model-info.js';
 import { createRoutes } from './routes.js';
@@ -22,6 +23,7 @@ export type ServerParts = {
 	readonly engine: Engine;
 	readonly encoders: Encoders;
 	readonly transport: Transport;
+	readonly auth: Auth;
 	readonly log: Log;
 	readonly metrics: Metrics;
 	readonly clock: Clock;
@@ -37,7 +39,7 @@ export type Server = {
 	readonly close: () => Promise<void>;
 };
 
-/** Time for a whole request to arrive; ours have no bodies. */
+/** Time for a whole request to arrive; ours have small bodies or none. */
 const REQUEST_TIMEOUT_MS = 10_000;
 
 const systemUint32 = (): number => randomBytes(4).readUInt32LE();
@@ -68,15 +70,16 @@ const urlOf = (host: string, port: number): string => {
 
 /** Starts listening. Throws `port_in_use` or `invalid_config`. */
 export const startServer = async (parts: ServerParts): Promise<Server> => {
-	const { config, engine, encoders, transport, log, clock, onFrame } = parts;
+	const { config, engine, encoders, transport, auth, log, clock, onFrame } = parts;
+	auth.assertMayListen(config.host);
 	const admission = new Admission(engine, config.maxSessions);
 	const model = modelInfo(engine.model);
 	const metrics = createServerMetrics(parts.metrics, { engine, admission, connections: () => control.connections() });
 	const control = createControl({
-		config, engine, encoders, transport, admission, model, metrics, log, clock, onFrame,
+		config, engine, encoders, transport, admission, auth, model, metrics, log, clock, onFrame,
 		randomUint32: parts.randomUint32 ?? systemUint32,
 	});
-	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, admission, metrics: parts.metrics, log }));
+	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, admission, auth, metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
 
 	const close = async (): Promise<void> => {

@@ -13,6 +13,7 @@ import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, PROTOCOL_VERSION } from '../proto
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ServerMessage } from '../protocol/messages.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission, Place } from './admission.js';
+import type { Grant } from './auth.js';
 import { ChangeLog, type Change, type ChangedInputs } from './change-log.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
@@ -65,12 +66,16 @@ type SessionState =
 	| { readonly kind: 'generating'; readonly run: Run }
 	| { readonly kind: 'ended'; readonly reason: EndReason };
 
+/** What a client secret for viewing alone may not do. */
+const CONTROLLING: ReadonlySet<ClientMessage['type']> = new Set(['session.start', 'session.update', 'input.action', 'session.stop'] as const);
 const DEFAULT_OFFERS_PER_MINUTE = 30;
 
 export class Session {
 	readonly id = newSessionId();
 	readonly #parts: SessionParts;
 	readonly #peer: SessionPeer;
+	readonly #grant: Grant;
+	readonly #maxMs: number;
 	readonly #log: Log;
 	readonly #viewers: ViewerSlot;
 	readonly #offers: RateLimit;
@@ -81,9 +86,11 @@ export class Session {
 	#state: SessionState = { kind: 'waiting' };
 	#ending: Promise<void> | undefined;
 
-	constructor(parts: SessionParts, peer: SessionPeer) {
+	constructor(parts: SessionParts, peer: SessionPeer, grant: Grant) {
 		this.#parts = parts;
 		this.#peer = peer;
+		this.#grant = grant;
+		this.#maxMs = Math.min(parts.config.sessionMaxMs, grant.maxSessionMs);
 		this.#log = parts.log.child({ session: this.id });
 		this.#offers = new RateLimit(parts.config.offersPerMinute ?? DEFAULT_OFFERS_PER_MINUTE, 60_000, parts.clock.nowMs());
 		this.#viewers = new ViewerSlot(parts.transport, {
@@ -106,7 +113,7 @@ export class Session {
 		this.#peer.send({
 			type: 'session.created', session_id: this.id, protocol_version: PROTOCOL_VERSION, model,
 			ice_servers: config.iceServers.map((server) => ({ ...server })),
-			limits: { max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_session_ms: config.sessionMaxMs, idle_timeout_ms: config.idleTimeoutMs },
+			limits: { max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_session_ms: this.#maxMs, idle_timeout_ms: config.idleTimeoutMs },
 		});
 		this.#startTimer(config.startTimeoutMs, () => this.#fail(
 			new TurbocastError('start_timeout', `No session was started within ${Math.round(config.startTimeoutMs / 1000)} seconds; connect again when there is a prompt.`), 'idle'));
@@ -114,6 +121,9 @@ export class Session {
 
 	/** Does what the message asks. Throws what the client is to be told; the session goes on. */
 	async handle(message: ClientMessage): Promise<void> {
+		if (!this.#grant.mayControl && CONTROLLING.has(message.type)) {
+			throw new TurbocastError('forbidden', `This client secret is for watching only; ${message.type} needs one with the action "control".`);
+		}
 		switch (message.type) {
 			case 'session.start':
 				return this.#start(message);
@@ -220,7 +230,7 @@ export class Session {
 
 	/** Starts the two loops and the watch over them. */
 	#play(run: Run, stream: Awaited<ReturnType<Engine['openStream']>>): void {
-		const { engine, clock, config, onFrame, metrics } = this.#parts;
+		const { engine, clock, onFrame, metrics } = this.#parts;
 		const { signal } = this.#life;
 		const { width, height, seed } = run.request;
 		const stopListening = engine.onState((state) => this.#engineChanged(state));
@@ -252,8 +262,8 @@ export class Session {
 		for (const loop of [generation, playout]) {
 			loop.catch((error: unknown) => this.#fail(TurbocastError.from(error), 'failed'));
 		}
-		clock.sleep(config.sessionMaxMs, signal).then(
-			() => this.#fail(new TurbocastError('max_duration', `The session reached its longest duration of ${Math.round(config.sessionMaxMs / 1000)} seconds; start another one.`), 'max_duration'),
+		clock.sleep(this.#maxMs, signal).then(
+			() => this.#fail(new TurbocastError('max_duration', `The session reached its longest duration of ${Math.round(this.#maxMs / 1000)} seconds; start another one.`), 'max_duration'),
 			() => undefined,
 		);
 		this.#watchingChanged();

@@ -31,7 +31,7 @@ before(async () => {
 		return;
 	}
 	app = await startApp({
-		config: parseConfig({ server: { port: 0 } }, 'the test'), log: silentLog,
+		config: parseConfig({ server: { port: 0 }, auth: { keys_file: '/nonexistent/keys.json' } }, 'the test'), log: silentLog,
 		onFrame: (frame) => {
 			if (frame.frameId === 0) {
 				emitted = new Map();

@@ -6,6 +6,7 @@ import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
+import { newServerKey } from '../../src/server/keys.js';
 import { startMachine, startService, type Machine, type Service } from './service.js';
 
 let machine: Machine & AsyncDisposable;
@@ -168,7 +169,7 @@ test('a port that another program has is port_in_use, with the port and the way 
 		assert.match(error.message, new RegExp(`port ${port} of 127.0.0.1.*--port`, 'u'));
 		return true;
 	});
-	await assert.rejects(startService(machine, { host: '192.0.2.1' }), (error) => error instanceof TurbocastError && error.code === 'invalid_config' && /--host/u.test(error.message));
+	await assert.rejects(startService(machine, { host: '192.0.2.1' }, undefined, { keys: [newServerKey()] }), (error) => error instanceof TurbocastError && error.code === 'invalid_config' && /--host/u.test(error.message));
 	assert.equal((await get('/healthz')).status, 200);
 });
 

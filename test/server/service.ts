@@ -6,6 +6,7 @@ import { EngineHost } from '../../src/engine/engine-host.js';
 import type { Engine } from '../../src/engine/engine.js';
 import { startEncoders, type EncoderHost } from '../../src/media/encoder-host.js';
 import { REALTIME_PATH } from '../../src/protocol/limits.js';
+import { Auth, type AuthOptions } from '../../src/server/auth.js';
 import type { ServerConfig } from '../../src/server/server-config.js';
 import { startServer, type Server } from '../../src/server/server.js';
 import type { Transport } from '../../src/transport/transport.js';
@@ -49,10 +50,11 @@ export type Service = AsyncDisposable & {
 	readonly connectViewer: () => Promise<{ client: ControlClient; viewer: MemoryViewer }>;
 };
 
-export const startService = async (machine: Pick<Machine, 'encoders'> & { readonly engine: Engine }, changes: Partial<ServerConfig> = {}, transport?: Transport): Promise<Service> => {
+export const startService = async (machine: Pick<Machine, 'encoders'> & { readonly engine: Engine }, changes: Partial<ServerConfig> = {}, transport?: Transport, authChanges: Partial<AuthOptions> = {}): Promise<Service> => {
 	const memory = new MemoryTransport();
+	const auth = await Auth.open({ keys: [], keysFile: undefined, secretsPerMinute: 50, log: silentLog, clock: systemClock, ...authChanges });
 	const server = await startServer({
-		config: { ...TEST_CONFIG, ...changes }, engine: machine.engine, encoders: machine.encoders, transport: transport ?? memory,
+		config: { ...TEST_CONFIG, ...changes }, engine: machine.engine, encoders: machine.encoders, transport: transport ?? memory, auth,
 		log: silentLog, metrics: new Metrics(), clock: systemClock,
 	});
 	const url = server.address.url;
