@@ -1,6 +1,7 @@
 /** One transformer block of a denoiser (`dit.ts` says how they are joined, and what the letters in shapes mean). */
 import { attention, joinHeads, splitHeads } from './attention.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
+import { LINEAR_BRANCH } from './linear-branch.js';
 import type { LinearLayers } from './linear-layers.js';
 import { add, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
 import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
@@ -24,9 +25,6 @@ export type BlockContext = {
 };
 
 export type KeysAndValues = { readonly k: Value; readonly v: Value };
-
-/** Where TurboDiffusion keeps the projection of the linear branch, below `blocks.I.self_attn`. */
-export const LINEAR_BRANCH = 'attn_op.local_attn.proj_l';
 
 /** x [T, S, D] normalised, then x * scale + shift; scale and shift [T, 1, D]. Returns [L, D]. */
 export const modulate = (g: GraphBuilder, c: Pick<BlockContext, 'spec' | 'ones'>, name: string, x: Value, shift: Value, scale: Value): Value => {

@@ -1,6 +1,6 @@
 /** Every tensor that a denoiser of given dimensions consists of, under the names of Wan 2.1 and TurboDiffusion, and what a file lacks of them. */
 import { TurbocastError } from '../protocol/errors.js';
-import { LINEAR_BRANCH } from './dit-block.js';
+import { LINEAR_BRANCH } from './linear-branch.js';
 import type { DitDimensions } from './spec.js';
 import type { Weights } from './weights.js';
 

@@ -5,9 +5,10 @@
  * Letters in shapes: C channels, F latent frames, h x w latent size, hp x wp token grid, L = F * hp * wp tokens, D width, N heads,
  * d = D / N; T timesteps (one for each latent frame of a chunk, or one for the clip), S = L / T tokens that share one.
  */
-import { type BlockContext, type KeysAndValues, LINEAR_BRANCH, modulate, modulationTable, transformerBlock } from './dit-block.js';
+import { type BlockContext, type KeysAndValues, modulate, modulationTable, transformerBlock } from './dit-block.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
+import { LINEAR_BRANCH } from './linear-branch.js';
 import { floatLinears, int8Linears } from './linear-layers.js';
 import { add, linear, reshape, silu, split } from './operators.js';
 import { patchify, unpatchify } from './patches.js';

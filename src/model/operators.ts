@@ -125,7 +125,7 @@ export const padEnd = (g: GraphBuilder, name: string, x: Value, axis: number, si
 		g.fail(name, `axis ${axis} of ${shapeText(x.dims)} cannot grow to ${size}`);
 	}
 	const pads = new Array<number>(2 * x.dims.length).fill(0);
-	pads[x.dims.length + axis] = size - (have as number);
+	pads[x.dims.length + axis] = size - have;
 	return have === size ? x : g.node({ op: 'Pad', name, inputs: [x, g.integers(`${name}/pads`, pads)], type: x.type, dims: x.dims.map((dimension, index) => (index === axis ? size : dimension)) });
 };
 

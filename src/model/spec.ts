@@ -5,7 +5,7 @@
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_PROMPT_LENGTH } from '../protocol/limits.js';
 import {
-	boolean, integer, list, literal, number, object, oneOf, optional, record, string, withDefault, type Infer,
+	boolean, integer, list, literal, number, object, oneOf, optional, record, string, withDefault, type Infer, type ObjectOf,
 } from '../protocol/schema.js';
 
 const dimension = integer({ min: 1, max: 1_000_000 });
@@ -37,7 +37,6 @@ export const DIT_FIELDS = {
 	pooled_text: withDefault(boolean(), false),
 } as const;
 
-const ditDimensions = object(DIT_FIELDS);
 const ditSpec = object({ kind: literal('wan-causal'), ...DIT_FIELDS });
 
 const vaeSpec = object({
@@ -83,7 +82,7 @@ export type ModelSpec = Infer<typeof MODEL_SPEC>;
 export type TextSpec = ModelSpec['text'];
 export type DitSpec = ModelSpec['dit'];
 /** What the graphs of a denoiser need to know, of whatever family it is. */
-export type DitDimensions = Infer<typeof ditDimensions>;
+export type DitDimensions = ObjectOf<typeof DIT_FIELDS>;
 export type VaeSpec = ModelSpec['vae'];
 export type ControlSpec = ModelSpec['controls'][number];
 

@@ -1,7 +1,9 @@
 /** Weights as a graph sees them: where they are stored when they can stay there, or made anew from their numbers. */
 import type { GraphBuilder, Value } from './graph-builder.js';
 import { cast } from './operators.js';
+import { readTiles, untiledShapes } from './quant-checkpoint.js';
 import { readFloats, type Safetensors, tensorEntry } from './safetensors.js';
+import { dequantizeTiles } from './w8a8.js';
 import { TurbocastError } from '../protocol/errors.js';
 
 const product = (shape: readonly number[]): number => shape.reduce((total, dimension) => total * dimension, 1);
@@ -18,22 +20,27 @@ export class Weights {
 		return this.#file.label;
 	}
 
-	/** Names and shapes of all tensors. */
+	/** Names and shapes of all tensors; a weight in 8-bit tiles counts as the weight. */
 	get shapes(): ReadonlyMap<string, readonly number[]> {
-		return new Map([...this.#file.tensors].map(([name, { shape }]) => [name, shape]));
+		return untiledShapes(this.#file);
 	}
 
 	has(name: string): boolean {
-		return this.#file.tensors.has(name);
+		return this.shapes.has(name);
 	}
 
-	/** The numbers of a tensor. Throws `model_invalid` when it is missing or has another shape. */
+	/** The numbers of a tensor, those in 8-bit tiles too. Throws `model_invalid` when it is missing or has another shape. */
 	floats(name: string, shape: readonly number[]): Float32Array {
-		return readFloats(this.#file, tensorEntry(this.#file, name, shape));
+		const tiles = readTiles(this.#file, name, shape);
+		return tiles !== undefined ? dequantizeTiles(tiles) : readFloats(this.#file, tensorEntry(this.#file, name, shape));
 	}
 
-	/** The tensor as a value of the graph, its bytes left where they are; `dims` may regroup its elements. */
+	/** The tensor as a value of the graph, its bytes left where they are unless they are tiles; `dims` may regroup its elements. */
 	value(g: GraphBuilder, name: string, shape: readonly number[], dims = shape): Value {
+		const tiles = readTiles(this.#file, name, shape);
+		if (tiles !== undefined) {
+			return g.floats(name, dims, dequantizeTiles(tiles));
+		}
 		const { dtype, offset, byteLength } = tensorEntry(this.#file, name, shape);
 		if (product(dims) !== product(shape)) {
 			g.fail(name, `[${shape.join(', ')}] cannot be read as [${dims.join(', ')}]`);

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
 import { ENGINE_PROFILES, type EngineProfile } from '../../src/engine/protocol.js';
+import { isTiled, tiledTensors } from '../../src/model/quant-checkpoint.js';
+import { encodeSafetensors, parseSafetensors, readFloats } from '../../src/model/safetensors.js';
 import { verifyFolder, type Verdict } from '../../src/verify/verify.js';
 import { repositoryRoot } from '../repository.js';
 import { causalGolden, clipGolden, type ClipGolden, normals, ODD_DIT, rcmGolden, slaCase, type SlaSize, writeGolden } from './random-golden.js';
@@ -56,6 +58,20 @@ for (const [what, { kind, golden }] of Object.entries(DITS)) {
 		assert.ok((await verdicts(folder.path, 'cpu-int8')).every(({ relativeError }) => relativeError > 1e-4), '8 bits are really used');
 	});
 }
+
+test('a -quant checkpoint runs like the one it was made from, but for what 8-bit weights cost', async () => {
+	const { config, cases, weights } = clipGolden(ODD_DIT, SPARSE, 5);
+	const { tensors } = parseSafetensors('weights', weights);
+	const all = Object.fromEntries([...tensors].flatMap(([name, entry]) => {
+		const data = readFloats({ label: 'weights', bytes: weights, tensors }, entry);
+		return Object.entries(isTiled(name, entry.shape) ? tiledTensors(name, data, entry.shape as [number, number]) : { [name]: { dtype: 'F32' as const, shape: entry.shape, data } });
+	}));
+	await using folder = await writeGolden('turbo-dit', config, cases, encodeSafetensors(all));
+	for (const profile of ENGINE_PROFILES) {
+		const found = await verdicts(folder.path, profile);
+		assert.ok(found.every(({ relativeError }) => relativeError > 1e-4 && relativeError < 5e-2), JSON.stringify(found));
+	}
+});
 
 test('rcm agrees with the plain loops at odd sizes, with another sigma, in the order of the configuration', async () => {
 	const { config, network, weights, cases } = await rcmGolden({ ...ODD_DIT, out_dim: ODD_DIT.in_dim }, SPARSE, 11);
