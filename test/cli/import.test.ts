@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { type ImportRequest, importCheckpoint } from '../../src/cli/import.js';
 import { listComponentFolders, readComponentFolder } from '../../src/model/component-folder.js';
-import { ditTensors, type Shapes, textTensors, wanVaeTensors } from '../../src/model/checkpoint/network-tensors.js';
+import { ditTensors } from '../../src/model/dit-tensors.js';
+import { type Shapes, textTensors, wanVaeTensors } from '../../src/model/checkpoint/network-tensors.js';
 import { encodeSafetensors, parseSafetensors, readFloats, type Safetensors } from '../../src/model/safetensors.js';
 import { type ErrorCode, TurbocastError } from '../../src/protocol/errors.js';
 import { DIT, TEXT, VAE } from '../model/checkpoint/published-names.js';
@@ -38,7 +39,7 @@ const refusal = (attempt: Promise<unknown>, code: ErrorCode, pattern: RegExp): P
 
 const written = (name: string, file: string): Safetensors => parseSafetensors(file, readFileSync(join(models, name, file)));
 
-const DIT_SHAPES = ditTensors(DIT, { hasProjection: true, isQuantized: false });
+const DIT_SHAPES = ditTensors(DIT, true);
 const bf16 = (floats: Float32Array): Uint16Array => Uint16Array.from(new Uint32Array(floats.buffer, floats.byteOffset, floats.length), (word) => word >>> 16);
 
 /** Halves, exactly: the numbers are multiples of 1/64 below 2. */
@@ -84,7 +85,7 @@ test('bfloat16 stays, half precision becomes float32, exactly', async () => {
 });
 
 test('Self-Forcing: the average of the generator is taken, without prefixes, and its licence is said', async () => {
-	const shapes = ditTensors(DIT, { hasProjection: false, isQuantized: false });
+	const shapes = ditTensors(DIT, false);
 	await writeStateDict(join(downloads, 'self_forcing.pt'), stateDict(shapes, 3, (name) => `model.${name}`), (inner) => dict({ generator: dict({}), generator_ema: inner, step: integer(9) }));
 	const { license } = await bring('self_forcing.pt', 'sf');
 	assert.match(license, /CC BY-NC-SA 4\.0.*not for commercial use/u);

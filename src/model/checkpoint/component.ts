@@ -2,7 +2,8 @@
 import { TurbocastError } from '../../protocol/errors.js';
 import type { Dtype } from '../safetensors.js';
 import { ditDimensions, type ShapesByName, taehvDimensions, textDimensions, wanVaeDimensions } from './dimensions.js';
-import { ditTensors, type Shapes, taehvTensors, textTensors, wanVaeTensors } from './network-tensors.js';
+import { ditTensors } from '../dit-tensors.js';
+import { quantizedTensors, type Shapes, taehvTensors, textTensors, wanVaeTensors } from './network-tensors.js';
 import { countOf, type StoredTensorInfo, type TensorStore } from './tensor-store.js';
 import { type Component, recogniseNames } from './tensor-names.js';
 
@@ -46,11 +47,12 @@ type Facts = { readonly kind: string; readonly title: string; readonly dimension
 const factsOf = (component: Component, shapes: ShapesByName, headDim: number | undefined): Facts => {
 	switch (component) {
 		case 'dit': {
-			const { hasProjection, isQuantized, ...dimensions } = ditDimensions(shapes, headDim);
+			const { dimensions, isSparse, isQuantized } = ditDimensions(shapes, headDim);
+			const expected = ditTensors(dimensions, isSparse);
 			return {
-				kind: hasProjection ? 'turbo-dit' : 'wan-dit', dimensions: { ...dimensions, attention: hasProjection ? 'sla' : 'dense', linears: isQuantized ? 'w8a8' : 'float' },
-				title: `${hasProjection ? ', sparse-linear attention' : ''}${isQuantized ? ', 8-bit linear layers' : ''}`,
-				expected: ditTensors(dimensions, { hasProjection, isQuantized }),
+				kind: isSparse ? 'turbo-dit' : 'wan-dit', dimensions: { ...dimensions, attention: isSparse ? 'sla' : 'dense', linears: isQuantized ? 'w8a8' : 'float' },
+				title: `${isSparse ? ', sparse-linear attention' : ''}${isQuantized ? ', 8-bit linear layers' : ''}`,
+				expected: isQuantized ? quantizedTensors(expected) : expected,
 			};
 		}
 		case 'text': {

@@ -2,12 +2,16 @@
 import { TurbocastError } from '../../protocol/errors.js';
 import { parseTaehvSpec, taehvLayout, type TaehvSpec } from '../taehv.js';
 import { parseWanVaeSpec, WAN_LATENT_MEAN, WAN_LATENT_STD, type WanVaeSpec } from '../wan-vae-spec.js';
-import type { DitDimensions, TextDimensions } from './network-tensors.js';
+import { LINEAR_BRANCH } from '../linear-branch.js';
+import type { DitDimensions } from '../spec.js';
+import type { TextDimensions } from './network-tensors.js';
 
 export type ShapesByName = ReadonlyMap<string, readonly number[]>;
 
 /** Wan's own, at every size; the weights do not tell it. */
 export const WAN_HEAD_DIM = 128;
+/** The same in every published Wan; the weights do not tell these either. */
+const WAN_CONSTANTS = { text_len: 512, eps: 1e-6, rope_theta: 10_000, control_dim: 0, pooled_text: false } as const;
 const PATCH = [1, 2, 2] as const;
 const PATCH_SIZE = 4;
 const MAX_LAYERS = 1024;
@@ -25,12 +29,12 @@ const layersOf = (shapes: ShapesByName): number => {
 	return layers > MAX_LAYERS ? refuse(`it has a block ${layers - 1}; more than ${MAX_LAYERS} blocks are not read`) : layers;
 };
 
-export type DitFacts = DitDimensions & { readonly hasProjection: boolean; readonly isQuantized: boolean };
+export type DitFacts = { readonly dimensions: DitDimensions; readonly isSparse: boolean; readonly isQuantized: boolean };
 
 /** `headDim`: what the caller says of the width of a head; otherwise that of `proj_l`, or Wan's. */
 export const ditDimensions = (shapes: ShapesByName, headDim?: number): DitFacts => {
 	const dim = dimensionOf(shapes, 'text_embedding.0.weight', 0);
-	const projection = shapes.get('blocks.0.self_attn.attn_op.local_attn.proj_l.weight');
+	const projection = shapes.get(`blocks.0.self_attn.${LINEAR_BRANCH}.weight`);
 	const head = projection?.[0] ?? headDim ?? WAN_HEAD_DIM;
 	if (headDim !== undefined && headDim !== head) {
 		refuse(`its proj_l is made for heads of ${head} channels, not ${headDim}`);
@@ -39,17 +43,22 @@ export const ditDimensions = (shapes: ShapesByName, headDim?: number): DitFacts 
 		refuse(`${dim} channels do not divide into heads of ${head}; say --head-dim N`);
 	}
 	const isQuantized = shapes.has('blocks.0.ffn.0.int8_weight');
+	const names = [...shapes.keys()];
 	const patch = shapes.get('patch_embedding.weight') ?? [];
-	return {
+	const inputs = dimensionOf(shapes, 'patch_embedding.weight', 1);
+	const dimensions = {
 		dim, num_heads: dim / head, num_layers: layersOf(shapes),
 		ffn_dim: dimensionOf(shapes, `blocks.0.ffn.0.${isQuantized ? 'int8_weight' : 'weight'}`, 0),
 		// TurboDiffusion's patch embedding is a matrix over (channel, row, column), the same numbers in the same order.
-		in_dim: patch.length === 2 ? dimensionOf(shapes, 'patch_embedding.weight', 1) / PATCH_SIZE : dimensionOf(shapes, 'patch_embedding.weight', 1),
+		in_dim: patch.length === 2 ? inputs / PATCH_SIZE : inputs,
 		out_dim: dimensionOf(shapes, 'head.head.weight', 0) / PATCH_SIZE,
-		patch_size: patch.length === 5 ? patch.slice(2) : PATCH,
+		patch_size: [...(patch.length === 5 ? patch.slice(2) : PATCH)],
 		freq_dim: dimensionOf(shapes, 'time_embedding.0.weight', 1), text_dim: dimensionOf(shapes, 'text_embedding.0.weight', 1),
-		hasProjection: projection !== undefined, isQuantized,
+		// Where one block has such a norm, all must; a single one that is missing is a mistake and not another network.
+		qk_norm: names.some((name) => /_attn\.norm_[qk]\./u.test(name)), cross_attn_norm: names.some((name) => name.includes('.norm3.')),
+		...WAN_CONSTANTS,
 	};
+	return { dimensions, isSparse: projection !== undefined, isQuantized };
 };
 
 export const textDimensions = (shapes: ShapesByName): TextDimensions => ({

@@ -1,8 +1,13 @@
 /** Networks of the smallest size under all the names in which they are published. */
-import { ditTensors, type DitDimensions, type Shapes, textTensors, wanVaeTensors } from '../../../src/model/checkpoint/network-tensors.js';
+import { quantizedTensors, type Shapes, textTensors, wanVaeTensors } from '../../../src/model/checkpoint/network-tensors.js';
+import { ditTensors } from '../../../src/model/dit-tensors.js';
+import type { DitDimensions } from '../../../src/model/spec.js';
 import { parseWanVaeSpec } from '../../../src/model/wan-vae-spec.js';
 
-export const DIT: DitDimensions = { dim: 128, ffn_dim: 144, num_heads: 1, num_layers: 2, in_dim: 4, out_dim: 3, patch_size: [1, 2, 2], freq_dim: 8, text_dim: 12 };
+export const DIT: DitDimensions = {
+	dim: 128, ffn_dim: 144, num_heads: 1, num_layers: 2, in_dim: 4, out_dim: 3, patch_size: [1, 2, 2], freq_dim: 8, text_dim: 12,
+	text_len: 512, eps: 1e-6, qk_norm: true, cross_attn_norm: true, rope_theta: 10_000, control_dim: 0, pooled_text: false,
+};
 export const TEXT = { vocab_size: 11, dim: 6, dim_attn: 8, dim_ffn: 10, num_heads: 2, num_layers: 2, num_buckets: 32 };
 export const VAE = parseWanVaeSpec({ dim: 4, z_dim: 3, dim_mult: [1, 2, 4, 4], num_res_blocks: 2, temperal_downsample: [false, true, true] });
 
@@ -65,14 +70,14 @@ const vaeName = (name: string): string => {
 
 export type Published = { readonly what: string; readonly kind: string; readonly title: RegExp; readonly shapes: Shapes; readonly rename: (name: string) => string };
 
-const plainDit = ditTensors(DIT, { hasProjection: false, isQuantized: false });
+const plainDit = ditTensors(DIT, false);
 const same = (name: string): string => name;
 
 export const PUBLISHED: readonly Published[] = [
 	{ what: 'Wan 2.1', kind: 'wan-dit', title: /^Wan DiT$/u, shapes: plainDit, rename: same },
 	{ what: 'Wan 2.1 by diffusers', kind: 'wan-dit', title: /diffusers/u, shapes: plainDit, rename: throughTable(DIFFUSERS_DIT) },
-	{ what: 'TurboDiffusion', kind: 'turbo-dit', title: /sparse-linear attention$/u, shapes: ditTensors(DIT, { hasProjection: true, isQuantized: false }), rename: same },
-	{ what: 'TurboDiffusion in 8 bits', kind: 'turbo-dit', title: /sparse-linear attention, 8-bit/u, shapes: ditTensors(DIT, { hasProjection: true, isQuantized: true }), rename: same },
+	{ what: 'TurboDiffusion', kind: 'turbo-dit', title: /sparse-linear attention$/u, shapes: ditTensors(DIT, true), rename: same },
+	{ what: 'TurboDiffusion in 8 bits', kind: 'turbo-dit', title: /sparse-linear attention, 8-bit/u, shapes: quantizedTensors(ditTensors(DIT, true)), rename: same },
 	{ what: 'rCM', kind: 'wan-dit', title: /^Wan DiT$/u, shapes: plainDit, rename: (name) => `net.${name}` },
 	{ what: 'Self-Forcing', kind: 'wan-dit', title: /^Wan DiT$/u, shapes: plainDit, rename: (name) => `model._fsdp_wrapped_module.${name}` },
 	{ what: 'umT5', kind: 'umt5', title: /^umT5 encoder$/u, shapes: textTensors(TEXT), rename: same },
