@@ -24,7 +24,7 @@ export type DitMode = { readonly kind: 'chunk' } | { readonly kind: 'clip'; read
 
 export type DitGraphOptions = {
 	readonly weights: Weights;
-	/** How the linear layers of the blocks are computed; everything else is float32. */
+	/** How the linear layers of the blocks are computed, but for queries and keys of sparse attention; everything else is float32. */
 	readonly linears: 'float32' | 'int8';
 	readonly mode: DitMode;
 	/** Latent frames of one call, and the size of a latent. */
@@ -87,7 +87,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const table = (name: string): Value => reshape(g, `${name}/batch`, g.input(name, 'float32', [tokens, headDim / 2]), [1, tokens, headDim / 2]);
 	const context: BlockContext = {
 		spec, weights, sparse,
-		dense: options.linears === 'int8' ? int8Linears(weights) : floatLinears(weights),
+		dense: options.linears === 'int8' ? int8Linears(weights) : floatLinears(weights), exact: floatLinears(weights),
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
 		e0: reshape(g, 'e0', e0, [timesteps, 6, dim]),
