@@ -19,6 +19,8 @@ export type StartOptions = {
 	readonly seed?: number;
 	/** Denoising steps per chunk: fewer are faster, more are sharper. */
 	readonly steps?: StepCount;
+	/** Rather fewer steps than waiting for a place. */
+	readonly allowFewerSteps?: boolean;
 };
 
 /** A video connection that fails is made anew this many times in a session. */
@@ -90,9 +92,9 @@ export class LiveSession {
 	async start(prompt: string, options: StartOptions = {}): Promise<Change> {
 		const askedAtMs = performance.now();
 		await this.created;
-		const { model, size, seed, steps } = options;
+		const { model, size, seed, steps, allowFewerSteps } = options;
 		const change = this.#request((event_id) => withoutUndefined({
-			type: 'session.start' as const, event_id, prompt, model, size, seed, parameters: steps === undefined ? undefined : { steps },
+			type: 'session.start' as const, event_id, prompt, model, size, seed, parameters: steps === undefined && allowFewerSteps === undefined ? undefined : withoutUndefined({ steps, allow_fewer_steps: allowFewerSteps }),
 		}), askedAtMs);
 		this.#wasStarted = true;
 		this.#attach();
@@ -180,7 +182,10 @@ export class LiveSession {
 					this.#lastError = undefined;
 				}
 				return;
+			case 'session.queued':
+				return this.#enter({ kind: 'queued', position: message.position, queueSize: message.queue_size, estimatedWaitMs: message.estimated_wait_ms });
 			case 'session.ready':
+				return this.#state.kind === 'queued' ? this.#enter({ kind: 'starting' }) : undefined;
 			case 'pong':
 				return;
 			default:
@@ -191,9 +196,9 @@ export class LiveSession {
 	#failed(message: ServerMessages['error']): void {
 		const error = new TurbocastError(message.code, message.message, { param: message.param, retryAfterMs: message.retry_after_ms });
 		if (message.event_id !== undefined && this.#changes.refuse(message.event_id, error)) {
-			if (this.#state.kind === 'starting') {
+			if (this.#state.kind === 'starting' || this.#state.kind === 'queued') {
 				this.#wasStarted = false;
-				void this.created.then((model) => this.#state.kind === 'starting' && this.#enter({ kind: 'ready', model }));
+				void this.created.then((model) => (this.#state.kind === 'starting' || this.#state.kind === 'queued') && this.#enter({ kind: 'ready', model }));
 			}
 			return;
 		}

@@ -9,6 +9,8 @@ export type SessionState =
 	| { readonly kind: 'connecting' }
 	/** A prompt may be sent, and its picture will come at once. */
 	| { readonly kind: 'ready'; readonly model: ModelInfo }
+	/** A prompt was sent, and waits for a place; `position` 1 is next. */
+	| { readonly kind: 'queued'; readonly position: number; readonly queueSize: number; readonly estimatedWaitMs: number }
 	/** A prompt was sent. */
 	| { readonly kind: 'starting' }
 	/** Video comes; `chunkIndex` is the last chunk that is complete, -1 before the first. */

@@ -8,7 +8,7 @@ import { LOG_LEVELS } from './base/log.js';
 import { ENGINE_PROFILES } from './engine/protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
-import { boolean, integer, list, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
+import { boolean, integer, list, number, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
 
 export const DEVICES = ['auto', 'cpu'] as const;
 export const ENCODER_CHOICES = ['auto', 'node-av', 'ffmpeg'] as const;
@@ -50,6 +50,10 @@ export const CONFIG_SCHEMA = object({
 	}, 'refuse'),
 	limits: object({
 		max_sessions: withDefault(integer({ min: 1, max: 1000 }), 2),
+		max_waiting: withDefault(integer({ min: 0, max: 1000 }), 16),
+		max_sessions_per_key: withDefault(integer({ min: 0, max: 1000 }), 0),
+		max_sessions_per_address: withDefault(integer({ min: 0, max: 1000 }), 0),
+		max_engine_share: withDefault(number({ min: 0.1, max: 1 }), 0.85),
 		max_connections: withDefault(integer({ min: 1, max: 100_000 }), 64),
 		session_max_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
 		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),

@@ -155,7 +155,7 @@ const sendEdit = async (): Promise<void> => {
 	}
 };
 
-const isAfterStart = (state: SessionState): boolean => state.kind === 'starting' || state.kind === 'generating' || state.kind === 'restarting';
+const isAfterStart = (state: SessionState): boolean => state.kind === 'queued' || state.kind === 'starting' || state.kind === 'generating' || state.kind === 'restarting';
 
 const handle = (event: SessionEvent): void => {
 	switch (event.type) {

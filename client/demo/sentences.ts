@@ -1,11 +1,17 @@
 /** What the page says, in whole sentences: pure functions of what is known. */
 import { type SessionState, type TurbocastError } from '../index.js';
 
+const waitOf = (ms: number): string => {
+	const seconds = Math.max(1, Math.round(ms / 1000));
+	return seconds < 90 ? `${seconds} ${seconds === 1 ? 'second' : 'seconds'}` : `${Math.round(seconds / 60)} minutes`;
+};
+
 /** What is happening, for the status line. `isWanted`: Start was pressed and Stop was not. */
 export const statusOf = (state: SessionState, isWanted: boolean): string => {
 	switch (state.kind) {
 		case 'connecting': return 'Connecting …';
 		case 'ready': return isWanted ? 'Waiting to start …' : 'Ready. Type a prompt and press Start.';
+		case 'queued': return `Waiting for a place: ${state.position === 1 ? 'you are next' : `number ${state.position} in line`}, about ${waitOf(state.estimatedWaitMs)}. The prompt can still be edited.`;
 		case 'starting': return 'Painting the first frames …';
 		case 'generating': return 'Generating. Edit the prompt any time.';
 		case 'restarting': return 'Restarting the engine; the video goes on by itself …';

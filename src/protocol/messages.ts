@@ -28,6 +28,12 @@ const parameters = object({
 	steps: optional(oneOf(STEP_COUNTS)),
 });
 
+const startParameters = object({
+	...parameters.shape,
+	/** Rather fewer steps than waiting for a place. */
+	allow_fewer_steps: optional(boolean()),
+});
+
 const size = string({ min: 3, max: 11, pattern: /^\d{1,5}x\d{1,5}$/u, says: 'must be WIDTHxHEIGHT in pixels, such as 128x128' });
 
 const candidate = object({
@@ -45,7 +51,7 @@ export const CLIENT_SCHEMAS = {
 		model: optional(string({ min: 1, max: 128 })),
 		size: optional(size),
 		seed: optional(integer({ min: 0, max: MAX_SEED })),
-		parameters: optional(parameters),
+		parameters: optional(startParameters),
 	}),
 	'session.update': object({
 		type: literal('session.update'), event_id: eventId,
@@ -106,6 +112,8 @@ export const SERVER_SCHEMAS = {
 		ice_servers: list(iceServer, { max: 16 }),
 		limits: object({ max_message_bytes: count, max_prompt_length: count, max_session_ms: count, idle_timeout_ms: count }),
 	}),
+	/** Every place is taken: sent on entering the line and whenever the position changes. */
+	'session.queued': object({ type: literal('session.queued'), session_id: id, position: count, queue_size: count, estimated_wait_ms: ms }),
 	/** The engine has a place for this session and is warm. Sent once, before the first chunk. */
 	'session.ready': object({ type: literal('session.ready'), session_id: id, model: id, seed: count, steps: count, width: count, height: count, cold_start_ms: ms }),
 	'generation.started': object({ type: literal('generation.started'), chunk_index: count, seed: count, media_ms: ms }),

@@ -1,44 +1,186 @@
-/** Who may generate: a fixed number of places, and whether a prompt would start at once. */
-import type { Engine } from '../engine/engine.js';
+/**
+ * Who may generate, and who waits. A session is let in while there is a place and the engine's time suffices for it and those that
+ * run; others wait in one line, first come, first served, which no key and no address may fill alone.
+ */
+import type { Clock } from '../base/time.js';
+import type { Engine, EngineState } from '../engine/engine.js';
+import type { ChunkTimings } from '../engine/protocol.js';
+import { chunkMs } from '../model/spec.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { ChunkCost, type ChunkShape } from './chunk-cost.js';
 
-/** When to ask again while every place is taken: about a short session. */
-const RETRY_WHEN_FULL_MS = 10_000;
+/** How long a session is taken to last before any has ended: a short one. */
+const FIRST_GUESS_MS = 10_000;
+/** Weight of the session that ended last in the mean of how long they last. */
+const NEWEST_WEIGHT = 0.3;
 /** When to ask again while the engine starts: about half a start. */
 const RETRY_WHEN_STARTING_MS = 1000;
+const SHORTEST_RETRY_MS = 1000;
+const LONGEST_RETRY_MS = 600_000;
 
-/** Given back once, however often it is called. */
-export type Place = { readonly release: () => void };
+export type AdmissionOptions = {
+	readonly engine: Engine;
+	readonly clock: Clock;
+	readonly places: number;
+	/** Sessions that may wait; 0 refuses at once. */
+	readonly maxWaiting: number;
+	/** Running and waiting sessions of one key, and of one address; 0 for any number. */
+	readonly maxPerKey: number;
+	readonly maxPerAddress: number;
+	/** Share of real time, 0 to 1, that all sessions together may take of the engine. */
+	readonly maxShare: number;
+	/** What a prompt without wishes would ask for. */
+	readonly usual: ChunkShape;
+};
+
+export type QueuePlace = { readonly position: number; readonly queueSize: number; readonly estimatedWaitMs: number };
+
+export type Wish = ChunkShape & {
+	readonly keyId: string | undefined;
+	readonly address: string;
+	/** Rather fewer steps than waiting. */
+	readonly allowFewerSteps: boolean;
+	/** Called when it has to wait, and whenever its position changes. */
+	readonly onQueued: (place: QueuePlace) => void;
+};
+
+/** A place, or one in the line. */
+export class Ticket {
+	readonly wish: Wish;
+	/** Asked for while it waits, in use once it is admitted. */
+	steps: number;
+	/** Clock time; `undefined` while it waits. */
+	startedAtMs: number | undefined;
+	/** Last told; 0 for never. */
+	position = 0;
+	/** Resolves when the session may begin; rejects when it never may. */
+	readonly admitted: Promise<void>;
+	readonly admit: () => void;
+	readonly refuse: (error: TurbocastError) => void;
+	readonly #admission: Admission;
+
+	constructor(admission: Admission, wish: Wish) {
+		this.#admission = admission;
+		this.wish = wish;
+		this.steps = wish.steps;
+		let admit: () => void = () => undefined;
+		let refuse: (error: TurbocastError) => void = () => undefined;
+		this.admitted = new Promise((resolve, reject) => {
+			admit = resolve;
+			refuse = reject;
+		});
+		this.admitted.catch(() => undefined);
+		this.admit = admit;
+		this.refuse = refuse;
+	}
+
+	get isWaiting(): boolean {
+		return this.startedAtMs === undefined;
+	}
+
+	/** Other steps from now on. Throws `capacity_exhausted` when the sessions that run leave no time for more. */
+	useSteps(steps: number): void {
+		this.#admission.changeSteps(this, steps);
+	}
+
+	/** Gives the place back, or leaves the line. Idempotent. */
+	release(): void {
+		this.#admission.release(this);
+	}
+}
 
 export class Admission {
-	readonly #engine: Engine;
-	readonly #places: number;
-	readonly #taken = new Set<Place>();
+	readonly #options: AdmissionOptions;
+	readonly #cost = new ChunkCost();
+	readonly #running = new Set<Ticket>();
+	/** Bounded by `maxWaiting`. */
+	#waiting: Ticket[] = [];
+	#meanMs = FIRST_GUESS_MS;
 	#isDraining = false;
+	readonly #stopListening: () => void;
 
-	constructor(engine: Engine, places: number) {
-		this.#engine = engine;
-		this.#places = places;
+	constructor(options: AdmissionOptions) {
+		this.#options = options;
+		this.#stopListening = options.engine.onState((state) => this.#engineChanged(state));
 	}
 
 	get taken(): number {
-		return this.#taken.size;
+		return this.#running.size;
 	}
 
 	get free(): number {
-		return this.#places - this.#taken.size;
+		return this.#options.places - this.#running.size;
+	}
+
+	get waiting(): number {
+		return this.#waiting.length;
 	}
 
 	/** Why a prompt would not start at once, or `undefined` when it would. */
 	obstacle(): TurbocastError | undefined {
+		return this.#closed() ?? (this.#waiting.length > 0 || this.#stepsThatFit(this.#options.usual, false) === undefined ? this.#full() : undefined);
+	}
+
+	/** A place, or one in the line. Throws why there is neither. */
+	enter(wish: Wish): Ticket {
+		const closed = this.#closed();
+		if (closed !== undefined) {
+			throw closed;
+		}
+		this.#checkLimits(wish);
+		const ticket = new Ticket(this, wish);
+		this.#waiting.push(ticket);
+		this.#advance();
+		if (ticket.isWaiting && this.#waiting.length > this.#options.maxWaiting) {
+			this.#waiting.pop();
+			throw this.#full();
+		}
+		this.#tellPositions();
+		return ticket;
+	}
+
+	/** A chunk was computed: the measure of what fits. */
+	observe(shape: ChunkShape, timings: ChunkTimings): void {
+		this.#cost.observe(shape, timings);
+		this.#advance();
+		this.#tellPositions();
+	}
+
+	/** From now on nobody is let in, and nobody waits any longer. */
+	drain(): void {
+		this.#isDraining = true;
+		this.#stopListening();
+		this.#refuseAll(new TurbocastError('draining', 'The server is shutting down; try another one, or this one after its restart.'));
+	}
+
+	release(ticket: Ticket): void {
+		if (this.#running.delete(ticket)) {
+			const lastedMs = this.#options.clock.nowMs() - (ticket.startedAtMs ?? 0);
+			this.#meanMs += NEWEST_WEIGHT * (lastedMs - this.#meanMs);
+		} else {
+			this.#waiting = this.#waiting.filter((other) => other !== ticket);
+		}
+		this.#advance();
+		this.#tellPositions();
+	}
+
+	changeSteps(ticket: Ticket, steps: number): void {
+		const others = [...this.#running].filter((other) => other !== ticket);
+		if (!ticket.isWaiting && steps > ticket.steps && others.length > 0 && this.#shareOf(others) + this.#share({ ...ticket.wish, steps }) > this.#options.maxShare) {
+			throw new TurbocastError('capacity_exhausted', `The sessions that run leave no time for ${steps} steps; go on with ${ticket.steps}, and try again when one has ended.`, { retryAfterMs: this.#retryAfterMs(), param: 'parameters.steps' });
+		}
+		ticket.steps = steps;
+	}
+
+	#closed(): TurbocastError | undefined {
 		if (this.#isDraining) {
 			return new TurbocastError('draining', 'The server is shutting down; try another one, or this one after its restart.');
 		}
-		const { state } = this.#engine;
+		const { state } = this.#options.engine;
 		switch (state.kind) {
 			case 'ready':
-				break;
+				return undefined;
 			case 'starting':
 				return new TurbocastError('not_ready', 'The engine is still starting; try again in a moment.', { retryAfterMs: RETRY_WHEN_STARTING_MS });
 			case 'restarting':
@@ -50,26 +192,97 @@ export class Admission {
 			default:
 				return assertNever(state);
 		}
+	}
+
+	#full(): TurbocastError {
+		const { places } = this.#options;
+		const taken = this.free > 0 ? 'The sessions that run leave no time for another' : places === 1 ? 'The only place is taken' : `All ${places} places are taken`;
+		const line = this.#waiting.length === 0 ? '' : `, and ${this.#waiting.length} ${this.#waiting.length === 1 ? 'waits' : 'wait'}`;
+		return new TurbocastError('capacity_exhausted', `${taken}${line}; try again when a session has ended.`, { retryAfterMs: this.#retryAfterMs() });
+	}
+
+	#checkLimits({ keyId, address }: Wish): void {
+		const { maxPerKey, maxPerAddress } = this.#options;
+		const everyone = [...this.#running, ...this.#waiting];
+		for (const [what, most, count] of [
+			['key', maxPerKey, keyId === undefined ? 0 : everyone.filter(({ wish }) => wish.keyId === keyId).length],
+			['address', maxPerAddress, everyone.filter(({ wish }) => wish.address === address).length],
+		] as const) {
+			if (most > 0 && count >= most) {
+				throw new TurbocastError('rate_limited', `At most ${most} sessions of one ${what} may run and wait; try again when one of them has ended.`, { retryAfterMs: this.#retryAfterMs() });
+			}
+		}
+	}
+
+	/** Lets in from the head of the line whoever fits. Who waits there is passed by nobody, so that it cannot starve. */
+	#advance(): void {
+		while (this.#closed() === undefined) {
+			const [head] = this.#waiting;
+			const steps = head === undefined ? undefined : this.#stepsThatFit({ ...head.wish, steps: head.steps }, head.wish.allowFewerSteps);
+			if (head === undefined || steps === undefined) {
+				return;
+			}
+			this.#waiting.shift();
+			head.steps = steps;
+			head.startedAtMs = this.#options.clock.nowMs();
+			this.#running.add(head);
+			head.admit();
+		}
+	}
+
+	/** The wished steps, or the most below that fit where fewer are welcome. A session alone always fits: it may be slow, but it runs. */
+	#stepsThatFit(shape: ChunkShape, allowFewer: boolean): number | undefined {
 		if (this.free <= 0) {
-			const places = this.#places === 1 ? 'The only place is' : `All ${this.#places} places are`;
-			return new TurbocastError('capacity_exhausted', `${places} taken; try again when a session has ended.`, { retryAfterMs: RETRY_WHEN_FULL_MS });
+			return undefined;
 		}
-		return undefined;
+		if (this.#running.size === 0) {
+			return shape.steps;
+		}
+		const known = Object.keys(this.#options.engine.model.schedules).map(Number);
+		const fewer = allowFewer ? known.filter((steps) => steps < shape.steps).sort((a, b) => b - a) : [];
+		const taken = this.#shareOf([...this.#running]);
+		return [shape.steps, ...fewer].find((steps) => taken + this.#share({ ...shape, steps }) <= this.#options.maxShare);
 	}
 
-	/** Takes a place until it is released. Throws the obstacle. */
-	claim(): Place {
-		const obstacle = this.obstacle();
-		if (obstacle !== undefined) {
-			throw obstacle;
-		}
-		const place: Place = { release: () => void this.#taken.delete(place) };
-		this.#taken.add(place);
-		return place;
+	/** Share of real time that one session takes of the engine. */
+	#share(shape: ChunkShape): number {
+		return this.#cost.ms(shape) / chunkMs(this.#options.engine.model);
 	}
 
-	/** From now on nobody is let in. */
-	drain(): void {
-		this.#isDraining = true;
+	#shareOf(tickets: readonly Ticket[]): number {
+		return tickets.reduce((sum, { wish, steps }) => sum + this.#share({ ...wish, steps }), 0);
+	}
+
+	/** As many sessions end, at their mean length, as run now. */
+	#waitMs(position: number): number {
+		return Math.ceil(position / Math.max(1, this.#running.size)) * this.#meanMs;
+	}
+
+	#retryAfterMs(): number {
+		return Math.round(Math.min(LONGEST_RETRY_MS, Math.max(SHORTEST_RETRY_MS, this.#waitMs(this.#waiting.length + 1))));
+	}
+
+	/** Only whose position changed: one who joins at the end costs nobody else a message. */
+	#tellPositions(): void {
+		this.#waiting.forEach((ticket, index) => {
+			const position = index + 1;
+			if (ticket.position !== position) {
+				ticket.position = position;
+				ticket.wish.onQueued({ position, queueSize: this.#waiting.length, estimatedWaitMs: this.#waitMs(position) });
+			}
+		});
+	}
+
+	#engineChanged(state: EngineState): void {
+		if (state.kind === 'failed') {
+			this.#refuseAll(state.error);
+		} else if (state.kind === 'ready') {
+			this.#advance();
+			this.#tellPositions();
+		}
+	}
+
+	#refuseAll(error: TurbocastError): void {
+		this.#waiting.splice(0).forEach((ticket) => ticket.refuse(error));
 	}
 }

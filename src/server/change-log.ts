@@ -46,6 +46,12 @@ export class ChangeLog {
 		if (this.#waiting.length >= MAX_WAITING_CHANGES) {
 			throw new TurbocastError('rate_limited', `${MAX_WAITING_CHANGES} changes already wait for the next chunk; wait until they are applied.`, { retryAfterMs: RETRY_AFTER_MS });
 		}
+		this.adjust(inputs);
+		this.#waiting.push(change);
+	}
+
+	/** Changes inputs that nobody is to be told about. */
+	adjust(inputs: ChangedInputs): void {
 		this.#inputs = {
 			prompt: inputs.prompt ?? this.#inputs.prompt,
 			steps: inputs.steps ?? this.#inputs.steps,
@@ -53,7 +59,6 @@ export class ChangeLog {
 				Object.entries({ ...this.#inputs.controls, ...inputs.controls }).filter(([name, value]) => value !== this.#controlDefaults[name]),
 			),
 		};
-		this.#waiting.push(change);
 	}
 
 	/** A chunk begins: its inputs. The changes that wait are carried by it. */

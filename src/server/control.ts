@@ -5,11 +5,11 @@ import { WebSocket, WebSocketServer, type RawData } from 'ws';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limits.js';
 import { errorMessage, eventIdOf, parseClientMessage, type ServerMessage } from '../protocol/messages.js';
-import type { Auth, Grant } from './auth.js';
+import type { Auth } from './auth.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
-import { Session, type SessionParts } from './session.js';
+import { Session, type SessionParts, type Visitor } from './session.js';
 
 /** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
 const MAX_UNREAD_BYTES = 256 * 1024;
@@ -66,7 +66,7 @@ const parseFrame = (data: RawData, isBinary: boolean): unknown => {
 export type ControlParts = SessionParts & { readonly auth: Auth };
 
 /** Of a connection that is told why it may not stay. */
-const NOTHING: Grant = { keyId: undefined, mayControl: false, maxSessionMs: 0 };
+const NOBODY: Visitor = { grant: { keyId: undefined, mayControl: false, maxSessionMs: 0 }, address: '' };
 
 class Connection {
 	readonly session: Session;
@@ -79,7 +79,7 @@ class Connection {
 	#silentIntervals = 0;
 	#isClosing = false;
 
-	constructor(socket: ControlSocket, parts: SessionParts, grant: Grant) {
+	constructor(socket: ControlSocket, parts: SessionParts, visitor: Visitor) {
 		const { config, clock } = parts;
 		this.#socket = socket;
 		this.#parts = parts;
@@ -88,7 +88,7 @@ class Connection {
 		this.session = new Session(parts, {
 			send: (message) => this.#send(message),
 			close: (closeCode, reason) => this.#close(closeCode, reason),
-		}, grant);
+		}, visitor);
 		socket.beforeClose = (error) => void this.session.end('failed', error);
 		socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
 		socket.on('pong', () => {
@@ -223,10 +223,10 @@ export const createControl = (parts: ControlParts): Control => {
 	heartbeat.unref();
 
 	/** After the handshake, because a browser's script cannot see why a handshake failed. */
-	const turnAway = (socket: ControlSocket, error: TurbocastError): void => void new Connection(socket, parts, NOTHING).session.end('failed', error);
+	const turnAway = (socket: ControlSocket, error: TurbocastError): void => void new Connection(socket, parts, NOBODY).session.end('failed', error);
 
-	const welcome = (socket: ControlSocket, grant: Grant): void => {
-		const connection = new Connection(socket, parts, grant);
+	const welcome = (socket: ControlSocket, visitor: Visitor): void => {
+		const connection = new Connection(socket, parts, visitor);
 		open.add(connection);
 		socket.on('close', () => open.delete(connection));
 		connection.session.greet();
@@ -258,7 +258,7 @@ export const createControl = (parts: ControlParts): Control => {
 				return;
 			}
 			parts.auth.grant(request, parts.model.id).then(
-				(grant) => sockets.handleUpgrade(request, socket, head, (opened) => welcome(opened, grant)),
+				(grant) => sockets.handleUpgrade(request, socket, head, (opened) => welcome(opened, { grant, address: request.socket.remoteAddress ?? '' })),
 				(reason: unknown) => sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, TurbocastError.from(reason))),
 			);
 		},

@@ -9,6 +9,8 @@ import type { FrameLine } from './frame-line.js';
 
 export type ChunkReport = {
 	readonly chunkIndex: number;
+	/** Denoising steps that it was made with. */
+	readonly steps: number;
 	readonly frames: number;
 	readonly firstFrameId: number;
 	readonly timings: ChunkTimings;
@@ -87,7 +89,7 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 			line.chunkFinished();
 			const nowMs = clock.nowMs();
 			parts.onChunk({
-				chunkIndex, timings, firstFrameId,
+				chunkIndex, timings, firstFrameId, steps: inputs.steps,
 				frames: nextFrameId - firstFrameId,
 				generateMs: nowMs - startedAtMs,
 				leadMs: line.pacer.leadMs(nowMs),

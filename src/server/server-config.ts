@@ -17,6 +17,13 @@ export type ServerConfig = {
 	readonly bitrateBps: number;
 	readonly maxLeadMs: number;
 	readonly maxSessions: number;
+	/** Sessions that may wait for a place; 0 refuses at once. */
+	readonly maxWaiting: number;
+	/** Running and waiting sessions of one server key, its client secrets included; 0 for any number. */
+	readonly maxSessionsPerKey: number;
+	readonly maxSessionsPerAddress: number;
+	/** Share of real time, 0 to 1, that all sessions together may take of the engine. */
+	readonly maxEngineShare: number;
 	readonly maxConnections: number;
 	readonly sessionMaxMs: number;
 	/** A generating session without a connected viewer ends after this. */

@@ -72,7 +72,11 @@ const urlOf = (host: string, port: number): string => {
 export const startServer = async (parts: ServerParts): Promise<Server> => {
 	const { config, engine, encoders, transport, auth, log, clock, onFrame } = parts;
 	auth.assertMayListen(config.host);
-	const admission = new Admission(engine, config.maxSessions);
+	const admission = new Admission({
+		engine, clock, places: config.maxSessions, maxWaiting: config.maxWaiting, maxPerKey: config.maxSessionsPerKey,
+		maxPerAddress: config.maxSessionsPerAddress, maxShare: config.maxEngineShare,
+		usual: { width: engine.model.width, height: engine.model.height, steps: config.defaultSteps === 0 ? engine.model.default_steps : config.defaultSteps },
+	});
 	const model = modelInfo(engine.model);
 	const metrics = createServerMetrics(parts.metrics, { engine, admission, connections: () => control.connections() });
 	const control = createControl({

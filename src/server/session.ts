@@ -12,7 +12,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, PROTOCOL_VERSION } from '../protocol/limits.js';
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ServerMessage } from '../protocol/messages.js';
 import type { Transport } from '../transport/transport.js';
-import type { Admission, Place } from './admission.js';
+import type { Admission, QueuePlace, Ticket } from './admission.js';
 import type { Grant } from './auth.js';
 import { ChangeLog, type Change, type ChangedInputs } from './change-log.js';
 import { EncoderShelf } from './encoder-shelf.js';
@@ -42,6 +42,9 @@ export type SessionParts = {
 	readonly onFrame?: ((frame: RawFrame) => void) | undefined;
 };
 
+/** Who is at the other end. */
+export type Visitor = { readonly grant: Grant; readonly address: string };
+
 /** The way to the client. */
 export type SessionPeer = {
 	readonly send: (message: ServerMessage) => void;
@@ -52,7 +55,7 @@ export type SessionPeer = {
 /** What exists once a session was started. */
 type Run = {
 	readonly request: StartRequest;
-	readonly place: Place;
+	readonly ticket: Ticket;
 	readonly line: FrameLine;
 	readonly changes: ChangeLog;
 	readonly encoders: EncoderShelf;
@@ -61,6 +64,8 @@ type Run = {
 
 type SessionState =
 	| { readonly kind: 'waiting' }
+	/** In the line for a place; changes are taken already. */
+	| { readonly kind: 'queued'; readonly run: Run }
 	/** The engine opens the stream. */
 	| { readonly kind: 'starting'; readonly run: Run }
 	| { readonly kind: 'generating'; readonly run: Run }
@@ -74,7 +79,7 @@ export class Session {
 	readonly id = newSessionId();
 	readonly #parts: SessionParts;
 	readonly #peer: SessionPeer;
-	readonly #grant: Grant;
+	readonly #visitor: Visitor;
 	readonly #maxMs: number;
 	readonly #log: Log;
 	readonly #viewers: ViewerSlot;
@@ -86,11 +91,11 @@ export class Session {
 	#state: SessionState = { kind: 'waiting' };
 	#ending: Promise<void> | undefined;
 
-	constructor(parts: SessionParts, peer: SessionPeer, grant: Grant) {
+	constructor(parts: SessionParts, peer: SessionPeer, visitor: Visitor) {
 		this.#parts = parts;
 		this.#peer = peer;
-		this.#grant = grant;
-		this.#maxMs = Math.min(parts.config.sessionMaxMs, grant.maxSessionMs);
+		this.#visitor = visitor;
+		this.#maxMs = Math.min(parts.config.sessionMaxMs, visitor.grant.maxSessionMs);
 		this.#log = parts.log.child({ session: this.id });
 		this.#offers = new RateLimit(parts.config.offersPerMinute ?? DEFAULT_OFFERS_PER_MINUTE, 60_000, parts.clock.nowMs());
 		this.#viewers = new ViewerSlot(parts.transport, {
@@ -104,7 +109,7 @@ export class Session {
 	}
 
 	get #run(): Run | undefined {
-		return this.#state.kind === 'starting' || this.#state.kind === 'generating' ? this.#state.run : undefined;
+		return this.#state.kind === 'waiting' || this.#state.kind === 'ended' ? undefined : this.#state.run;
 	}
 
 	/** Sends `session.created`; until a start, the start timeout runs. */
@@ -115,13 +120,18 @@ export class Session {
 			ice_servers: config.iceServers.map((server) => ({ ...server })),
 			limits: { max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_session_ms: this.#maxMs, idle_timeout_ms: config.idleTimeoutMs },
 		});
-		this.#startTimer(config.startTimeoutMs, () => this.#fail(
-			new TurbocastError('start_timeout', `No session was started within ${Math.round(config.startTimeoutMs / 1000)} seconds; connect again when there is a prompt.`), 'idle'));
+		this.#awaitStart();
+	}
+
+	#awaitStart(): void {
+		const { startTimeoutMs } = this.#parts.config;
+		this.#startTimer(startTimeoutMs, () => this.#fail(
+			new TurbocastError('start_timeout', `No session was started within ${Math.round(startTimeoutMs / 1000)} seconds; connect again when there is a prompt.`), 'idle'));
 	}
 
 	/** Does what the message asks. Throws what the client is to be told; the session goes on. */
 	async handle(message: ClientMessage): Promise<void> {
-		if (!this.#grant.mayControl && CONTROLLING.has(message.type)) {
+		if (!this.#visitor.grant.mayControl && CONTROLLING.has(message.type)) {
 			throw new TurbocastError('forbidden', `This client secret is for watching only; ${message.type} needs one with the action "control".`);
 		}
 		switch (message.type) {
@@ -164,7 +174,7 @@ export class Session {
 		const frames = run?.frames ?? 0;
 		const { model, metrics } = this.#parts;
 		this.#peer.send({ type: 'session.ended', session_id: this.id, reason, generated_ms: (frames * 1000) / model.fps, frames });
-		run?.place.release();
+		run?.ticket.release();
 		this.#life.abort(new TurbocastError('invalid_state', 'The session has ended.'));
 		this.#timeout.abort();
 		this.#peer.close(error?.entry.closeCode ?? 1000, reason);
@@ -181,7 +191,7 @@ export class Session {
 	}
 
 	async #start(message: ClientMessages['session.start']): Promise<void> {
-		const { config, engine, admission, clock, encoders } = this.#parts;
+		const { config, engine, admission, clock, encoders, metrics } = this.#parts;
 		if (this.#state.kind !== 'waiting') {
 			throw new TurbocastError('invalid_state', 'This session is already started; change it with session.update, or open another connection.');
 		}
@@ -190,15 +200,24 @@ export class Session {
 		const { width, height, seed, inputs } = request;
 		const run: Run = {
 			request,
-			place: admission.claim(),
+			ticket: admission.enter({
+				keyId: this.#visitor.grant.keyId, address: this.#visitor.address, width, height, steps: inputs.steps,
+				allowFewerSteps: message.parameters?.allow_fewer_steps ?? false,
+				onQueued: (place) => this.#queued(place),
+			}),
 			line: new FrameLine({ model: engine.model, maxLeadMs: config.maxLeadMs, firstRtpTimestamp: this.#parts.randomUint32(), clock }),
 			changes: new ChangeLog(inputs, Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default]))),
 			encoders: new EncoderShelf(encoders, { width, height, fps: engine.model.fps, bitrateBps: config.bitrateBps }),
 			frames: 0,
 		};
-		this.#state = { kind: 'starting', run };
 		run.changes.add({ eventId: message.event_id, receivedAtMs }, {});
-		engine.prepare(inputs.prompt);
+		if (run.ticket.isWaiting && !(await this.#waitInLine(run))) {
+			return;
+		}
+		this.#state = { kind: 'starting', run };
+		metrics.queueMs.observe(clock.nowMs() - receivedAtMs);
+		run.changes.adjust({ steps: run.ticket.steps });
+		engine.prepare(run.changes.inputs.prompt);
 		const { viewer } = this.#viewers;
 		if (viewer !== undefined) {
 			// Opened while the first chunk is being made; a failure is met again, and handled, at the first frame.
@@ -213,19 +232,43 @@ export class Session {
 			this.#state = { kind: 'generating', run };
 			this.#accept(message.event_id, run, inputs.prompt);
 			this.#peer.send({
-				type: 'session.ready', session_id: this.id, model: engine.model.name, seed, steps: inputs.steps, width, height,
+				type: 'session.ready', session_id: this.id, model: engine.model.name, seed, steps: run.changes.inputs.steps, width, height,
 				cold_start_ms: engine.state.kind === 'ready' ? engine.state.coldStartMs : 0,
 			});
-			this.#log.info({ prompt: inputs.prompt, seed, steps: inputs.steps, width, height }, 'The session has started.');
+			this.#log.info({ prompt: inputs.prompt, seed, steps: run.changes.inputs.steps, width, height }, 'The session has started.');
 			this.#play(run, stream);
 		} catch (error) {
 			if (!signal.aborted) {
-				run.place.release();
+				run.ticket.release();
 				this.#state = { kind: 'waiting' };
+				this.#awaitStart();
 				await run.encoders.close();
 				throw error;
 			}
 		}
+	}
+
+	/** False when the session ended in the line. Throws why there will be no place. */
+	async #waitInLine(run: Run): Promise<boolean> {
+		const { signal } = this.#life;
+		this.#state = { kind: 'queued', run };
+		// Whoever waits for us is not late.
+		this.#timeout.abort();
+		const ended = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+		try {
+			await Promise.race([run.ticket.admitted, ended]);
+		} catch (error) {
+			if (!signal.aborted) {
+				this.#state = { kind: 'waiting' };
+				this.#awaitStart();
+				throw error;
+			}
+		}
+		return !signal.aborted;
+	}
+
+	#queued({ position, queueSize, estimatedWaitMs }: QueuePlace): void {
+		this.#peer.send({ type: 'session.queued', session_id: this.id, position, queue_size: queueSize, estimated_wait_ms: estimatedWaitMs });
 	}
 
 	/** Starts the two loops and the watch over them. */
@@ -243,7 +286,7 @@ export class Session {
 				run.frames += 1;
 				onFrame?.(frame);
 			},
-			onChunk: (report) => this.#chunkCompleted(report),
+			onChunk: (report) => this.#chunkCompleted(report, run),
 			onLoss: (error) => this.#chunkLost(error),
 		}, stream, signal);
 		const playout = runPlayout({
@@ -284,6 +327,9 @@ export class Session {
 		if (run === undefined) {
 			throw new TurbocastError('invalid_state', `Send session.start before ${type}.`);
 		}
+		if (inputs.steps !== undefined) {
+			run.ticket.useSteps(inputs.steps);
+		}
 		run.changes.add({ eventId, receivedAtMs: this.#parts.clock.nowMs() }, inputs);
 		if (inputs.prompt !== undefined) {
 			this.#parts.engine.prepare(inputs.prompt);
@@ -320,7 +366,7 @@ export class Session {
 	 */
 	#watchingChanged(): void {
 		const run = this.#run;
-		if (run === undefined) {
+		if (run === undefined || this.#state.kind === 'queued') {
 			return;
 		}
 		const { watching } = this.#viewers;
@@ -354,9 +400,10 @@ export class Session {
 		}
 	}
 
-	#chunkCompleted(report: ChunkReport): void {
-		const { metrics, engine } = this.#parts;
-		const { timings } = report;
+	#chunkCompleted(report: ChunkReport, { request: { width, height } }: Run): void {
+		const { metrics, engine, admission } = this.#parts;
+		const { timings, steps } = report;
+		admission.observe({ width, height, steps }, timings);
 		metrics.chunks.add();
 		metrics.generateMs.observe(report.generateMs);
 		this.#peer.send({

@@ -15,6 +15,8 @@ test('each state has a sentence, and a failure has its own', () => {
 	const error = new TurbocastError('transport_failed', 'The connection was lost; connect again.');
 	assert.equal(statusOf({ kind: 'failed', error }, false), error.message);
 	assert.match(statusOf({ kind: 'restarting', message: 'x' }, true), /Restarting the engine/u);
+	assert.match(statusOf({ kind: 'queued', position: 1, queueSize: 3, estimatedWaitMs: 20_400 }, true), /you are next, about 20 seconds/u);
+	assert.match(statusOf({ kind: 'queued', position: 3, queueSize: 3, estimatedWaitMs: 120_000 }, true), /number 3 in line, about 2 minutes/u);
 	assert.equal(progressOf({ kind: 'generating', chunkIndex: -1 }), '');
 	assert.equal(progressOf({ kind: 'generating', chunkIndex: 0 }), 'chunk 1');
 	assert.equal(retryNote(error, 400), 'The connection was lost. Trying again in a second.');

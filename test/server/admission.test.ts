@@ -1,0 +1,238 @@
+/** The line for a place: by itself on a stepped clock, and through a real server. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { Engine, EngineState } from '../../src/engine/engine.js';
+import type { ChunkTimings } from '../../src/engine/protocol.js';
+import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
+import { Admission, type AdmissionOptions, type QueuePlace, type Ticket, type Wish } from '../../src/server/admission.js';
+import { newServerKey } from '../../src/server/keys.js';
+import { ControlClient } from './control-client.js';
+import { startMachine, startService, type Machine } from './service.js';
+import { settle, SteppedClock } from './stepped-clock.js';
+
+let machine: Machine & AsyncDisposable;
+before(async () => {
+	machine = await startMachine();
+});
+after(() => machine[Symbol.asyncDispose]());
+
+const hasCode = (code: ErrorCode) => (error: unknown): boolean => error instanceof TurbocastError && error.code === code;
+
+/** Chunks of this model last 500 ms; so many milliseconds for each step, and as many for the rest. */
+const costing = (msPerStep: number, steps: number): ChunkTimings => ({ queueMs: 1000, textMs: 0, denoiseMs: msPerStep * steps, cleanMs: msPerStep, decodeMs: 0 });
+
+type Door = {
+	readonly admission: Admission;
+	readonly clock: SteppedClock;
+	readonly told: { [name: string]: QueuePlace[] };
+	readonly enter: (name: string, wish?: Partial<Wish>) => Ticket;
+	readonly become: (state: EngineState) => void;
+};
+
+/** The real model's facts; only the state of the engine is the test's. */
+const doorOf = (options: Partial<AdmissionOptions>): Door => {
+	const clock = new SteppedClock();
+	const { width, height } = machine.engine.model;
+	let state: EngineState = machine.engine.state;
+	const listeners = new Set<(state: EngineState) => void>();
+	const engine = {
+		model: machine.engine.model,
+		get state() {
+			return state;
+		},
+		onState: (listener: (state: EngineState) => void) => {
+			listeners.add(listener);
+			return () => void listeners.delete(listener);
+		},
+	} as unknown as Engine;
+	const admission = new Admission({ engine, clock, places: 1, maxWaiting: 4, maxPerKey: 0, maxPerAddress: 0, maxShare: 0.8, usual: { width, height, steps: 4 }, ...options });
+	const told: { [name: string]: QueuePlace[] } = {};
+	return {
+		admission, clock, told,
+		enter: (name, wish = {}) => admission.enter({
+			keyId: undefined, address: name, steps: 4, width, height, allowFewerSteps: false, ...wish,
+			onQueued: (place) => (told[name] ??= []).push(place),
+		}),
+		become: (next) => {
+			state = next;
+			listeners.forEach((listener) => listener(next));
+		},
+	};
+};
+
+test('who comes first is served first, and everyone behind hears of each step forward', async () => {
+	const { admission, clock, told, enter } = doorOf({});
+	const first = enter('a');
+	assert.equal(first.isWaiting, false);
+	const [second, third, fourth] = [enter('b'), enter('c'), enter('d')];
+	assert.deepEqual([told['a'], told['b'], told['d']], [undefined, [{ position: 1, queueSize: 1, estimatedWaitMs: 10_000 }], [{ position: 3, queueSize: 3, estimatedWaitMs: 30_000 }]]);
+	third.release();
+	assert.deepEqual(told['d']?.at(-1), { position: 2, queueSize: 2, estimatedWaitMs: 20_000 });
+	assert.equal(told['b']?.length, 1, 'nothing changed for who is before');
+	await clock.advanceTo(30_000);
+	first.release();
+	await second.admitted;
+	assert.deepEqual([second.isWaiting, fourth.isWaiting], [false, true]);
+	assert.deepEqual(told['d']?.at(-1), { position: 1, queueSize: 1, estimatedWaitMs: 16_000 }, 'a longer session makes the next look longer');
+	first.release();
+	assert.equal(fourth.isWaiting, true, 'a place is given back once');
+	assert.deepEqual([admission.taken, admission.free, admission.waiting], [1, 0, 1]);
+});
+
+test('the line is bounded; 0 is no line; a server at its limit is not ready', () => {
+	const { admission, enter } = doorOf({ maxWaiting: 1 });
+	assert.equal(admission.obstacle(), undefined);
+	enter('a');
+	const full = admission.obstacle();
+	assert.ok(full?.code === 'capacity_exhausted' && full.retryAfterMs === 10_000);
+	enter('b');
+	assert.throws(() => enter('c'), (error) => hasCode('capacity_exhausted')(error) && (error as TurbocastError).retryAfterMs === 20_000);
+	const closed = doorOf({ maxWaiting: 0 });
+	closed.enter('a');
+	assert.throws(() => closed.enter('b'), hasCode('capacity_exhausted'));
+});
+
+test('one key and one address have only so many sessions, running and waiting', () => {
+	const { enter } = doorOf({ maxPerKey: 2, maxPerAddress: 3 });
+	const first = enter('a', { keyId: 'k' });
+	enter('b', { keyId: 'k' });
+	assert.throws(() => enter('c', { keyId: 'k' }), hasCode('rate_limited'));
+	enter('c', { keyId: 'other' });
+	first.release();
+	enter('c', { keyId: 'k' });
+	enter('c');
+	assert.throws(() => enter('c'), hasCode('rate_limited'));
+});
+
+test('what fits is what was measured: the share of real time, not only the places', async () => {
+	const { admission, enter } = doorOf({ places: 4 });
+	const { width, height } = machine.engine.model;
+	const first = enter('a');
+	// 5 x 50 of 500 ms: half. Two would take all of it.
+	admission.observe({ width, height, steps: 4 }, costing(50, 4));
+	assert.equal(admission.obstacle()?.code, 'capacity_exhausted');
+	const second = enter('b');
+	assert.equal(second.isWaiting, true);
+	assert.equal(enter('z', { steps: 1 }).isWaiting, true, 'nobody passes who waits before');
+	for (let chunk = 0; chunk < 20; chunk += 1) {
+		admission.observe({ width, height, steps: 4 }, costing(20, 4));
+	}
+	await second.admitted;
+	first.release();
+});
+
+test('a session alone runs however slow it is', () => {
+	const { admission, enter } = doorOf({ places: 2 });
+	const { width, height } = machine.engine.model;
+	const first = enter('a');
+	admission.observe({ width, height, steps: 4 }, costing(1000, 4));
+	first.release();
+	assert.equal(admission.obstacle(), undefined);
+	assert.equal(enter('b').isWaiting, false);
+});
+
+test('who allows fewer steps gets the most that fit rather than a place in the line', () => {
+	const { admission, enter } = doorOf({ places: 4, maxShare: 0.75 });
+	const { width, height } = machine.engine.model;
+	enter('a');
+	admission.observe({ width, height, steps: 4 }, costing(50, 4));
+	const second = enter('b', { allowFewerSteps: true });
+	assert.deepEqual([second.isWaiting, second.steps], [false, 1], '250 + 100 of 500 ms; 2 steps would need 400 ms and 4 all of it');
+	assert.throws(() => second.useSteps(4), hasCode('capacity_exhausted'));
+	assert.equal(second.steps, 1);
+	assert.equal(enter('c', { allowFewerSteps: true }).isWaiting, true);
+});
+
+test('while the engine restarts the line stands; when it is back it moves; when it is given up it ends', async () => {
+	const { enter, become } = doorOf({});
+	const first = enter('a');
+	const [second, third] = [enter('b'), enter('c')];
+	const ready = machine.engine.state;
+	become({ kind: 'restarting', error: new TurbocastError('engine_failed', 'It died.') } as EngineState);
+	assert.throws(() => enter('d'), hasCode('not_ready'));
+	first.release();
+	await settle();
+	assert.equal(second.isWaiting, true);
+	become(ready);
+	await second.admitted;
+	become({ kind: 'failed', error: new TurbocastError('engine_failed', 'It cannot be started.') });
+	await assert.rejects(third.admitted, hasCode('engine_failed'));
+});
+
+const START = { type: 'session.start', event_id: 's', prompt: 'a cat' };
+
+test('through the server: a session waits, is told, takes changes, and starts with them when the place is free', async () => {
+	await using service = await startService(machine, { maxSessions: 1, maxWaiting: 2, startTimeoutMs: 1_000_000 });
+	const first = await service.connect();
+	first.send(START);
+	await first.next('session.ready');
+	const second = await service.connect();
+	second.send(START);
+	const queued = await second.next('session.queued');
+	assert.deepEqual([queued.position, queued.queue_size], [1, 1]);
+	assert.equal((await second.refusalOf(START)).code, 'invalid_state');
+	second.send({ type: 'session.update', event_id: 'u', prompt: 'a dog', parameters: { steps: 1 } });
+	assert.equal((await second.next('event.accepted')).event_id, 'u');
+	const third = await service.connect();
+	third.send(START);
+	assert.equal((await third.next('session.queued')).position, 2);
+	const fourth = await service.connect();
+	const refused = await fourth.refusalOf(START);
+	assert.ok(refused.code === 'capacity_exhausted' && refused.retry_after_ms !== undefined);
+	assert.equal((await fetch(`${service.url}readyz`)).status, 503);
+	assert.match(await (await fetch(`${service.url}metrics`)).text(), /^turbocast_sessions_waiting 2$/mu);
+	first.send({ type: 'session.stop' });
+	assert.equal((await second.next('session.ready')).steps, 1);
+	assert.deepEqual([(await second.next('event.applied')).event_id, (await second.next('event.applied')).event_id], ['s', 'u']);
+	assert.equal((await third.next('session.queued')).position, 1);
+});
+
+test('through the server: who closes or stops leaves the line, and the next moves up', async () => {
+	await using service = await startService(machine, { maxSessions: 1, maxWaiting: 4 });
+	const clients: ControlClient[] = [];
+	for (let index = 0; index < 4; index += 1) {
+		const client = await service.connect();
+		client.send(START);
+		await client.next(index === 0 ? 'session.ready' : 'session.queued');
+		clients.push(client);
+	}
+	const [first, second, third, fourth] = clients as [ControlClient, ControlClient, ControlClient, ControlClient];
+	second.socket.terminate();
+	assert.equal((await fourth.next('session.queued')).position, 2);
+	third.send({ type: 'session.stop' });
+	assert.equal((await third.closed).code, 1000);
+	assert.equal((await fourth.next('session.queued')).position, 1);
+	first.socket.terminate();
+	await fourth.next('session.ready');
+});
+
+test('through the server: nobody is late who waits; a shutdown ends the line with draining', async () => {
+	const service = await startService(machine, { maxSessions: 1, maxWaiting: 1, startTimeoutMs: 150 });
+	const first = await service.connect();
+	first.send(START);
+	await first.next('session.ready');
+	const [second, idle] = [await service.connect(), await service.connect()];
+	second.send(START);
+	await second.next('session.queued');
+	assert.equal((await idle.next('error')).code, 'start_timeout', 'which proves that the time has passed');
+	assert.equal(await second.isAlive(), true);
+	await service[Symbol.asyncDispose]();
+	assert.equal((await second.next('error')).code, 'draining');
+	assert.equal((await second.closed).code, 1013);
+});
+
+test('through the server: the secrets of one key share its limit', async () => {
+	const [key, other] = [newServerKey(), newServerKey()];
+	await using service = await startService(machine, { maxSessionsPerKey: 1 }, undefined, { keys: [key, other] });
+	const open = async (credential: string): Promise<ControlClient> => {
+		const client = new ControlClient(service.socketUrl, undefined, { headers: { authorization: `Bearer ${credential}` } });
+		await client.next('session.created');
+		client.send(START);
+		return client;
+	};
+	await (await open(key)).next('session.ready');
+	const minted = await fetch(new URL('/v1/realtime/client_secrets', service.url), { method: 'POST', headers: { authorization: `Bearer ${key}` } });
+	const { value } = (await minted.json()) as { value: string };
+	assert.equal((await (await open(value)).next('error')).code, 'rate_limited');
+	await (await open(other)).next('session.ready');
+});
