@@ -46,61 +46,60 @@ export const tensor = ({ storage, key, elements, shape, strides = denseStrides(s
 
 type ZipOptions = { readonly isZip64?: boolean; readonly method?: number };
 
-/** An archive of stored entries; with `isZip64` every size and offset stands in the 64-bit fields. */
-export const zip = (entries: Readonly<Record<string, Uint8Array>>, { isZip64 = false, method = 0 }: ZipOptions = {}): Uint8Array<ArrayBuffer> => {
-	const [files, central]: [Uint8Array[], Uint8Array[]] = [[], []];
-	let offset = 0;
-	for (const [name, data] of Object.entries(entries)) {
-		const local = new Uint8Array(30 + name.length + 5);
-		const view = new DataView(local.buffer);
-		view.setUint32(0, 0x04034b50, true);
-		view.setUint16(26, name.length, true);
-		view.setUint16(28, 5, true); // PyTorch pads here, so that data is aligned
-		local.set(ascii(name), 30);
-		const header = new Uint8Array(46 + name.length + (isZip64 ? 28 : 0));
-		const fields = new DataView(header.buffer);
-		fields.setUint32(0, 0x02014b50, true);
-		fields.setUint16(10, method, true);
-		fields.setUint32(20, isZip64 ? 0xffffffff : data.length, true);
-		fields.setUint32(24, isZip64 ? 0xffffffff : data.length, true);
-		fields.setUint16(28, name.length, true);
-		fields.setUint16(30, isZip64 ? 28 : 0, true);
-		fields.setUint32(42, isZip64 ? 0xffffffff : offset, true);
-		header.set(ascii(name), 46);
-		if (isZip64) {
-			const extra = 46 + name.length;
-			fields.setUint16(extra, 1, true);
-			fields.setUint16(extra + 2, 24, true);
-			fields.setBigUint64(extra + 4, BigInt(data.length), true);
-			fields.setBigUint64(extra + 12, BigInt(data.length), true);
-			fields.setBigUint64(extra + 20, BigInt(offset), true);
+/** What an entry holds, or how long the hole is that stands for it. */
+export type ZipContent = { readonly name: string } & ({ readonly data: Uint8Array } | { readonly bytes: number });
+
+export type ZipPart = { readonly offset: number; readonly bytes: Uint8Array };
+
+/** In a 32-bit field: see the 64-bit one. */
+const WIDE = 0xffffffff;
+/** PyTorch pads here, so that data is aligned. */
+const PADDING = 5;
+
+const numbers = (bytes: number, ...fields: readonly (readonly [offset: number, size: 16 | 32 | 64, value: number])[]): Uint8Array => {
+	const array = new Uint8Array(bytes);
+	const view = new DataView(array.buffer);
+	for (const [offset, size, value] of fields) {
+		if (size === 64) {
+			view.setBigUint64(offset, BigInt(value), true);
+		} else if (size === 32) {
+			view.setUint32(offset, value, true);
+		} else {
+			view.setUint16(offset, value, true);
 		}
-		files.push(local, data);
-		central.push(header);
-		offset += local.length + data.length;
+	}
+	return array;
+};
+
+/** An archive of stored entries in pieces, holes left out; with `isZip64` every size and offset stands in the 64-bit fields. */
+export const zipParts = (entries: readonly ZipContent[], { isZip64 = true, method = 0 }: ZipOptions = {}): ZipPart[] => {
+	const parts: ZipPart[] = [];
+	const central: Uint8Array[] = [];
+	let offset = 0;
+	for (const entry of entries) {
+		const name = ascii(entry.name);
+		const size = 'data' in entry ? entry.data.length : entry.bytes;
+		const narrow = (value: number): number => (isZip64 ? WIDE : value);
+		const extra = isZip64 ? numbers(28, [0, 16, 1], [2, 16, 24], [4, 64, size], [12, 64, size], [20, 64, offset]) : new Uint8Array(0);
+		const local = join(numbers(30, [0, 32, 0x04034b50], [26, 16, name.length], [28, 16, PADDING]), name, new Uint8Array(PADDING));
+		central.push(join(numbers(46, [0, 32, 0x02014b50], [10, 16, method], [20, 32, narrow(size)], [24, 32, narrow(size)], [28, 16, name.length], [30, 16, extra.length], [42, 32, narrow(offset)]), name, extra));
+		parts.push({ offset, bytes: local });
+		if ('data' in entry) {
+			parts.push({ offset: offset + local.length, bytes: entry.data });
+		}
+		offset += local.length + size;
 	}
 	const directory = join(...central);
-	const end = new Uint8Array(22);
-	const endView = new DataView(end.buffer);
-	endView.setUint32(0, 0x06054b50, true);
-	endView.setUint16(10, isZip64 ? 0xffff : central.length, true);
-	endView.setUint32(12, isZip64 ? 0xffffffff : directory.length, true);
-	endView.setUint32(16, isZip64 ? 0xffffffff : offset, true);
-	if (!isZip64) {
-		return join(...files, directory, end);
-	}
-	const end64 = new Uint8Array(56);
-	const end64View = new DataView(end64.buffer);
-	end64View.setUint32(0, 0x06064b50, true);
-	end64View.setBigUint64(32, BigInt(central.length), true);
-	end64View.setBigUint64(40, BigInt(directory.length), true);
-	end64View.setBigUint64(48, BigInt(offset), true);
-	const locator = new Uint8Array(20);
-	const locatorView = new DataView(locator.buffer);
-	locatorView.setUint32(0, 0x07064b50, true);
-	locatorView.setBigUint64(8, BigInt(offset + directory.length), true);
-	return join(...files, directory, end64, locator, end);
+	const end = isZip64 ? join(
+		numbers(56, [0, 32, 0x06064b50], [32, 64, central.length], [40, 64, directory.length], [48, 64, offset]),
+		numbers(20, [0, 32, 0x07064b50], [8, 64, offset + directory.length]),
+		numbers(22, [0, 32, 0x06054b50], [10, 16, 0xffff], [12, 32, WIDE], [16, 32, WIDE]),
+	) : numbers(22, [0, 32, 0x06054b50], [10, 16, central.length], [12, 32, directory.length], [16, 32, offset]);
+	return [...parts, { offset, bytes: directory }, { offset: offset + directory.length, bytes: end }];
 };
+
+export const zip = (entries: Readonly<Record<string, Uint8Array>>, options: ZipOptions = {}): Uint8Array<ArrayBuffer> =>
+	join(...zipParts(Object.entries(entries).map(([name, data]) => ({ name, data })), { isZip64: false, ...options }).map(({ bytes }) => bytes));
 
 export const bytesOf = (data: ArrayBufferView): Uint8Array => new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
 
