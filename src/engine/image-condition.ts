@@ -1,0 +1,27 @@
+/**
+ * What an image-to-video network (Wan 2.2) reads besides the noisy latent: a mask that says which latent frames are given, and the
+ * latents of a clip that begins with the picture and goes on in grey. The order is latent, mask, picture.
+ */
+import { TurbocastError } from '../protocol/errors.js';
+
+/** One mask channel for each video frame of a latent frame. */
+const MASK_CHANNELS = 4;
+
+/**
+ * `latent` [C, F, h, w] and `image` [Ci, F, h, w], normalised, to [C + 4 + Ci, F, h, w]; a latent frame has `framePixels` = h * w numbers.
+ * Throws `internal` when the sizes do not fit.
+ */
+export const withImage = (latent: Float32Array, image: Float32Array, frames: number, framePixels: number): Float32Array => {
+	const plane = frames * framePixels;
+	if (latent.length % plane !== 0 || image.length % plane !== 0) {
+		throw new TurbocastError('internal', `${latent.length} and ${image.length} numbers are no whole channels of ${frames} latent frames of ${framePixels}.`);
+	}
+	const joined = new Float32Array(latent.length + MASK_CHANNELS * plane + image.length);
+	joined.set(latent);
+	for (let channel = 0; channel < MASK_CHANNELS; channel++) {
+		// Only the first latent frame is given.
+		joined.fill(1, latent.length + channel * plane, latent.length + channel * plane + framePixels);
+	}
+	joined.set(image, latent.length + MASK_CHANNELS * plane);
+	return joined;
+};
