@@ -1,5 +1,6 @@
 /** Importing checkpoints: what is written, and that nothing is left of what could not be. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -8,12 +9,13 @@ import { after, beforeEach, test } from 'node:test';
 import { type ImportRequest, importCheckpoint } from '../../src/cli/import.js';
 import { listComponentFolders, readComponentFolder } from '../../src/model/component-folder.js';
 import { ditTensors } from '../../src/model/dit-tensors.js';
-import { type Shapes, textTensors, wanVaeTensors } from '../../src/model/checkpoint/network-tensors.js';
+import { quantizedTensors, type Shapes, textTensors, wanVaeTensors } from '../../src/model/checkpoint/network-tensors.js';
 import { encodeSafetensors, parseSafetensors, readFloats, type Safetensors } from '../../src/model/safetensors.js';
 import { type ErrorCode, TurbocastError } from '../../src/protocol/errors.js';
 import { DIT, TEXT, VAE } from '../model/checkpoint/published-names.js';
 import { dict, integer, type StateDict, writeStateDict } from '../model/checkpoint/torch-writer.js';
 import { randomTensors } from '../model/random-weights.js';
+import { repositoryRoot } from '../repository.js';
 
 const root = mkdtempSync(join(tmpdir(), 'turbocast-import-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -137,4 +139,25 @@ test('a name that is taken, a path that is not there and a folder without checkp
 	await refusal(bring('good.pth', 'taken'), 'invalid_option', /a model taken already/u);
 	await refusal(bring('nowhere.pth', 'new'), 'invalid_option', /no file or folder/u);
 	await refusal(bring('empty', 'new'), 'invalid_option', /holds no \.pth, \.pt or \.safetensors file/u);
+});
+
+test('the command imports, lists and shows, and says what it is called with wrongly', async () => {
+	await writeStateDict(join(downloads, 'quant.pth'), Object.fromEntries(Object.entries(quantizedTensors(DIT_SHAPES)).map(([name, shape]) => {
+		const size = shape.reduce((product, side) => product * side, 1);
+		return [name, name.endsWith('.int8_weight') ? { dtype: 'I8', shape, data: new Int8Array(size).fill(-3) } : { dtype: 'F32', shape, data: new Float32Array(size) }];
+	})));
+	const config = join(downloads, 'config.yaml');
+	writeFileSync(config, `engine:\n  models_dir: ${models}\n`);
+	const turbocast = (...args: string[]) => spawnSync(process.execPath, [join(repositoryRoot, 'bin/turbocast.mjs'), 'models', ...args, '--config', config], { encoding: 'utf8' });
+	const imported = turbocast('import', join(downloads, 'quant.pth'), '--as', 'turbo-quant');
+	assert.equal(imported.status, 0, imported.stderr);
+	assert.match(imported.stdout, /Wan DiT, sparse-linear attention, 8-bit linear layers/u);
+	const file = written('turbo-quant', 'dit.safetensors');
+	assert.equal(file.tensors.get('blocks.1.ffn.2.int8_weight')?.dtype, 'I8');
+	assert.match(turbocast().stdout, /^turbo-quant +Wan DiT.*not a model that runs yet/mu);
+	assert.match(turbocast('show', 'turbo-quant').stdout, /"sla".*"w8a8"/u);
+	for (const wrong of [['import'], ['import', join(downloads, 'quant.pth')], ['import', join(downloads, 'quant.pth'), '--as', 'x', '--head-dim', 'wide'], ['import', join(downloads, 'no.pth'), '--as', 'x']]) {
+		assert.equal(turbocast(...wrong).status, 2, wrong.join(' '));
+	}
+	assert.equal(turbocast('import', join(downloads, 'quant.pth'), '--as', '../x').status, 1);
 });
