@@ -30,7 +30,7 @@ class Bank:
         self.rows, self.at, self.made = [], 0, 0
         path = Path(folder) / "latents.pt"
         if not path.exists():
-            raw = torch.cat([self.encode(self.records(16, 4))[0].float() for _ in range(8)])                 # [128, 4, C, h, w]
+            raw = torch.cat([self.encode(self.records(16, 4))[0].float() for _ in range(4)])                 # [64, 4, C, h, w]
             self.mean, self.std = raw.mean((0, 1, 3, 4)), raw.std((0, 1, 3, 4))
             z = (self.encode(self.records(16, 8))[0] - self.mean[:, None, None]) / self.std[:, None, None]
             part = path.with_suffix(".part")

@@ -3,8 +3,8 @@
 x_t = (1 - sigma) x0 + sigma n, target v = n - x0, sigma logit-normal and shifted by 3 (SD3; small grids want noise). The curriculum follows the training clock:
   pictures  single latents of random moments, 64 tokens: subjects, places, colours
   chunks    two latents at one noise level, no history: motion inside a chunk
-  history   [clean chunks | noisy chunks] of 12 latents, block-causal with the window of the stream: teacher forcing (Self-Forcing, CausVid).
-            Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; 12 > 8 latents, so that eviction is part of training.
+  history   [clean chunks | noisy chunks] of --latents latents, block-causal with the window of the stream: teacher forcing (Self-Forcing, CausVid).
+            Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; more than the window, so that eviction is part of training.
 The loss weighs the cells of the subject four times. Captions, words and controls are dropped at times, for guidance and for unknown words.
 
     python denoiser.py --minutes 60 --pictures 0.5 --chunks 0.15
@@ -78,7 +78,7 @@ def loss_of(model, batch, history):
 
 
 def main():
-    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0).parse_args()
+    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0, latents=12).parse_args()
     torch.manual_seed(args.seed)
     model = Model().to(args.device)
     optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.998)
@@ -87,11 +87,11 @@ def main():
     for step in run.steps():
         now = "pictures" if run.progress < args.pictures else "chunks" if run.progress < args.pictures + args.chunks else "history"
         if now != stage:
-            stage, latents = now, {"pictures": 1, "chunks": CHUNK, "history": 12}[now]
+            stage, latents = now, {"pictures": 1, "chunks": CHUNK, "history": args.latents}[now]
             count = max(2, args.batch // {"pictures": 1, "chunks": 2, "history": 8}[now])
             size = max(count, args.bank // {"pictures": 1, "chunks": 2, "history": 8}[now])
             bank = Bank(args.state, args.device, latents, size, args.seed + step, args.rich)
-            bank.grow(max(count, size // 2))
+            bank.grow(max(count, size // 3))
             print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
             run.restart_clock()
         due += count * args.fresh

@@ -130,8 +130,8 @@ def main():
 
     _, auto = newest(folder, ["decoder", "autoencoder"])
     if auto:
-        values = auto["items"]["ema"]["values"]
-        plain = {k[len("decoder."):]: v for k, v in values.items() if k.startswith("decoder.")}
+        values_of_autoencoder = auto["items"]["ema"]["values"]
+        plain = {k[len("decoder."):]: v for k, v in values_of_autoencoder.items() if k.startswith("decoder.")}
     else:
         plain = Decoder().state_dict()
     vae_stored, vae = rounded(fold(plain))
@@ -179,6 +179,9 @@ def main():
     files["text"] = write(out / "text.safetensors", dump(weights["text"]))
     files["dit"] = write(out / "dit.safetensors", dump(weights["dit"]))
     files["vae"] = write(out / "vae.safetensors", dump(vae_stored))
+    if auto:                                                                 # not for the engine: what restore.py needs to go on training
+        encoder = {k[len("encoder."):]: v for k, v in values_of_autoencoder.items() if k.startswith("encoder.")}
+        write(out / "encoder.safetensors", dump({k: v.bfloat16() if v.dim() == 4 else v.float() for k, v in encoder.items()}))
     files["tokenizer"] = write(out / "tokenizer.json", (json.dumps(tokenizer, indent=0) + "\n").encode())
     write(out / "golden.safetensors", dump(tensors))
     controls = [{"name": n, "index": i, "min": -1 if i < 5 else 0, "max": 1, "default": 0, "label": spec.LABELS[n]} for i, n in enumerate(spec.CONTROLS[:-1])]

@@ -9,7 +9,7 @@ import torch
 def orthogonal(g):
     """g [rows, columns] → its approximate polar factor."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16() if g.is_cuda else g
+    x = g.bfloat16()
     flip = x.shape[0] > x.shape[1]
     x = x.t() if flip else x
     x = x / (x.norm() + 1e-7)

@@ -43,6 +43,9 @@ class Run:
             for key, item in items.items():
                 if key in state["items"]:
                     item.load_state_dict(state["items"][key])
+            for item in items.values():                                      # the flag decides, not what the last leg had
+                for group in getattr(item, "param_groups", []):
+                    group["lr"] = args.lr
             self.step, self.seconds = state["step"], state["seconds"]
             print(f"resumed {name} at step {self.step}, {self.seconds / 60:.1f} min", flush=True)
         self.first = self.step

@@ -32,10 +32,10 @@ def timesteps(count):
 
 
 @torch.no_grad()
-def generate(model, prompts, chunks, steps, sampler, guidance=1.0, device="cpu", seed=0, control=None):
+def generate(model, prompts, chunks, steps, sampler, guidance=1.0, device="cpu", seed=0, control=None, n=spec.STREAM["latents_per_chunk"]):
     """→ latents [B, chunks * 2, C, 16, 16], chunk by chunk with a cache; prompts: one per row, or a list of lists (one per chunk)."""
     g = torch.Generator().manual_seed(seed)
-    B, n, C = len(prompts), spec.STREAM["latents_per_chunk"], spec.DIT["in_dim"]
+    B, C = len(prompts), spec.DIT["in_dim"]
     texts = [[p] * chunks if isinstance(p, str) else p for p in prompts]
     null = model.text(torch.tensor([[1] + [0] * (spec.TEXT["text_len"] - 1)] * B, device=device))
     cache, blank, out = Cache(spec.STREAM["window_latents"]), Cache(spec.STREAM["window_latents"]), []
@@ -85,6 +85,7 @@ def montage(frames, path, columns=10):
 
 
 @torch.no_grad()
+@torch.no_grad()
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--state", default=os.environ.get("TURBOCAST_STATE", "state"))
@@ -99,6 +100,7 @@ def main():
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu")
     p.add_argument("--reconstruct", type=int, default=0)
+    p.add_argument("--pictures", type=int, default=0, help="single latents, so many seeds across instead of time")
     args = p.parse_args()
     folder = Path(args.state)
     decode = decoder_of(folder)
@@ -111,6 +113,10 @@ def main():
         return
     model = Model().to(args.device).eval()
     model.load_state_dict(torch.load(folder / f"{args.stage}.pt", map_location=args.device)["items"]["ema"]["values"])
+    if args.pictures:
+        z = generate(model, [q for q in PROMPTS[:args.rows] for _ in range(args.pictures)], 1, args.steps, args.sampler, args.guidance, args.device, args.seed, n=1)
+        montage(decode(z)[:, 2].unflatten(0, (-1, args.pictures)), args.out, args.pictures)
+        return
     z = generate(model, PROMPTS[:args.rows], args.chunks, args.steps, args.sampler, args.guidance, args.device, args.seed)
     montage(decode(z), args.out, args.columns)
 

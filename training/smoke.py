@@ -49,5 +49,6 @@ if __name__ == "__main__":
         stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu")
         stage(state, "export.py", "--out", state + "/toybox")
         stage(state, "sheet.py", "--rows", "2", "--chunks", "2", "--stage", "distill", "--steps", "2", "--sampler", "renoise", "--out", state + "/sheet.png")
+        stage(state + "/again", "restore.py", "--model", state + "/toybox")
         assert (Path(state) / "toybox" / "model.json").exists()
     print("smoke: ok")
