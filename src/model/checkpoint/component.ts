@@ -93,7 +93,7 @@ export const recogniseComponent = (store: TensorStore, options: { readonly headD
 	const { kind, title, dimensions, expected } = factsOf(named.component, new Map([...found].map(([name, { shape }]) => [name, shape])), options.headDim);
 	const wanted = Object.entries(expected);
 	const missing = wanted.filter(([name]) => !found.has(name)).map(([name, shape]) => `${name} [${shape.join(', ')}]`);
-	const unknown = [...named.names].filter(([, name]) => expected[name] === undefined).map(([fileName]) => fileName);
+	const unknown = [...named.names].filter(([, name]) => !Object.hasOwn(expected, name)).map(([fileName]) => fileName);
 	const wrong = wanted.flatMap(([name, shape]) => {
 		const tensor = found.get(name);
 		const reshaped = tensor === undefined || mayStandFor(name, tensor.shape, shape) ? undefined : `${name} is [${tensor.shape.join(', ')}], but [${shape.join(', ')}] is expected`;

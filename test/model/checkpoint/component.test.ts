@@ -98,6 +98,7 @@ test('proj_l in one block alone is a mistake, not another model', () => {
 
 test('a checkpoint of something else, a block number without end and a network without its first tensors are refused', () => {
 	refusal(storeOf({ 'layers.0.weight': [2, 2] }), /none of the networks.*layers\.0\.weight/su);
+	refusal(storeOf({ ...shapesOf('Wan 2.1'), constructor: [1] }), /Unknown \(1\):\n {2}constructor/u);
 	refusal(storeOf({ ...shapesOf('Wan 2.1'), 'blocks.999999.modulation': [1] }), /more than 1024 blocks/u);
 	refusal(storeOf(without(shapesOf('Wan 2.1'), 'text_embedding.0.weight')), /text_embedding\.0\.weight.*is missing/u);
 });

@@ -1,6 +1,7 @@
 /** The reader of PyTorch's files: what it reads, and what it must never do. */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { open } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join as pathOf } from 'node:path';
 import { after, test } from 'node:test';
@@ -8,7 +9,7 @@ import { openCheckpoint } from '../../../src/model/checkpoint/checkpoint-file.js
 import type { TensorStore } from '../../../src/model/checkpoint/tensor-store.js';
 import { encodeSafetensors } from '../../../src/model/safetensors.js';
 import { type ErrorCode, TurbocastError } from '../../../src/protocol/errors.js';
-import { call, dict, globalName, integer, join, OP, orderedDict, pickle, tensor, text, torchFile, tuple, zip } from './torch-writer.js';
+import { bytesOf, call, dict, globalName, integer, join, OP, orderedDict, pickle, tensor, text, torchFile, tuple, zip, zipParts } from './torch-writer.js';
 
 const folder = mkdtempSync(pathOf(tmpdir(), 'turbocast-checkpoint-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -59,6 +60,21 @@ test('a tensor larger than a piece comes in pieces and whole', async () => {
 	}
 	assert.equal(pieces, 2);
 	assert.deepEqual(await floatsIn(store, 'x'), [...data]);
+	await store.close();
+});
+
+test('a tensor behind the first four gigabytes is found, and a sparse file costs nothing to open', async () => {
+	const path = pathOf(folder, 'large.pth');
+	const hole = 5_000_000_000;
+	const root = dict({ large: tensor({ storage: 'ByteStorage', key: '0', elements: 1, shape: [4] }), small: tensor({ storage: 'FloatStorage', key: '1', elements: 24, shape: [24] }) });
+	const handle = await open(path, 'w');
+	for (const { offset, bytes } of zipParts([{ name: 'archive/data.pkl', data: pickle(root) }, { name: 'archive/data/0', bytes: hole }, { name: 'archive/data/1', data: bytesOf(NUMBERS) }])) {
+		await handle.write(bytes, 0, bytes.length, offset);
+	}
+	await handle.close();
+	const store = await openCheckpoint([path]);
+	assert.deepEqual(await floatsIn(store, 'small'), [...NUMBERS]);
+	assert.deepEqual([...await bytesIn(store, 'large')], [0, 0, 0, 0]);
 	await store.close();
 });
 
