@@ -70,6 +70,6 @@ test('a missing tensor, another shape and a type that is no weight are model_inv
 	const file = parseSafetensors('f', encodeSafetensors({ 'a.weight': { dtype: 'I64', shape: [1], data: BigInt64Array.of(1n) } }));
 	const invalid = (pattern: RegExp) => (error: unknown): boolean => error instanceof TurbocastError && error.code === 'model_invalid' && pattern.test(error.message);
 	assert.throws(() => tensorEntry(file, 'b.weight', [1]), invalid(/b\.weight/u));
-	assert.throws(() => tensorEntry(file, 'a.weight', [1, 1]), invalid(/a\.weight is \[1\], but model\.json asks for \[1, 1\]/u));
+	assert.throws(() => tensorEntry(file, 'a.weight', [1, 1]), invalid(/a\.weight is \[1\], but the configuration beside it asks for \[1, 1\]/u));
 	assert.throws(() => readFloats(file, tensorEntry(file, 'a.weight', [1])), invalid(/I64/u));
 });
