@@ -86,7 +86,7 @@ test('weights of other shapes than model.json says are model_invalid and named',
 	const json = JSON.parse(await readFile(path, 'utf8')) as { dit: object };
 	await writeFile(path, JSON.stringify({ ...json, dit: { ...json.dit, ffn_dim: 64 } }));
 	await assert.rejects(loadNetworks({ folder: model.path, profile: 'cpu-int8', width: 48, height: 32, threads: 1 }),
-		fails('model_invalid', /dit\.safetensors: blocks\.0\.ffn\.0\.weight is \[72, 40\], but model\.json asks for \[64, 40\]/u));
+		fails('model_invalid', /dit\.safetensors: blocks\.0\.ffn\.0\.weight is \[72, 40\], but the configuration beside it asks for \[64, 40\]/u));
 });
 
 test('models under a root are listed, sound ones with what they are and broken ones with their error', async () => {
