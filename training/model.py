@@ -169,7 +169,7 @@ class Block(nn.Module):
         h = norm(x) * (1 + scale1) + shift1
         y = attend(*self.self_attn.qkv(h.flatten(1, 2), h.flatten(1, 2)))
         x = x + self.self_attn.o(y).unflatten(1, x.shape[1:3]) * gate1
-        x = x + cross(self.cross_attn, self.norm3(x).to(x.dtype))
+        x = x + cross(self.cross_attn, self.norm3(x.float()).to(x.dtype))
         h = norm(x) * (1 + scale2) + shift2
         return x + self.ffn(h) * gate2
 
