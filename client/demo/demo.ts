@@ -38,6 +38,8 @@ const token = ((): string | undefined => {
 	}
 	return sessionStorage.getItem('token') ?? undefined;
 })();
+// Typed behind the address of a page that is open already.
+addEventListener('hashchange', () => location.reload());
 
 let session: LiveSession;
 let model: ModelInfo | undefined;

@@ -39,7 +39,7 @@ const SWEEP_INTERVAL_MS = 60_000;
 /** The whole of 127.0.0.0/8 is the loopback (RFC 1122 section 3.2.1.3). */
 const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/iu;
 
-const missing = (): TurbocastError => new TurbocastError('unauthorized', 'This server asks for a key: send "Authorization: Bearer ..." with a server key or a client secret.');
+const missing = (): TurbocastError => new TurbocastError('unauthorized', 'This server asks for a key: open its page with #token=KEY behind the address; programs send "Authorization: Bearer KEY".');
 
 const bearerOf = (request: IncomingMessage): string | undefined => /^Bearer +(\S+)$/iu.exec(request.headers.authorization ?? '')?.[1];
 
@@ -159,7 +159,7 @@ export class Auth {
 		if (permissions.models?.includes(model) === false) {
 			throw new TurbocastError('forbidden', `This client secret is for ${permissions.models.join(', ')}; this server runs ${model}.`, { param: 'model' });
 		}
-		if (permissions.origins !== undefined && (origin === undefined || !permissions.origins.includes(origin))) {
+		if (permissions.origins !== undefined && !permissions.origins.includes(origin ?? '')) {
 			throw new TurbocastError('forbidden', 'This client secret is for pages of another origin.');
 		}
 	}
