@@ -1,6 +1,5 @@
 /** `turbocast verify`: does this build compute what the original implementations computed? */
 import type { Config } from '../config.js';
-import { createOnnxRuntime } from '../engine/backends/onnxruntime.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { verifyFolder } from '../verify/verify.js';
 import type { Arguments, FlagTable } from './arguments.js';
@@ -19,6 +18,8 @@ export const verify = async (args: Arguments, config: Config, signal: AbortSigna
 	}
 	// A check is of the exact arithmetic unless asked otherwise, whatever the service is configured to use.
 	const profile = args.has('profile') ? config.engine.profile : 'cpu-fp32';
+	// On demand: the same command serves, and the process that serves must not load the tensor library.
+	const { createOnnxRuntime } = await import('../engine/backends/onnxruntime.js');
 	const backend = createOnnxRuntime({ threads: config.engine.threads });
 	const warn = (sentence: string): void => {
 		process.stderr.write(`turbocast: ${sentence}\n`);

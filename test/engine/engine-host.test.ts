@@ -212,6 +212,8 @@ test('one log line per turn of an engine\'s life, and no prompt in any of them',
 		engine.prepare('a confidential cat');
 		await readAll(stream.generate({ ...INPUTS, prompt: 'a confidential cat' }));
 		await assert.rejects(readAll(stream.generate({ ...INPUTS, prompt: 'a confidential cat', steps: 3 })));
+		// Stopped first, so that it cannot be done before it is killed.
+		process.kill(pidOf(engine), 'SIGSTOP');
 		const lost = assert.rejects(readAll(stream.generate({ ...INPUTS, prompt: 'a confidential cat' })));
 		process.kill(pidOf(engine), 'SIGKILL');
 		await lost;
@@ -272,7 +274,7 @@ test('a weight file that was cut short is told before a process is started', asy
 	await using model = await writeRandomModel();
 	await truncate(join(model.path, model.spec.files.dit.file), 1000);
 	await assert.rejects(startEngine(model), hasCode('weights_corrupt'));
-	await assert.rejects(EngineHost.start({ modelFolder: join(model.path, 'nowhere'), profile: 'cpu-fp32', threads: 1, log: silentLog, clock: systemClock }), hasCode('model_invalid'));
+	await assert.rejects(EngineHost.start({ modelFolder: join(model.path, 'nowhere'), profile: 'cpu-fp32', threads: 1, log: silentLog, clock: systemClock }), hasCode('model_not_found'));
 });
 
 test('closing is idempotent, ends what is open, and leaves no process', async () => {
