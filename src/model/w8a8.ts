@@ -11,6 +11,8 @@ export const TILE = 128;
 /** Keeps the scale of a tile of zeros finite. */
 const SMALLEST_RANGE = 1e-8;
 const [MIN_INT8, MAX_INT8] = [-128, 127];
+/** What a tile's largest magnitude is scaled to; that it equals the side of a tile is chance. */
+const FULL_SCALE = 128;
 
 export type QuantizedTiles = {
 	/** [rows, columns] */
@@ -51,8 +53,8 @@ export const quantizeTiles = (x: Float32Array, rows: number, columns: number): Q
 			if (!Number.isFinite(largest)) {
 				throw new TurbocastError('model_invalid', `The tile at row ${top}, column ${left} has elements that are not finite; 8 bits cannot hold it.`);
 			}
-			const factor = Math.fround(TILE / Math.fround(largest));
-			scales[(top / TILE) * across + left / TILE] = Math.fround(largest) / TILE;
+			const factor = Math.fround(FULL_SCALE / Math.fround(largest));
+			scales[(top / TILE) * across + left / TILE] = Math.fround(largest) / FULL_SCALE;
 			for (let row = top; row < bottom; row++) {
 				for (let column = left; column < right; column++) {
 					const scaled = roundTiesToEven(Math.fround((x[row * columns + column] ?? Number.NaN) * factor));
