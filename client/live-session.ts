@@ -186,6 +186,17 @@ export class LiveSession {
 				return this.#enter({ kind: 'queued', position: message.position, queueSize: message.queue_size, estimatedWaitMs: message.estimated_wait_ms });
 			case 'session.ready':
 				return this.#state.kind === 'queued' ? this.#enter({ kind: 'starting' }) : undefined;
+			case 'session.paused':
+			case 'session.resumed':
+			case 'session.expiring':
+			case 'session.forked':
+			case 'session.shared':
+			case 'session.joined':
+			case 'session.members':
+			case 'control.requested':
+			case 'control.granted':
+			case 'control.revoked':
+			case 'pacing.updated':
 			case 'pong':
 				return;
 			default:

@@ -22,3 +22,28 @@ export type StepCount = (typeof STEP_COUNTS)[number];
 
 /** Seeds are unsigned 32-bit numbers. */
 export const MAX_SEED = 0xffff_ffff;
+
+/** Texts of one prompt that are mixed by weight, and the weights. */
+export const MAX_PROMPTS = 8;
+export const MIN_PROMPT_WEIGHT = 0.001;
+export const MAX_PROMPT_WEIGHT = 1000;
+
+/** `cut` forgets the past, `recache` sees the past with the new prompt, `blend` goes over in steps. */
+export const TRANSITION_MODES = ['cut', 'recache', 'blend'] as const;
+export type TransitionMode = (typeof TRANSITION_MODES)[number];
+export const MAX_BLEND_CHUNKS = 64;
+export const DEFAULT_BLEND_CHUNKS = 4;
+
+/** By how much generation may run ahead of display. */
+export const MIN_LEAD_MS = 100;
+export const MAX_LEAD_MS = 60_000;
+
+/** The `owner` has the session; a `guest` watches and may ask for control; a `viewer` watches. */
+export const MEMBER_ROLES = ['owner', 'guest', 'viewer'] as const;
+export type MemberRole = (typeof MEMBER_ROLES)[number];
+/** What whoever follows a shared link becomes. */
+export const SHARE_ROLES = ['viewer', 'guest'] as const;
+export const MIN_SHARE_SECONDS = 10;
+export const MAX_SHARE_SECONDS = 86_400;
+export const DEFAULT_SHARE_SECONDS = 3600;
+export const MAX_SHARE_TOKEN_LENGTH = 2048;

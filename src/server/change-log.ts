@@ -11,6 +11,13 @@ export type Change = {
 	readonly receivedAtMs: number;
 };
 
+/** A change that a chunk has taken up. */
+export type CarriedChange = Change & {
+	readonly chunkIndex: number;
+	/** When generation of that chunk began. */
+	readonly startedAtMs: number;
+};
+
 /** A part of the inputs; controls are merged by name. */
 export type ChangedInputs = { readonly [K in keyof ChunkInputs]?: ChunkInputs[K] | undefined };
 
@@ -24,7 +31,7 @@ export class ChangeLog {
 	#inputs: ChunkInputs;
 	#waiting: Change[] = [];
 	#nextChunkIndex = 0;
-	#carried: { readonly chunkIndex: number; readonly change: Change }[] = [];
+	#carried: CarriedChange[] = [];
 
 	/** `controlDefaults`: a control that is put back to its default is as if it had never been given. */
 	constructor(inputs: ChunkInputs, controlDefaults: { readonly [name: string]: number } = {}) {
@@ -62,19 +69,19 @@ export class ChangeLog {
 	}
 
 	/** A chunk begins: its inputs. The changes that wait are carried by it. */
-	latch(chunkIndex: number): ChunkInputs {
+	latch(chunkIndex: number, nowMs: number): ChunkInputs {
 		this.#nextChunkIndex = chunkIndex + 1;
-		this.#carried.push(...this.#waiting.splice(0).map((change) => ({ chunkIndex, change })));
+		this.#carried.push(...this.#waiting.splice(0).map((change) => ({ ...change, chunkIndex, startedAtMs: nowMs })));
 		return this.#inputs;
 	}
 
 	/** Changes that a frame of this chunk is the first to carry: its own, and those of chunks before that came to nothing. */
-	carriedBy(chunkIndex: number): Change[] {
-		return this.#carried.filter((entry) => entry.chunkIndex <= chunkIndex).map((entry) => entry.change);
+	carriedBy(chunkIndex: number): CarriedChange[] {
+		return this.#carried.filter((entry) => entry.chunkIndex <= chunkIndex);
 	}
 
 	/** The frame was sent: its changes are applied and leave the log. */
-	applied(changes: readonly Change[]): void {
-		this.#carried = this.#carried.filter((entry) => !changes.includes(entry.change));
+	applied(changes: readonly CarriedChange[]): void {
+		this.#carried = this.#carried.filter((entry) => !changes.includes(entry));
 	}
 }

@@ -14,6 +14,8 @@ export type ChunkReport = {
 	readonly frames: number;
 	readonly firstFrameId: number;
 	readonly timings: ChunkTimings;
+	/** On the clock. */
+	readonly startedAtMs: number;
 	readonly generateMs: number;
 	/** How far generation was ahead of display at the end of the chunk. */
 	readonly leadMs: number;
@@ -68,12 +70,12 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 
 	const generateChunk = async (): Promise<void> => {
 		await line.waitForStart(signal);
-		const inputs = changes.latch(chunkIndex);
+		const startedAtMs = clock.nowMs();
+		const inputs = changes.latch(chunkIndex, startedAtMs);
 		if (isFresh) {
 			isFresh = false;
 			parts.onStarted(chunkIndex, nextFrameId);
 		}
-		const startedAtMs = clock.nowMs();
 		const firstFrameId = nextFrameId;
 		const stallsBefore = line.pacer.stats.stalls;
 		line.chunkStarted();
@@ -91,6 +93,7 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 			parts.onChunk({
 				chunkIndex, timings, firstFrameId, steps: inputs.steps,
 				frames: nextFrameId - firstFrameId,
+				startedAtMs,
 				generateMs: nowMs - startedAtMs,
 				leadMs: line.pacer.leadMs(nowMs),
 				deadlineMissed: line.pacer.stats.stalls > stallsBefore,

@@ -15,4 +15,5 @@ export const modelInfo = (spec: ModelSpec): ModelInfo => ({
 	default_steps: spec.default_steps,
 	controls: spec.controls.map(({ name, label, min, max, default: usual }) => ({ name, label, min, max, default: usual })),
 	examples: [...spec.examples],
+	transitions: [],
 });

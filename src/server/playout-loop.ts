@@ -5,12 +5,12 @@ import type { VideoEncoder } from '../media/encoder.js';
 import type { TakenFrame } from '../media/pacer.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Viewer } from '../transport/transport.js';
-import type { Change, ChangeLog } from './change-log.js';
+import type { CarriedChange, ChangeLog } from './change-log.js';
 import type { FrameLine } from './frame-line.js';
 
 export type SentFrame = { readonly frame: RawFrame; readonly chunk: EncodedChunk; readonly mediaMs: number };
 /** A frame at its moment on the media clock, sent to a viewer or, in a session without any, just past. */
-export type PlayedFrame = { readonly frame: RawFrame; readonly rtpTimestamp: number; readonly mediaMs: number };
+export type PlayedFrame = { readonly frame: RawFrame; readonly rtpTimestamp: number; readonly mediaMs: number; readonly takenAtMs: number };
 
 export type PlayoutParts = {
 	readonly line: FrameLine;
@@ -23,7 +23,7 @@ export type PlayoutParts = {
 	readonly onSent: (sent: SentFrame) => void;
 	readonly onDropped: () => void;
 	/** First frame that carries these changes, just played. */
-	readonly onApplied: (changes: readonly Change[], played: PlayedFrame) => void;
+	readonly onApplied: (changes: readonly CarriedChange[], played: PlayedFrame) => void;
 	/** The encoder was lost and is being restarted; told once a loss. */
 	readonly onLoss: (error: TurbocastError) => void;
 };
@@ -69,12 +69,13 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 
 	const play = async (frame: RawFrame): Promise<void> => {
 		const viewer = parts.watching();
-		const taken = line.pacer.frameTaken(clock.nowMs());
+		const takenAtMs = clock.nowMs();
+		const taken = line.pacer.frameTaken(takenAtMs);
 		const encoded = viewer === undefined ? undefined : await encode(frame, taken, viewer);
 		if (viewer === undefined || encoded === undefined) {
 			parts.onDropped();
 			if (viewer === undefined && parts.isHeadless()) {
-				apply({ frame, rtpTimestamp: taken.rtpTimestamp, mediaMs: taken.mediaMs });
+				apply({ frame, rtpTimestamp: taken.rtpTimestamp, mediaMs: taken.mediaMs, takenAtMs });
 			}
 			return;
 		}
@@ -93,11 +94,11 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 			type: 'frame.meta',
 			frame_id: frame.frameId, rtp_timestamp: chunk.rtpTimestamp, chunk_index: frame.chunkIndex, media_ms: taken.mediaMs,
 			keyframe: chunk.isKeyframe,
-			t_generated_ms: frame.generatedAtMs, t_encoded_ms: encodedAtMs, t_sent_ms: clock.nowMs(),
+			t_generated_ms: frame.generatedAtMs, t_taken_ms: takenAtMs, t_encoded_ms: encodedAtMs, t_sent_ms: clock.nowMs(),
 			applied_event_ids: applied.flatMap((change) => (change.eventId === undefined ? [] : [change.eventId])).slice(0, 64),
 		});
 		parts.onSent({ frame, chunk, mediaMs: taken.mediaMs });
-		apply({ frame, rtpTimestamp: chunk.rtpTimestamp, mediaMs: taken.mediaMs });
+		apply({ frame, rtpTimestamp: chunk.rtpTimestamp, mediaMs: taken.mediaMs, takenAtMs });
 	};
 
 	try {

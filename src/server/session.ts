@@ -9,12 +9,13 @@ import type { Engine, EngineState } from '../engine/engine.js';
 import type { Encoders } from '../media/encoder.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
-import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, PROTOCOL_VERSION } from '../protocol/limits.js';
+import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, MAX_PROMPTS, PROTOCOL_VERSION } from '../protocol/limits.js';
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ServerMessage } from '../protocol/messages.js';
+import { chunkMs } from '../model/spec.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission, QueuePlace, Ticket } from './admission.js';
 import type { Grant } from './auth.js';
-import { ChangeLog, type Change, type ChangedInputs } from './change-log.js';
+import { ChangeLog, type CarriedChange, type ChangedInputs } from './change-log.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
 import { runGeneration, type ChunkReport } from './generation-loop.js';
@@ -72,7 +73,9 @@ type SessionState =
 	| { readonly kind: 'ended'; readonly reason: EndReason };
 
 /** What a client secret for viewing alone may not do. */
-const CONTROLLING: ReadonlySet<ClientMessage['type']> = new Set(['session.start', 'session.update', 'input.action', 'session.stop'] as const);
+const CONTROLLING: ReadonlySet<ClientMessage['type']> = new Set([
+	'session.start', 'session.update', 'input.action', 'session.pause', 'session.resume', 'session.reset', 'session.fork', 'session.share', 'session.stop',
+] as const);
 const DEFAULT_OFFERS_PER_MINUTE = 30;
 
 export class Session {
@@ -118,7 +121,11 @@ export class Session {
 		this.#peer.send({
 			type: 'session.created', session_id: this.id, protocol_version: PROTOCOL_VERSION, model,
 			ice_servers: config.iceServers.map((server) => ({ ...server })),
-			limits: { max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_session_ms: this.#maxMs, idle_timeout_ms: config.idleTimeoutMs },
+			resume_token: this.id,
+			limits: {
+				max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_prompts: MAX_PROMPTS, max_session_ms: this.#maxMs,
+				idle_timeout_ms: config.idleTimeoutMs, start_timeout_ms: config.startTimeoutMs, resume_grace_ms: 0, max_lead_ms: config.maxLeadMs,
+			},
 		});
 		this.#awaitStart();
 	}
@@ -148,6 +155,15 @@ export class Session {
 				return this.#offer(message);
 			case 'webrtc.candidate':
 				return this.#viewers.addCandidate(message.candidate);
+			case 'session.pause':
+			case 'session.resume':
+			case 'session.reset':
+			case 'session.fork':
+			case 'session.share':
+			case 'control.request':
+			case 'control.grant':
+			case 'control.release':
+				throw new TurbocastError('not_supported', `This server does not do ${message.type} yet.`);
 			case 'ping':
 				this.#peer.send({ ...message, type: 'pong', server_ms: this.#parts.clock.nowMs() });
 				return;
@@ -234,6 +250,7 @@ export class Session {
 			this.#peer.send({
 				type: 'session.ready', session_id: this.id, model: engine.model.name, seed, steps: run.changes.inputs.steps, width, height,
 				cold_start_ms: engine.state.kind === 'ready' ? engine.state.coldStartMs : 0,
+				resumed: false, is_paused: false, prompts: [{ text: run.changes.inputs.prompt, weight: 1 }], controls: run.changes.inputs.controls, max_lead_ms: config.maxLeadMs, expires_in_ms: this.#maxMs,
 			});
 			this.#log.info({ prompt: inputs.prompt, seed, steps: run.changes.inputs.steps, width, height }, 'The session has started.');
 			this.#play(run, stream);
@@ -280,8 +297,9 @@ export class Session {
 		signal.addEventListener('abort', stopListening, { once: true });
 		const generation = runGeneration({
 			engine, clock, line: run.line, changes: run.changes, stream: { seed, width, height },
-			onStarted: (chunkIndex, firstFrameId) =>
-				this.#peer.send({ type: 'generation.started', chunk_index: chunkIndex, seed, media_ms: (firstFrameId * 1000) / engine.model.fps }),
+			onStarted: (chunkIndex, firstFrameId) => this.#peer.send({
+				type: 'generation.started', chunk_index: chunkIndex, seed, media_ms: (firstFrameId * 1000) / engine.model.fps, history: chunkIndex === 0 ? 'new' : 'lost',
+			}),
 			onFrame: (frame) => {
 				run.frames += 1;
 				onFrame?.(frame);
@@ -314,6 +332,11 @@ export class Session {
 
 	#update(message: ClientMessages['session.update']): void {
 		const { prompt } = message;
+		for (const field of ['prompts', 'transition', 'seed', 'pacing', 'at'] as const) {
+			if (message[field] !== undefined) {
+				throw new TurbocastError('not_supported', `This server does not know \`${field}\` in session.update yet.`, { param: field });
+			}
+		}
 		const steps = message.parameters?.steps;
 		if (prompt === undefined && steps === undefined) {
 			throw new TurbocastError('invalid_request', 'session.update changes nothing: give a `prompt` or `parameters.steps`.');
@@ -338,9 +361,11 @@ export class Session {
 	}
 
 	#accept(eventId: string | undefined, run: Run, prompt: string | undefined): void {
+		const { model } = this.#parts.engine;
 		this.#peer.send({
 			type: 'event.accepted', ...(eventId === undefined ? {} : { event_id: eventId }),
 			will_apply_at_chunk: run.changes.nextChunkIndex,
+			will_apply_at_media_ms: run.changes.nextChunkIndex * chunkMs(model),
 			unknown_words: prompt === undefined ? [] : this.#parts.engine.unknownWords(prompt),
 		});
 	}
@@ -400,7 +425,7 @@ export class Session {
 		}
 	}
 
-	#chunkCompleted(report: ChunkReport, { request: { width, height } }: Run): void {
+	#chunkCompleted(report: ChunkReport, { request: { width, height, seed }, line }: Run): void {
 		const { metrics, engine, admission } = this.#parts;
 		const { timings, steps } = report;
 		admission.observe({ width, height, steps }, timings);
@@ -409,14 +434,16 @@ export class Session {
 		this.#peer.send({
 			type: 'chunk.completed',
 			chunk_index: report.chunkIndex, frames: report.frames, first_frame_id: report.firstFrameId,
-			media_ms: (report.firstFrameId * 1000) / engine.model.fps,
-			timings: { queue_ms: timings.queueMs, text_ms: timings.textMs, denoise_ms: timings.denoiseMs, clean_ms: timings.cleanMs, decode_ms: timings.decodeMs },
+			media_ms: (report.firstFrameId * 1000) / engine.model.fps, steps, seed,
+			timings: { queue_ms: timings.queueMs, text_ms: timings.textMs, recache_ms: 0, denoise_ms: timings.denoiseMs, clean_ms: timings.cleanMs, decode_ms: timings.decodeMs },
+			t_started_ms: report.startedAtMs, t_completed_ms: report.startedAtMs + report.generateMs,
 			lead_ms: report.leadMs,
+			fps: line.pacer.fps,
 			deadline_missed: report.deadlineMissed,
 		});
 	}
 
-	#applied(changes: readonly Change[], { frame, rtpTimestamp, mediaMs }: PlayedFrame): void {
+	#applied(changes: readonly CarriedChange[], { frame, rtpTimestamp, mediaMs, takenAtMs }: PlayedFrame): void {
 		const nowMs = this.#parts.clock.nowMs();
 		for (const change of changes) {
 			const serverLatencyMs = nowMs - change.receivedAtMs;
@@ -425,6 +452,10 @@ export class Session {
 				type: 'event.applied', ...(change.eventId === undefined ? {} : { event_id: change.eventId }),
 				chunk_index: frame.chunkIndex, frame_id: frame.frameId, rtp_timestamp: rtpTimestamp, media_ms: mediaMs,
 				server_latency_ms: serverLatencyMs,
+				timings: {
+					wait_ms: change.startedAtMs - change.receivedAtMs, generate_ms: frame.generatedAtMs - change.startedAtMs,
+					hold_ms: takenAtMs - frame.generatedAtMs, encode_ms: nowMs - takenAtMs,
+				},
 			});
 		}
 	}

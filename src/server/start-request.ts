@@ -32,6 +32,12 @@ export const resolveStart = (message: ClientMessages['session.start'], spec: Mod
 	if (message.model !== undefined && message.model !== spec.name) {
 		throw new TurbocastError('model_not_found', `There is no model "${message.model}" here; this server runs ${spec.name}.`, { param: 'model' });
 	}
+	if (message.resume_token !== undefined || message.prompts !== undefined || message.pacing !== undefined) {
+		throw new TurbocastError('not_supported', 'This server does not know `resume_token`, `prompts` and `pacing` yet; start with a `prompt`.');
+	}
+	if (message.prompt === undefined) {
+		throw new TurbocastError('invalid_request', '`prompt` is missing; say what should be seen.', { param: 'prompt' });
+	}
 	const steps = checkSteps(spec, message.parameters?.steps ?? (defaultSteps === 0 ? spec.default_steps : defaultSteps));
 	return { inputs: { prompt: message.prompt, steps, controls: {} }, ...sizeOf(spec, message.size), seed: message.seed ?? randomSeed() };
 };

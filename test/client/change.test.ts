@@ -12,9 +12,9 @@ const readAll = async <T>(events: AsyncIterable<T>): Promise<T[]> => {
 	return all;
 };
 
-const accepted = (eventId: string) => ({ type: 'event.accepted' as const, event_id: eventId, will_apply_at_chunk: 3, unknown_words: ['gnu'] });
+const accepted = (eventId: string) => ({ type: 'event.accepted' as const, event_id: eventId, will_apply_at_chunk: 3, will_apply_at_media_ms: 1500, unknown_words: ['gnu'] });
 const applied = (eventId: string, rtpTimestamp: number) =>
-	({ type: 'event.applied' as const, event_id: eventId, chunk_index: 3, frame_id: 24, rtp_timestamp: rtpTimestamp, media_ms: 1500, server_latency_ms: 300 });
+	({ type: 'event.applied' as const, event_id: eventId, chunk_index: 3, frame_id: 24, rtp_timestamp: rtpTimestamp, media_ms: 1500, server_latency_ms: 300, timings: { wait_ms: 100, generate_ms: 150, hold_ms: 40, encode_ms: 10 } });
 
 test('a change has three moments: accepted, applied, displayed', async () => {
 	const changes = new PendingChanges();

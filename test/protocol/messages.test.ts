@@ -25,10 +25,19 @@ const start = { type: 'session.start', event_id: 'a', prompt: 'a cat jumps' } as
 
 test('accepts each message with all its fields, and leaves unknown fields out', () => {
 	for (const message of [
-		{ ...start, model: 'toybox', size: '128x128', seed: MAX_SEED, parameters: { steps: 2 } },
+		{ ...start, model: 'toybox', size: '128x128', seed: MAX_SEED, parameters: { steps: 2 }, pacing: { max_lead_ms: 500 }, resume_token: 't' },
 		{ type: 'session.update', prompt: 'a dog', parameters: { steps: 1 } },
+		{ type: 'session.update', prompts: [{ text: 'a cat', weight: 2 }, { text: 'a dog', weight: 0.5 }], transition: { mode: 'blend', chunks: 4 }, seed: 7, at: { media_ms: 1000 } },
 		{ type: 'session.update' },
 		{ type: 'input.action', axes: { steer_x: -0.5 } },
+		{ type: 'session.pause' },
+		{ type: 'session.resume' },
+		{ type: 'session.reset', seed: 3 },
+		{ type: 'session.fork', prompt: 'a dog', seed: 3 },
+		{ type: 'session.share', role: 'guest', expires_in_seconds: 60 },
+		{ type: 'control.request' },
+		{ type: 'control.grant', member_id: 'm' },
+		{ type: 'control.release' },
 		{ type: 'session.stop', reason: 'done' },
 		{ type: 'webrtc.offer', sdp: 'v=0' },
 		{ type: 'webrtc.candidate', candidate: { candidate: 'candidate:1', sdp_mid: '0', sdp_mline_index: 0, username_fragment: null } },
@@ -37,7 +46,7 @@ test('accepts each message with all its fields, and leaves unknown fields out', 
 	]) {
 		assert.deepEqual(parseClientMessage({ ...message, some_day: { new: true } }), message);
 	}
-	assert.equal(CLIENT_MESSAGE_TYPES.length, 7);
+	assert.equal(CLIENT_MESSAGE_TYPES.length, 15);
 });
 
 test('refuses what is not an object with a known type, naming the known ones', () => {
@@ -59,7 +68,6 @@ test('a prompt is text of 1 to 2000 characters that is not only white space', ()
 	refuses({ ...start, prompt: ' \n\t ' }, 'invalid_prompt', 'prompt', /must not be empty/u);
 	refuses({ ...start, prompt: 'broken \ud800 half' }, 'invalid_prompt', 'prompt', /unpaired surrogate/u);
 	refuses({ ...start, prompt: 7 }, 'invalid_prompt', 'prompt', /must be text, not number/u);
-	refuses({ type: 'session.start' }, 'invalid_request', 'prompt', /missing/u);
 });
 
 test('each wrong field is named', () => {
@@ -81,6 +89,14 @@ test('each wrong field is named', () => {
 	refuses({ type: 'webrtc.candidate' }, 'invalid_request', 'candidate', /missing/u);
 	refuses({ type: 'webrtc.candidate', candidate: { candidate: 1 } }, 'invalid_request', 'candidate.candidate', /must be text/u);
 	refuses({ type: 'session.stop', reason: 'x'.repeat(257) }, 'invalid_request', 'reason', /at most 256/u);
+	refuses({ type: 'session.update', prompts: [] }, 'invalid_request', 'prompts', /from 1 to 8 items/u);
+	refuses({ type: 'session.update', prompts: [{ text: 'a', weight: 0 }] }, 'invalid_request', 'prompts.0.weight', /from 0.001 to 1000/u);
+	refuses({ type: 'session.update', prompts: [{ text: ' ', weight: 1 }] }, 'invalid_prompt', 'prompts.0.text', /must not be empty/u);
+	refuses({ type: 'session.update', transition: { mode: 'fade' } }, 'invalid_request', 'transition.mode', /"cut", "recache", "blend"/u);
+	refuses({ type: 'session.update', transition: { mode: 'blend', chunks: 65 } }, 'invalid_request', 'transition.chunks', /from 1 to 64/u);
+	refuses({ type: 'session.update', at: { chunk: -1 } }, 'invalid_request', 'at.chunk', /from 0/u);
+	refuses({ type: 'session.update', pacing: { max_lead_ms: 99 } }, 'invalid_request', 'pacing.max_lead_ms', /from 100 to 60000/u);
+	refuses({ type: 'session.share', role: 'driver' }, 'invalid_request', 'role', /"viewer", "guest"/u);
 	refuses({ type: 'ping', ts_ms: 'now' }, 'invalid_request', 'ts_ms', /must be a number/u);
 });
 
@@ -97,7 +113,7 @@ test('finds the event_id of a message that is wrong in every other way', () => {
 });
 
 test('a client takes a message type of a newer server for nothing rather than for a mistake', () => {
-	assert.equal(parseServerMessage({ type: 'session.expiring', seconds_left: 5 }), undefined);
+	assert.equal(parseServerMessage({ type: 'session.of_tomorrow', seconds_left: 5 }), undefined);
 	assert.deepEqual(parseServerMessage({ type: 'pong', server_ms: 3, newer: 1 }), { type: 'pong', server_ms: 3 });
 	assert.throws(() => parseServerMessage({ type: 'pong' }), TurbocastError);
 	assert.throws(() => parseServerMessage('pong'), TurbocastError);

@@ -20,19 +20,27 @@ test('a session walks its whole line: created, accepted, ready, started, applied
 	assert.deepEqual(created.model.steps, [1, 2, 4]);
 	assert.equal(created.model.frames_per_chunk, 8);
 	assert.deepEqual(created.ice_servers, [{ urls: ['stun:stun.example.org'] }]);
-	assert.deepEqual(created.limits, { max_message_bytes: 65536, max_prompt_length: 2000, max_session_ms: 3_600_000, idle_timeout_ms: 60_000 });
+	assert.deepEqual(created.limits, {
+		max_message_bytes: 65536, max_prompt_length: 2000, max_prompts: 8, max_session_ms: 3_600_000, idle_timeout_ms: 60_000, start_timeout_ms: 60_000, resume_grace_ms: 0, max_lead_ms: 1000,
+	});
 
 	client.send({ type: 'session.start', event_id: 's', prompt: 'a cat jumps over the unicorn', seed: 5, parameters: { steps: 1 }, size: '32x32' });
 	const accepted = await client.next('event.accepted');
-	assert.deepEqual(accepted, { type: 'event.accepted', event_id: 's', will_apply_at_chunk: 0, unknown_words: ['unicorn'] });
+	assert.deepEqual(accepted, { type: 'event.accepted', event_id: 's', will_apply_at_chunk: 0, will_apply_at_media_ms: 0, unknown_words: ['unicorn'] });
 	const ready = await client.next('session.ready');
 	assert.equal(ready.session_id, created.session_id);
-	assert.deepEqual({ ...ready, cold_start_ms: 0, session_id: '' }, { type: 'session.ready', session_id: '', model: 'small', seed: 5, steps: 1, width: 32, height: 32, cold_start_ms: 0 });
-	assert.deepEqual(await client.next('generation.started'), { type: 'generation.started', chunk_index: 0, seed: 5, media_ms: 0 });
+	assert.deepEqual({ ...ready, cold_start_ms: 0, session_id: '' }, {
+		type: 'session.ready', session_id: '', model: 'small', seed: 5, steps: 1, width: 32, height: 32, cold_start_ms: 0,
+		resumed: false, is_paused: false, prompts: [{ text: 'a cat jumps over the unicorn', weight: 1 }], controls: {}, max_lead_ms: 1000, expires_in_ms: 3_600_000,
+	});
+	assert.deepEqual(await client.next('generation.started'), { type: 'generation.started', chunk_index: 0, seed: 5, media_ms: 0, history: 'new' });
 	const applied = await client.next('event.applied');
 	assert.equal(applied.event_id, 's');
 	assert.equal(applied.frame_id, 0);
 	assert.equal(applied.rtp_timestamp, viewer.chunks[0]?.rtpTimestamp);
+	const { wait_ms: wait, generate_ms: generate, hold_ms: hold, encode_ms: encode } = applied.timings;
+	assert.ok(Math.abs(wait + generate + hold + encode - applied.server_latency_ms) < 1e-6, 'the parts of the latency are all of it');
+	assert.ok(generate > 0 && encode > 0);
 	const completed = await client.next('chunk.completed', (message) => message.chunk_index === 1);
 	assert.deepEqual([completed.frames, completed.first_frame_id, completed.media_ms], [8, 8, 500]);
 	assert.ok(completed.timings.denoise_ms > 0);

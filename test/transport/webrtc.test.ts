@@ -26,7 +26,7 @@ const chunk = (codec: VideoCodec, frameId: number, bytes: number, isKeyframe = f
 
 const meta = (frameId: number): FrameMeta => ({
 	type: 'frame.meta', frame_id: frameId, rtp_timestamp: 1, chunk_index: 0, media_ms: 0, keyframe: false,
-	t_generated_ms: 0, t_encoded_ms: 0, t_sent_ms: 0, applied_event_ids: [],
+	t_taken_ms: 0, t_generated_ms: 0, t_encoded_ms: 0, t_sent_ms: 0, applied_event_ids: [],
 });
 
 describe('a viewer', () => {
