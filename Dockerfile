@@ -50,5 +50,5 @@ ENV TURBOCAST_SERVER__HOST=0.0.0.0 \
     TURBOCAST_MEDIA__UDP_PORT_MAX=40010
 EXPOSE 8080/tcp 40000-40010/udp
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["node", "-e", "fetch('http://127.0.0.1:8080/readyz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
+    CMD ["node", "-e", "fetch('http://127.0.0.1:8080/healthz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
 CMD ["node", "bin/turbocast.mjs", "serve"]

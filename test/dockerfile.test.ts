@@ -50,12 +50,12 @@ test('every npm script and every command that it runs exists', () => {
 	assert.deepEqual(command, ['node', manifest.bin['turbocast'], 'serve']);
 });
 
-test('it runs as a user that is not root and has a health check on the readiness path', () => {
+test('it runs as a user that is not root and has a health check on the path that says whether it lives', () => {
 	const user = instructions.filter(({ verb }) => verb === 'USER').at(-1)?.rest;
 	assert.ok(user !== undefined && user !== 'root');
 	const check = instructions.find(({ verb }) => verb === 'HEALTHCHECK')?.rest ?? '';
-	assert.match(check, /127\.0\.0\.1:8080\/readyz/u);
-	assert.match(readFileSync(join(repositoryRoot, 'src/server/routes.ts'), 'utf8'), /'\/readyz'/u);
+	assert.match(check, /127\.0\.0\.1:8080\/healthz/u);
+	assert.match(readFileSync(join(repositoryRoot, 'src/server/routes.ts'), 'utf8'), /'\/healthz'/u);
 });
 
 test('the environment variables that it sets are keys of the configuration, the ports among them agree', () => {

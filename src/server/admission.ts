@@ -105,6 +105,15 @@ export class Admission {
 		this.#stopListening = options.engine.onState((state) => this.#engineChanged(state));
 	}
 
+	get places(): number {
+		return this.#options.places;
+	}
+
+	/** Share of real time that the sessions that run take of the engine. */
+	get share(): number {
+		return this.#shareOf([...this.#running]);
+	}
+
 	get taken(): number {
 		return this.#running.size;
 	}
@@ -117,9 +126,14 @@ export class Admission {
 		return this.#waiting.length;
 	}
 
-	/** Why a prompt would not start at once, or `undefined` when it would. */
+	/** Whether a prompt would start without waiting. */
+	get startsAtOnce(): boolean {
+		return this.#closed() === undefined && this.#waiting.length === 0 && this.#stepsThatFit(this.#options.usual, false) !== undefined;
+	}
+
+	/** Why a prompt would be refused, or `undefined` when it would start or wait in line. */
 	obstacle(): TurbocastError | undefined {
-		return this.#closed() ?? (this.#waiting.length > 0 || this.#stepsThatFit(this.#options.usual, false) === undefined ? this.#full() : undefined);
+		return this.#closed() ?? (this.startsAtOnce || this.#waiting.length < this.#options.maxWaiting ? undefined : this.#full());
 	}
 
 	/** A place, or one in the line. Throws why there is neither. */

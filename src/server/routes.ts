@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import type { Log } from '../base/log.js';
 import type { Metrics } from '../base/metrics.js';
+import type { Engine } from '../engine/engine.js';
 import { CLIENT_SECRET_REQUEST, CLIENT_SECRETS_PATH, MAX_SECRET_REQUEST_BYTES } from '../protocol/client-secrets.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { REALTIME_PATH } from '../protocol/limits.js';
@@ -17,6 +18,7 @@ const DIST = fileURLToPath(new URL('../..', import.meta.url));
 
 export type RouteParts = {
 	readonly model: ModelInfo;
+	readonly engine: Engine;
 	readonly admission: Admission;
 	readonly auth: Auth;
 	readonly metrics: Metrics;
@@ -69,6 +71,10 @@ const serveFile = async (request: IncomingMessage, response: ServerResponse, pat
 const answer = async (parts: RouteParts, request: IncomingMessage, response: ServerResponse, path: string): Promise<void> => {
 	switch (path) {
 		case '/healthz':
+			if (parts.engine.state.kind === 'failed') {
+				// Only another start of the whole program can help.
+				return sendError(response, parts.engine.state.error, 503);
+			}
 			return sendJson(response, { status: 'ok' });
 		case '/readyz': {
 			const obstacle = parts.admission.obstacle();
@@ -76,7 +82,8 @@ const answer = async (parts: RouteParts, request: IncomingMessage, response: Ser
 				// Whatever the code's own status is, readiness is asked by machines that understand 200 and 503 alone.
 				return sendError(response, obstacle, 503);
 			}
-			return sendJson(response, { status: 'ready', model: parts.model.id, places_free: parts.admission.free });
+			const { free, waiting, startsAtOnce } = parts.admission;
+			return sendJson(response, { status: 'ready', model: parts.model.id, places_free: free, waiting, starts_at_once: startsAtOnce });
 		}
 		case '/metrics':
 			await parts.auth.serverKey(request);

@@ -78,12 +78,12 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 		usual: { width: engine.model.width, height: engine.model.height, steps: config.defaultSteps === 0 ? engine.model.default_steps : config.defaultSteps },
 	});
 	const model = modelInfo(engine.model);
-	const metrics = createServerMetrics(parts.metrics, { engine, admission, connections: () => control.connections() });
+	const metrics = createServerMetrics(parts.metrics, { engine, admission, transport, connections: () => control.connections() });
 	const control = createControl({
 		config, engine, encoders, transport, admission, auth, model, metrics, log, clock, onFrame,
 		randomUint32: parts.randomUint32 ?? systemUint32,
 	});
-	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, admission, auth, metrics: parts.metrics, log }));
+	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
 
 	const close = async (): Promise<void> => {

@@ -429,8 +429,7 @@ export class Session {
 		const { metrics, engine, admission } = this.#parts;
 		const { timings, steps } = report;
 		admission.observe({ width, height, steps }, timings);
-		metrics.chunks.add();
-		metrics.generateMs.observe(report.generateMs);
+		metrics.chunkCompleted(report);
 		this.#peer.send({
 			type: 'chunk.completed',
 			chunk_index: report.chunkIndex, frames: report.frames, first_frame_id: report.firstFrameId,

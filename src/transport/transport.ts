@@ -39,10 +39,14 @@ export type Viewer = {
 
 export type ViewerOffer = { readonly viewer: Viewer; readonly answerSdp: string };
 
+/** Viewers, and the packets of all there ever were: sent for the first time, sent again, and reported lost by their receivers. */
+export type TransportCounts = { readonly connected: number; readonly sent: number; readonly resent: number; readonly lost: number };
+
 /** Makes viewers out of offers. One for the whole server; the viewers it made end with it. */
 export type Transport = {
 	/** Answers an offer with all candidates of this side. Throws `invalid_sdp` when the offer cannot be answered. */
 	readonly accept: (offerSdp: string) => Promise<ViewerOffer>;
+	readonly counts: () => TransportCounts;
 	/** Closes every viewer that is left; idempotent. */
 	readonly close: () => Promise<void>;
 };

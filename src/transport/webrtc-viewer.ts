@@ -68,6 +68,11 @@ export class WebRtcViewer implements Viewer {
 		return this.#state;
 	}
 
+	/** So far: sent for the first time, sent again, and reported lost by the receiver. */
+	get packets(): { readonly sent: number; readonly resent: number; readonly lost: number } {
+		return { sent: this.#video.packets, resent: this.#video.resent, lost: this.#video.lost };
+	}
+
 	onState(listener: (state: ViewerState) => void): () => void {
 		this.#stateListeners.add(listener);
 		return () => this.#stateListeners.delete(listener);

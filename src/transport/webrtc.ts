@@ -102,6 +102,8 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	repairCompoundParsing();
 	const { log, clock } = options;
 	const viewers = new Set<WebRtcViewer>();
+	/** Of viewers that are gone. */
+	const gone = { sent: 0, resent: 0, lost: 0 };
 	let isClosed = false;
 
 	const accept = async (offerSdp: string): Promise<ViewerOffer> => {
@@ -118,7 +120,12 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 				new TurbocastError('transport_failed', 'Gathering network addresses took too long; check the STUN and TURN servers of the configuration.'));
 			const viewer = new WebRtcViewer({
 				connection, sender, codec: offer.codec, frameIntervalMs: 1000 / options.fps, log, clock,
-				onClosed: (closed) => viewers.delete(closed),
+				onClosed: (closed) => {
+					viewers.delete(closed);
+					gone.sent += closed.packets.sent;
+					gone.resent += closed.packets.resent;
+					gone.lost += closed.packets.lost;
+				},
 			});
 			viewers.add(viewer);
 			log.info({ viewer: viewer.id, codec: offer.codec }, 'viewer answered');
@@ -134,6 +141,16 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 
 	return {
 		accept,
+		counts: () => {
+			const total = { connected: 0, ...gone };
+			for (const { state, packets } of viewers) {
+				total.connected += state.kind === 'connected' ? 1 : 0;
+				total.sent += packets.sent;
+				total.resent += packets.resent;
+				total.lost += packets.lost;
+			}
+			return total;
+		},
 		close: async () => {
 			isClosed = true;
 			await Promise.all([...viewers].map((viewer) => viewer.close('the server is shutting down')));

@@ -79,16 +79,18 @@ test('who comes first is served first, and everyone behind hears of each step fo
 	assert.deepEqual([admission.taken, admission.free, admission.waiting], [1, 0, 1]);
 });
 
-test('the line is bounded; 0 is no line; a server at its limit is not ready', () => {
+test('the line is bounded; 0 is no line; a server is ready while there is a place in the line', () => {
 	const { admission, enter } = doorOf({ maxWaiting: 1 });
-	assert.equal(admission.obstacle(), undefined);
+	assert.deepEqual([admission.obstacle(), admission.startsAtOnce], [undefined, true]);
 	enter('a');
-	const full = admission.obstacle();
-	assert.ok(full?.code === 'capacity_exhausted' && full.retryAfterMs === 10_000);
+	assert.deepEqual([admission.obstacle(), admission.startsAtOnce], [undefined, false], 'the line has room');
 	enter('b');
+	const full = admission.obstacle();
+	assert.ok(full?.code === 'capacity_exhausted' && full.retryAfterMs === 20_000);
 	assert.throws(() => enter('c'), (error) => hasCode('capacity_exhausted')(error) && (error as TurbocastError).retryAfterMs === 20_000);
 	const closed = doorOf({ maxWaiting: 0 });
 	closed.enter('a');
+	assert.equal(closed.admission.obstacle()?.code, 'capacity_exhausted');
 	assert.throws(() => closed.enter('b'), hasCode('capacity_exhausted'));
 });
 
@@ -110,7 +112,7 @@ test('what fits is what was measured: the share of real time, not only the place
 	const first = enter('a');
 	// 5 x 50 of 500 ms: half. Two would take all of it.
 	admission.observe({ width, height, steps: 4 }, costing(50, 4));
-	assert.equal(admission.obstacle()?.code, 'capacity_exhausted');
+	assert.equal(admission.startsAtOnce, false);
 	const second = enter('b');
 	assert.equal(second.isWaiting, true);
 	assert.equal(enter('z', { steps: 1 }).isWaiting, true, 'nobody passes who waits before');
@@ -127,7 +129,7 @@ test('a session alone runs however slow it is', () => {
 	const first = enter('a');
 	admission.observe({ width, height, steps: 4 }, costing(1000, 4));
 	first.release();
-	assert.equal(admission.obstacle(), undefined);
+	assert.equal(admission.startsAtOnce, true);
 	assert.equal(enter('b').isWaiting, false);
 });
 

@@ -5,6 +5,7 @@ import { after, before, test } from 'node:test';
 import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
+import type { Engine, EngineState } from '../../src/engine/engine.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 import { newServerKey } from '../../src/server/keys.js';
 import { startMachine, startService, type Machine, type Service } from './service.js';
@@ -124,8 +125,8 @@ test('metrics count sessions, frames and errors', async () => {
 	assert.match(text, /^turbocast_event_loop_delay_p99_ms \d/mu);
 });
 
-test('readiness is 200 only when a prompt would start at once', async () => {
-	assert.deepEqual(await (await get('/readyz')).json(), { status: 'ready', model: 'small', places_free: 1 });
+test('readiness is 200 while a session would be taken: started, or put in the line', async () => {
+	assert.deepEqual(await (await get('/readyz')).json(), { status: 'ready', model: 'small', places_free: 1, waiting: 0, starts_at_once: true });
 	const client = await service.connect();
 	client.send({ type: 'session.start', prompt: 'a cat' });
 	await client.next('session.ready');
@@ -137,6 +138,25 @@ test('readiness is 200 only when a prompt would start at once', async () => {
 	client.send({ type: 'session.stop' });
 	await client.closed;
 	assert.equal((await get('/readyz')).status, 200);
+	await using lined = await startService(machine, { maxSessions: 1, maxWaiting: 1 });
+	const running = await lined.connect();
+	running.send({ type: 'session.start', prompt: 'a cat' });
+	await running.next('session.ready');
+	const ready = await fetch(`${lined.url}readyz`);
+	assert.deepEqual([ready.status, await ready.json()], [200, { status: 'ready', model: 'small', places_free: 0, waiting: 0, starts_at_once: false }]);
+});
+
+test('health is 503 once the engine is given up, so that the process is started again', async () => {
+	let state: EngineState = { kind: 'ready', coldStartMs: 0, pid: 0 };
+	const engine = { model: machine.engine.model, onState: () => () => undefined, get state() { return state; } } as unknown as Engine;
+	await using given = await startService({ engine, encoders: machine.encoders });
+	assert.equal((await fetch(`${given.url}healthz`)).status, 200);
+	state = { kind: 'restarting', error: new TurbocastError('engine_failed', 'It died.'), attempt: 1 };
+	assert.equal((await fetch(`${given.url}healthz`)).status, 200, 'a restart mends itself');
+	state = { kind: 'failed', error: new TurbocastError('engine_failed', 'It died too often.') };
+	const response = await fetch(`${given.url}healthz`);
+	assert.equal(response.status, 503);
+	assert.equal((await errorOf(response)).code, 'engine_failed');
 });
 
 test('while the engine starts, readiness and starts say not_ready, and the page is served already', async () => {

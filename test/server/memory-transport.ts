@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import type { EncodedChunk, VideoCodec } from '../../src/base/frame.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 import type { FrameMeta } from '../../src/protocol/messages.js';
-import type { IceCandidate, Transport, Viewer, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
+import type { IceCandidate, Transport, TransportCounts, Viewer, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
 
 export class MemoryViewer implements Viewer {
 	readonly id: string;
@@ -91,6 +91,13 @@ export class MemoryTransport implements Transport {
 			viewer.become({ kind: 'connected' });
 		}
 		return Promise.resolve({ viewer, answerSdp: 'v=0 answer' });
+	}
+
+	counts(): TransportCounts {
+		return {
+			connected: this.viewers.filter((viewer) => viewer.state.kind === 'connected').length,
+			sent: this.viewers.reduce((sum, viewer) => sum + viewer.chunks.length, 0), resent: 0, lost: 0,
+		};
 	}
 
 	close(): Promise<void> {
