@@ -21,7 +21,9 @@ export type App = {
 	readonly engine: Engine;
 	/** Resolves when a prompt would start at once; rejects when the engine cannot be started at all. */
 	readonly ready: (signal?: AbortSignal) => Promise<void>;
-	/** Drains and ends every process and socket; idempotent. */
+	/** Lets sessions finish, and nobody new in, for at most this long; then call `close`. */
+	readonly drain: (withinMs: number) => Promise<void>;
+	/** Ends every process and socket, and every session that still runs; idempotent. */
 	readonly close: () => Promise<void>;
 };
 
@@ -98,6 +100,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 			address: server.address,
 			engine,
 			ready: (signal) => engine.ready(signal),
+			drain: (withinMs) => server.drain(withinMs),
 			close: () => (closing ??= closeAll()),
 		};
 	} catch (error) {

@@ -21,6 +21,7 @@ export const CONFIG_SCHEMA = object({
 		host: withDefault(text, '127.0.0.1'),
 		port: withDefault(integer({ min: 0, max: 65_535 }), 8080),
 		allowed_origins: withDefault(list(text, { max: 256 }), []),
+		drain_ms: withDefault(integer({ min: 0, max: HOUR_MS }), 25_000),
 	}, 'refuse'),
 	auth: object({
 		keys: withDefault(list(string({ max: 256, pattern: SERVER_KEY_FORM, says: 'must be `sk_` and 32 to 128 letters, digits, dashes or underscores' }), { max: 64 }), []),

@@ -2,6 +2,7 @@
 import { createLog } from './base/log.js';
 import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } from './cli/arguments.js';
 import { GENERATE_FLAGS, generate } from './cli/generate.js';
+import { Interruption } from './cli/interruption.js';
 import { KEYS_FLAGS, keys } from './cli/keys.js';
 import { MODELS_FLAGS, models } from './cli/models.js';
 import { SERVE_FLAGS, serve } from './cli/serve.js';
@@ -77,22 +78,23 @@ const configFlags = (args: Arguments): { [section: string]: { [key: string]: unk
 };
 
 const EXIT_MISUSE = 2;
-const EXIT_INTERRUPTED = 130;
+/** 128 and the number of the signal, as shells have it. */
+const EXIT_INTERRUPTED = { SIGINT: 130, SIGTERM: 143 } as const;
 
 const statusOf = (error: unknown): number => {
 	const { code } = TurbocastError.from(error);
 	return code === 'invalid_option' || code === 'invalid_prompt' || code === 'invalid_config' ? EXIT_MISUSE : 1;
 };
 
-/** Runs one command and sets the exit status: 0 done, 1 failed, 2 misused, 130 interrupted. */
+/** Runs one command and sets the exit status: 0 done, 1 failed, 2 misused, 130 or 143 interrupted. */
 export const main = async (argv: readonly string[]): Promise<void> => {
 	const interrupted = new AbortController();
 	let signals = 0;
-	const onSignal = (): void => {
+	const onSignal = (signal: 'SIGINT' | 'SIGTERM'): void => {
 		signals += 1;
-		interrupted.abort(new Error('interrupted'));
+		interrupted.abort(new Interruption(signal));
 		if (signals > 1) {
-			process.exit(EXIT_INTERRUPTED); // The second Ctrl-C does not wait for the draining.
+			process.exit(EXIT_INTERRUPTED[signal]); // Whoever asks twice does not wait for the draining.
 		}
 	};
 	process.on('SIGINT', onSignal);
@@ -120,7 +122,7 @@ export const main = async (argv: readonly string[]): Promise<void> => {
 		await command.run(args, config, interrupted.signal);
 	} catch (error) {
 		if (interrupted.signal.aborted) {
-			process.exitCode = argv[0] === 'serve' ? 0 : EXIT_INTERRUPTED;
+			process.exitCode = argv[0] === 'serve' ? 0 : EXIT_INTERRUPTED[interrupted.signal.reason instanceof Interruption ? interrupted.signal.reason.signal : 'SIGINT'];
 		} else {
 			const known = TurbocastError.from(error);
 			process.stderr.write(`turbocast: ${known.message} [${known.code}]\n`);

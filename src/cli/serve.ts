@@ -3,6 +3,7 @@ import type { Log } from '../base/log.js';
 import { startApp } from '../app.js';
 import type { Config } from '../config.js';
 import type { FlagTable } from './arguments.js';
+import { Interruption } from './interruption.js';
 
 export const SERVE_FLAGS = {
 	host: { values: ['H'], says: 'address to listen on; default 127.0.0.1' },
@@ -12,7 +13,7 @@ export const SERVE_FLAGS = {
 	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
 } as const satisfies FlagTable;
 
-/** Runs until `signal` aborts; then drains. Rejects when the service cannot start. */
+/** Runs until `signal` aborts; SIGTERM lets sessions finish first. Rejects when the service cannot start. */
 export const serve = async (config: Config, log: Log, signal: AbortSignal): Promise<void> => {
 	const app = await startApp({ config, log });
 	try {
@@ -25,6 +26,9 @@ export const serve = async (config: Config, log: Log, signal: AbortSignal): Prom
 			}
 			signal.addEventListener('abort', () => resolve(), { once: true });
 		});
+		if (signal.reason instanceof Interruption && signal.reason.signal === 'SIGTERM') {
+			await app.drain(config.server.drain_ms);
+		}
 	} finally {
 		await app.close();
 	}

@@ -14,6 +14,8 @@ import { ChunkCost, type ChunkShape } from './chunk-cost.js';
 const FIRST_GUESS_MS = 10_000;
 /** Weight of the session that ended last in the mean of how long they last. */
 const NEWEST_WEIGHT = 0.3;
+/** When to ask again during a shutdown: what stands in front has found another server by then, or this one is back soon after. */
+const RETRY_WHEN_DRAINING_MS = 2000;
 /** When to ask again while the engine starts: about half a start. */
 const RETRY_WHEN_STARTING_MS = 1000;
 const SHORTEST_RETRY_MS = 1000;
@@ -90,6 +92,9 @@ export class Ticket {
 	}
 }
 
+export const draining = (): TurbocastError =>
+	new TurbocastError('draining', 'The server is shutting down; connect again: to another server, or to this one after its restart.', { retryAfterMs: RETRY_WHEN_DRAINING_MS });
+
 export class Admission {
 	readonly #options: AdmissionOptions;
 	readonly #cost = new ChunkCost();
@@ -98,6 +103,8 @@ export class Admission {
 	#waiting: Ticket[] = [];
 	#meanMs = FIRST_GUESS_MS;
 	#isDraining = false;
+	/** Those who wait for a place to be given back. */
+	readonly #releases: (() => void)[] = [];
 	readonly #stopListening: () => void;
 
 	constructor(options: AdmissionOptions) {
@@ -161,17 +168,29 @@ export class Admission {
 		this.#tellPositions();
 	}
 
-	/** From now on nobody is let in, and nobody waits any longer. */
+	/** From now on nobody is let in, and nobody waits any longer. Idempotent. */
 	drain(): void {
 		this.#isDraining = true;
 		this.#stopListening();
-		this.#refuseAll(new TurbocastError('draining', 'The server is shutting down; try another one, or this one after its restart.'));
+		this.#refuseAll(draining());
+	}
+
+	get isDraining(): boolean {
+		return this.#isDraining;
+	}
+
+	/** Resolves when no session runs any more. */
+	async empty(): Promise<void> {
+		while (this.#running.size > 0) {
+			await new Promise<void>((resolve) => this.#releases.push(resolve));
+		}
 	}
 
 	release(ticket: Ticket): void {
 		if (this.#running.delete(ticket)) {
 			const lastedMs = this.#options.clock.nowMs() - (ticket.startedAtMs ?? 0);
 			this.#meanMs += NEWEST_WEIGHT * (lastedMs - this.#meanMs);
+			this.#releases.splice(0).forEach((tell) => tell());
 		} else {
 			this.#waiting = this.#waiting.filter((other) => other !== ticket);
 		}
@@ -189,7 +208,7 @@ export class Admission {
 
 	#closed(): TurbocastError | undefined {
 		if (this.#isDraining) {
-			return new TurbocastError('draining', 'The server is shutting down; try another one, or this one after its restart.');
+			return draining();
 		}
 		const { state } = this.#options.engine;
 		switch (state.kind) {

@@ -9,7 +9,8 @@ import type { Auth } from './auth.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
-import { Session, type SessionParts, type Visitor } from './session.js';
+import { draining } from './admission.js';
+import { Session, type SessionParts, type SessionStateKind, type Visitor } from './session.js';
 
 /** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
 const MAX_UNREAD_BYTES = 256 * 1024;
@@ -17,6 +18,8 @@ const MAX_UNREAD_BYTES = 256 * 1024;
 const MAX_READ_BYTES = 16 * MAX_MESSAGE_BYTES;
 /** Time that a shutdown leaves clients to answer its close frame. */
 const CLOSING_HANDSHAKE_MS = 500;
+/** What is left of a shutdown when running sessions are told again. */
+const DRAIN_WARNINGS_MS = [60_000, 30_000, 10_000];
 const DEFAULT_HEARTBEAT_MS = 5000;
 /** Silent intervals after which a socket is given up. */
 const MOST_SILENT_INTERVALS = 3;
@@ -152,6 +155,10 @@ class Connection {
 		this.#send(errorMessage(error, eventId));
 		// Being told to come back later is no mistake of the client.
 		const isMistake = error.entry.httpStatus < 500;
+		if (error.code === 'draining' && !this.session.isRunning) {
+			// Closed, so that it comes to another server through whatever stands in front.
+			void this.session.end('draining', error);
+		}
 		if (isMistake && this.#mistakes.take(this.#parts.clock.nowMs()) > 0) {
 			void this.session.end('failed', new TurbocastError('rate_limited', `More than ${this.#parts.config.badMessagesPerMinute} mistakes in a minute; read the errors, then connect again.`, { retryAfterMs: 60_000 }));
 		}
@@ -178,8 +185,14 @@ class Connection {
 
 export type Control = {
 	readonly connections: () => number;
+	readonly sessionStates: () => SessionStateKind[];
 	/** The listener of the HTTP server's `upgrade` event. */
 	readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
+	/**
+	 * Tells every session that runs how long it has, now and again when little is left, until the signal aborts; ends every connection that
+	 * has none. The shutdown itself is the caller's.
+	 */
+	readonly warnOfEnd: (withinMs: number, signal: AbortSignal) => void;
 	/** Ends every session with `draining`, then every socket. Idempotent. */
 	readonly close: () => Promise<void>;
 };
@@ -234,16 +247,32 @@ export const createControl = (parts: ControlParts): Control => {
 
 	let closing: Promise<void> | undefined;
 	const close = async (): Promise<void> => {
-		const draining = new TurbocastError('draining', 'The server is shutting down; connect again after its restart.');
-		await Promise.all([...open].map((connection) => connection.session.end('draining', draining)));
+		await Promise.all([...open].map((connection) => connection.session.end('draining', draining())));
 		clearInterval(heartbeat);
 		await Promise.race([Promise.all([...open].map((connection) => connection.closed)), parts.clock.sleep(CLOSING_HANDSHAKE_MS)]);
 		open.forEach((connection) => connection.terminate());
 		sockets.close();
 	};
 
+	const warn = (secondsLeft: number): void => {
+		for (const { session } of open) {
+			if (session.isRunning) {
+				session.warnOfEnd('draining', secondsLeft);
+			} else {
+				void session.end('draining', draining());
+			}
+		}
+	};
+
 	return {
 		connections: () => open.size,
+		sessionStates: () => [...open].map(({ session }) => session.stateKind),
+		warnOfEnd: (withinMs, signal) => {
+			const endsAtMs = parts.clock.nowMs() + withinMs;
+			for (const leftMs of [withinMs, ...DRAIN_WARNINGS_MS.filter((ms) => ms < withinMs)]) {
+				parts.clock.sleep(endsAtMs - leftMs - parts.clock.nowMs(), signal).then(() => warn(Math.round(leftMs / 1000)), () => undefined);
+			}
+		},
 		upgrade: (request, socket, head) => {
 			socket.on('error', (error) => parts.log.debug({ err: error }, 'A connection broke during its handshake.'));
 			const error = refusal(request, parts);

@@ -6,6 +6,7 @@ import type { ChunkTimings } from '../engine/protocol.js';
 import type { Transport } from '../transport/transport.js';
 import { TURBOCAST_VERSION } from '../version.js';
 import type { Admission } from './admission.js';
+import { SESSION_STATES } from './session.js';
 
 const LOOP_RESOLUTION_MS = 10;
 const LOOP_WINDOW_MS = 10_000;
@@ -25,9 +26,11 @@ export type MetricSources = {
 	readonly admission: Admission;
 	readonly transport: Transport;
 	readonly connections: () => number;
+	/** States of the sessions of all connections. */
+	readonly sessionStates: () => readonly string[];
 };
 
-export const createServerMetrics = (metrics: Metrics, { engine, admission, transport, connections }: MetricSources) => {
+export const createServerMetrics = (metrics: Metrics, { engine, admission, transport, connections, sessionStates }: MetricSources) => {
 	const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
 	loopDelay.enable();
 	let loopDelayP99Ms = 0;
@@ -46,6 +49,14 @@ export const createServerMetrics = (metrics: Metrics, { engine, admission, trans
 	metrics.gauge('turbocast_engine_share', 'Share of real time that the sessions that run take of the engine, as measured.', () => admission.share);
 	metrics.gauge('turbocast_places', 'Sessions that may run at once.', () => admission.places);
 	metrics.gauge('turbocast_places_free', 'Sessions that could start now.', () => admission.free);
+	metrics.gauge('turbocast_draining', '1 during a shutdown.', () => (admission.isDraining ? 1 : 0));
+	metrics.gauge('turbocast_sessions', 'Sessions of open connections, by state.', () => {
+		const counts = new Map<string, number>(SESSION_STATES.map((state) => [state, 0]));
+		for (const state of sessionStates()) {
+			counts.set(state, (counts.get(state) ?? 0) + 1);
+		}
+		return [...counts].map(([state, value]) => ({ labels: { state }, value }));
+	});
 	metrics.gauge('turbocast_sessions_active', 'Sessions that have been started and not ended.', () => admission.taken);
 	metrics.gauge('turbocast_sessions_waiting', 'Sessions that wait for a place.', () => admission.waiting);
 	metrics.gauge('turbocast_connections', 'Open WebSocket connections.', connections);

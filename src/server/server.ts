@@ -35,6 +35,11 @@ export type ServerParts = {
 
 export type Server = {
 	readonly address: { readonly host: string; readonly port: number; readonly url: string };
+	/**
+	 * A shutdown that lets people finish: from now on nobody new is let in (readiness says so first), and sessions that run are told
+	 * how long they have. Resolves when the last has ended, or after `withinMs`; then call `close`.
+	 */
+	readonly drain: (withinMs: number) => Promise<void>;
 	/** Ends every session with `draining`, then the transport and the listener. Idempotent. */
 	readonly close: () => Promise<void>;
 };
@@ -78,13 +83,24 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 		usual: { width: engine.model.width, height: engine.model.height, steps: config.defaultSteps === 0 ? engine.model.default_steps : config.defaultSteps },
 	});
 	const model = modelInfo(engine.model);
-	const metrics = createServerMetrics(parts.metrics, { engine, admission, transport, connections: () => control.connections() });
+	const metrics = createServerMetrics(parts.metrics, { engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates() });
 	const control = createControl({
 		config, engine, encoders, transport, admission, auth, model, metrics, log, clock, onFrame,
 		randomUint32: parts.randomUint32 ?? systemUint32,
 	});
 	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
+
+	const drain = async (withinMs: number): Promise<void> => {
+		const over = new AbortController();
+		admission.drain();
+		log.info({ running: admission.taken, withinMs }, 'Draining: nobody new is let in.');
+		control.warnOfEnd(withinMs, over.signal);
+		const late = clock.sleep(withinMs, over.signal).catch(() => undefined);
+		await Promise.race([admission.empty(), late]);
+		over.abort();
+		log.info({ running: admission.taken }, 'Drained.');
+	};
 
 	const close = async (): Promise<void> => {
 		admission.drain();
@@ -109,6 +125,7 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 	let closing: Promise<void> | undefined;
 	return {
 		address: { host: config.host, port: address.port, url: urlOf(config.host, address.port) },
+		drain,
 		close: () => (closing ??= close()),
 	};
 };

@@ -10,7 +10,7 @@ import type { Encoders } from '../media/encoder.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, MAX_PROMPTS, PROTOCOL_VERSION } from '../protocol/limits.js';
-import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ServerMessage } from '../protocol/messages.js';
+import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ExpiringReason, type ServerMessage } from '../protocol/messages.js';
 import { chunkMs } from '../model/spec.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission, QueuePlace, Ticket } from './admission.js';
@@ -72,6 +72,10 @@ type SessionState =
 	| { readonly kind: 'generating'; readonly run: Run }
 	| { readonly kind: 'ended'; readonly reason: EndReason };
 
+export type SessionStateKind = SessionState['kind'];
+/** All but the last, in which a session is not counted any more. */
+export const SESSION_STATES = ['waiting', 'queued', 'starting', 'generating'] as const satisfies readonly SessionStateKind[];
+
 /** What a client secret for viewing alone may not do. */
 const CONTROLLING: ReadonlySet<ClientMessage['type']> = new Set([
 	'session.start', 'session.update', 'input.action', 'session.pause', 'session.resume', 'session.reset', 'session.fork', 'session.share', 'session.stop',
@@ -109,6 +113,20 @@ export class Session {
 
 	get hasEnded(): boolean {
 		return this.#state.kind === 'ended';
+	}
+
+	get stateKind(): SessionStateKind {
+		return this.#state.kind;
+	}
+
+	/** Started, and not ended. */
+	get isRunning(): boolean {
+		return this.#run !== undefined;
+	}
+
+	/** Tells the client that the session will end, and when. */
+	warnOfEnd(reason: ExpiringReason, secondsLeft: number): void {
+		this.#peer.send({ type: 'session.expiring', reason, seconds_left: secondsLeft });
 	}
 
 	get #run(): Run | undefined {

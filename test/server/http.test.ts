@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect as connectTcp } from 'node:net';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
@@ -8,6 +10,7 @@ import { EngineHost } from '../../src/engine/engine-host.js';
 import type { Engine, EngineState } from '../../src/engine/engine.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 import { newServerKey } from '../../src/server/keys.js';
+import { repositoryRoot } from '../repository.js';
 import { startMachine, startService, type Machine, type Service } from './service.js';
 
 let machine: Machine & AsyncDisposable;
@@ -123,6 +126,43 @@ test('metrics count sessions, frames and errors', async () => {
 	assert.ok(Number(/^turbocast_frames_total\{outcome="sent"\} (\d+)$/mu.exec(text)?.[1]) >= 3);
 	assert.match(text, /^turbocast_change_to_frame_ms_count 1$/mu);
 	assert.match(text, /^turbocast_event_loop_delay_p99_ms \d/mu);
+	assert.match(text, /^turbocast_sessions\{state="generating"\} 1$/mu);
+	assert.match(text, /^turbocast_sessions\{state="queued"\} 0$/mu);
+	await client.next('chunk.completed');
+	const later = await (await fetch(`${own.url}metrics`)).text();
+	assert.match(later, /^turbocast_chunks_total\{deadline="met"\} [1-9]/mu);
+	assert.match(later, /^turbocast_chunk_stage_ms_count\{stage="denoise"\} [1-9]/mu);
+	assert.match(later, /^turbocast_lead_ms_count [1-9]/mu);
+	assert.match(later, /^turbocast_rtp_packets_total\{kind="sent"\} [1-9]/mu);
+	assert.ok(Number(/^turbocast_engine_share (\S+)$/mu.exec(later)?.[1]) > 0);
+});
+
+test('docs/operations.md has every metric with its kind and labels, and no other', async () => {
+	await using own = await startService(machine);
+	const { client, viewer } = await own.connectViewer();
+	await client.refusalOf({ type: 'nonsense' });
+	client.send({ type: 'session.start', prompt: 'a cat' });
+	await viewer.received(3);
+	await client.next('chunk.completed');
+	client.send({ type: 'session.stop' });
+	await client.closed;
+	const text = await (await fetch(`${own.url}metrics`)).text();
+	const kinds = Object.fromEntries([...text.matchAll(/^# TYPE (\S+) (\S+)$/gmu)].map(([, name = '', kind = '']) => [name, kind]));
+	const page = readFileSync(join(repositoryRoot, 'docs/operations.md'), 'utf8');
+	const rows = [...page.matchAll(/^\| `(\w+)` \| (counter|gauge|histogram) \| ([^|]*)\|/gmu)];
+	assert.deepEqual(rows.map(([, name]) => name).sort(), Object.keys(kinds).sort());
+	for (const [, name = '', kind, labels = ''] of rows) {
+		assert.equal(kinds[name], kind, name);
+		const sample = new RegExp(`^${name}(?:_sum|_count)?(?:\\{(.*)\\})? `, 'mu').exec(text);
+		const printed = [...(sample?.[1] ?? '').matchAll(/(\w+)="/gu)].map(([, label]) => label);
+		// Nothing was ever lost here, so that counter has no sample.
+		if (sample !== null || name !== 'turbocast_engine_losses_total') {
+			assert.deepEqual(printed, labels.trim() === '' ? [] : labels.trim().split(', '), name);
+		}
+	}
+	for (const [, name = ''] of page.matchAll(/\b(turbocast_\w+?)(?:_bucket)?[{[ `)]/gu)) {
+		assert.ok(kinds[name] !== undefined, `${name} is in the page and not in the metrics`);
+	}
 });
 
 test('readiness is 200 while a session would be taken: started, or put in the line', async () => {
