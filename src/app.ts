@@ -15,6 +15,7 @@ import { Auth } from './server/auth.js';
 import { keysFilePath } from './server/key-file.js';
 import { startServer, type Server } from './server/server.js';
 import { createWebRtcTransport } from './transport/webrtc.js';
+import { TURBOCAST_VERSION } from './version.js';
 
 export type App = {
 	readonly address: Server['address'];
@@ -91,7 +92,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				messagesPerSecond: config.limits.messages_per_second,
 				badMessagesPerMinute: config.limits.bad_messages_per_minute,
 			},
-			engine, encoders, transport, auth, log: log.child({ part: 'server' }), metrics, clock,
+			version: TURBOCAST_VERSION, engine, encoders, transport, auth, log: log.child({ part: 'server' }), metrics, clock,
 			...(onFrame === undefined ? {} : { onFrame }),
 		});
 		owned.push(server);

@@ -4,7 +4,6 @@ import type { Metrics } from '../base/metrics.js';
 import type { Engine } from '../engine/engine.js';
 import type { ChunkTimings } from '../engine/protocol.js';
 import type { Transport } from '../transport/transport.js';
-import { TURBOCAST_VERSION } from '../version.js';
 import type { Admission } from './admission.js';
 import { SESSION_STATES } from './session.js';
 
@@ -22,6 +21,8 @@ export type ChunkCount = { readonly timings: ChunkTimings; readonly generateMs: 
 export type ServerMetrics = ReturnType<typeof createServerMetrics>;
 
 export type MetricSources = {
+	/** Of turbocast. */
+	readonly version: string;
 	readonly engine: Engine;
 	readonly admission: Admission;
 	readonly transport: Transport;
@@ -30,7 +31,7 @@ export type MetricSources = {
 	readonly sessionStates: () => readonly string[];
 };
 
-export const createServerMetrics = (metrics: Metrics, { engine, admission, transport, connections, sessionStates }: MetricSources) => {
+export const createServerMetrics = (metrics: Metrics, { version, engine, admission, transport, connections, sessionStates }: MetricSources) => {
 	const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
 	loopDelay.enable();
 	let loopDelayP99Ms = 0;
@@ -41,7 +42,7 @@ export const createServerMetrics = (metrics: Metrics, { engine, admission, trans
 	}, LOOP_WINDOW_MS);
 	window.unref();
 
-	metrics.gauge('turbocast_build_info', 'Always 1; the labels say what runs.', () => [{ labels: { version: TURBOCAST_VERSION, model: engine.model.name, node: process.versions.node }, value: 1 }]);
+	metrics.gauge('turbocast_build_info', 'Always 1; the labels say what runs.', () => [{ labels: { version, model: engine.model.name, node: process.versions.node }, value: 1 }]);
 	metrics.gauge('turbocast_engine_ready', '1 while the engine is ready.', () => (engine.state.kind === 'ready' ? 1 : 0));
 	const restarts = metrics.counter('turbocast_engine_restarts_total', 'Times that the engine process was lost and started again.');
 	restarts.add(0);

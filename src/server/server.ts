@@ -19,6 +19,8 @@ import type { ServerConfig } from './server-config.js';
 import { createServerMetrics } from './server-metrics.js';
 
 export type ServerParts = {
+	/** Of turbocast, for those who read metrics. */
+	readonly version: string;
 	readonly config: ServerConfig;
 	readonly engine: Engine;
 	readonly encoders: Encoders;
@@ -83,7 +85,7 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 		usual: { width: engine.model.width, height: engine.model.height, steps: config.defaultSteps === 0 ? engine.model.default_steps : config.defaultSteps },
 	});
 	const model = modelInfo(engine.model);
-	const metrics = createServerMetrics(parts.metrics, { engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates() });
+	const metrics = createServerMetrics(parts.metrics, { version: parts.version, engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates() });
 	const control = createControl({
 		config, engine, encoders, transport, admission, auth, model, metrics, log, clock, onFrame,
 		randomUint32: parts.randomUint32 ?? systemUint32,

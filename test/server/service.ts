@@ -54,7 +54,7 @@ export const startService = async (machine: Pick<Machine, 'encoders'> & { readon
 	const memory = new MemoryTransport();
 	const auth = await Auth.open({ keys: [], keysFile: undefined, secretsPerMinute: 50, log: silentLog, clock: systemClock, ...authChanges });
 	const server = await startServer({
-		config: { ...TEST_CONFIG, ...changes }, engine: machine.engine, encoders: machine.encoders, transport: transport ?? memory, auth,
+		version: '0.0.0', config: { ...TEST_CONFIG, ...changes }, engine: machine.engine, encoders: machine.encoders, transport: transport ?? memory, auth,
 		log: silentLog, metrics: new Metrics(), clock: systemClock,
 	});
 	const url = server.address.url;
