@@ -30,6 +30,7 @@ const GROUND: { readonly [folder: string]: readonly string[] } = { protocol: [],
 const DOORS: { readonly [name: string]: readonly string[] } = {
 	'onnxruntime-node': ['src/engine/backends/onnxruntime.ts'],
 	'werift': ['src/transport/'],
+	'entities': ['src/model/text/prompt-cleaning.ts'],
 	'ws': ['src/server/control.ts'],
 	'jose': ['src/server/tokens.ts'],
 	'pino': ['src/base/log.ts'],

@@ -1,13 +1,16 @@
 /** `turbocast models import`: a downloaded checkpoint becomes a folder of checked weights. */
-import { mkdir, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { expertOf, findCheckpoints, type CheckpointFiles } from '../model/checkpoint/checkpoint-folder.js';
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { expertOf, findCheckpoints, findTokenizer, type CheckpointFiles } from '../model/checkpoint/checkpoint-folder.js';
 import { openCheckpoint } from '../model/checkpoint/checkpoint-file.js';
 import { type RecognisedComponent, recogniseComponent } from '../model/checkpoint/component.js';
 import { writeComponent } from '../model/checkpoint/component-writer.js';
+import { WAN_TEXT_LENGTH } from '../model/checkpoint/dimensions.js';
 import { recogniseNames } from '../model/checkpoint/tensor-names.js';
 import type { TensorStore } from '../model/checkpoint/tensor-store.js';
 import { COMPONENT_FILE, type ComponentFolder } from '../model/component-folder.js';
+import { createUnigramTokenizer, readSentencePieceModel } from '../model/text/unigram-tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
 
 export type ImportRequest = {
@@ -18,6 +21,8 @@ export type ImportRequest = {
 	readonly name: string;
 	/** Channels of an attention head, which the weights of a Wan DiT do not tell; default: Wan's. */
 	readonly headDim?: number | undefined;
+	/** What the publisher says; without it, what the files tell. */
+	readonly license?: string | undefined;
 	readonly signal: AbortSignal;
 	/** A sentence for people. */
 	readonly say: (sentence: string) => void;
@@ -93,6 +98,31 @@ const writeAll = async (found: readonly Found[], folder: string, request: Import
 	return written;
 };
 
+/** The tokenizer beside the text encoder, if there is one; its pieces must fit the encoder's vocabulary. */
+const checkedTokenizer = async (found: readonly Found[], request: ImportRequest): Promise<string | undefined> => {
+	const text = found.find(({ network }) => network.component === 'text');
+	if (text === undefined) {
+		return undefined;
+	}
+	const path = await findTokenizer(request.from);
+	if (path === undefined) {
+		request.say('There is no spiece.model or tokenizer.json beside the text encoder; without it the encoder can be checked, but prompts cannot be turned into its tokens.');
+		return undefined;
+	}
+	createUnigramTokenizer(basename(path), await readSentencePieceModel(path), Number(text.network.dimensions['vocab_size']), WAN_TEXT_LENGTH);
+	return path;
+};
+
+const writeTokenizer = async (path: string | undefined, folder: string, request: ImportRequest): Promise<Pick<ComponentFolder, 'tokenizer'>> => {
+	if (path === undefined) {
+		return {};
+	}
+	const [file, contents] = [basename(path), await readFile(path)];
+	await writeFile(join(folder, file), contents);
+	request.say(`${file}: tokenizer, ${(contents.length / 1e6).toFixed(1)} MB`);
+	return { tokenizer: { file, bytes: contents.length, sha256: createHash('sha256').update(contents).digest('hex') } };
+};
+
 /**
  * Reads, checks and writes; the folder appears when it is whole. Throws `invalid_option`, `model_invalid` or `weights_corrupt` for what
  * cannot be imported, `output_failed` for what cannot be written. Nothing stays behind then.
@@ -106,11 +136,12 @@ export const importCheckpoint = async (request: ImportRequest): Promise<Componen
 	try {
 		const found = await openAll(request, stores);
 		checkTogether(found);
+		const tokenizer = await checkedTokenizer(found, request);
 		await mkdir(unfinished, { recursive: true }).catch((error: unknown) => {
 			throw new TurbocastError('output_failed', `${unfinished} cannot be made.`, { cause: error });
 		});
 		await checkSpace(unfinished, found.flatMap(({ files }) => files.paths));
-		const folder: ComponentFolder = { format: 1, name: request.name, license: licenseOf(found), components: await writeAll(found, unfinished, request) };
+		const folder: ComponentFolder = { format: 1, name: request.name, license: request.license ?? licenseOf(found), components: await writeAll(found, unfinished, request), ...await writeTokenizer(tokenizer, unfinished, request) };
 		await writeFile(join(unfinished, COMPONENT_FILE), `${JSON.stringify(folder, undefined, '\t')}\n`);
 		await rename(unfinished, request.to);
 		return folder;

@@ -12,6 +12,10 @@ export const COMPONENT_FILE = 'component.json';
 
 const text = string({ max: 1024 });
 
+const file = string({ min: 1, max: 128, pattern: /^[\w.-]+$/u, says: 'must be letters, digits, dots, dashes and underscores' });
+const bytes = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
+const sha256 = string({ min: 64, max: 64, pattern: /^[0-9a-f]+$/u, says: 'must be 64 hexadecimal digits' });
+
 export const COMPONENT_FOLDER = object({
 	format: literal(1),
 	name: string({ min: 1, max: 128 }),
@@ -26,10 +30,10 @@ export const COMPONENT_FOLDER = object({
 		/** Names of the files it was read from. */
 		source: list(text, { min: 1, max: 1000 }),
 		dimensions: record(anything(), { max: 100 }),
-		file: string({ min: 1, max: 128, pattern: /^[\w.-]+$/u, says: 'must be letters, digits, dots, dashes and underscores' }),
-		bytes: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
-		sha256: string({ min: 64, max: 64, pattern: /^[0-9a-f]+$/u, says: 'must be 64 hexadecimal digits' }),
+		file, bytes, sha256,
 	}), { min: 1, max: 8 }),
+	/** Of the text encoder: `spiece.model` or `tokenizer.json`. */
+	tokenizer: optional(object({ file, bytes, sha256 })),
 });
 
 export type ComponentFolder = Infer<typeof COMPONENT_FOLDER>;

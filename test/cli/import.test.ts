@@ -110,6 +110,25 @@ test('a folder brings every network in it, parts of one together, and leaves out
 	await refusal(bring('.', 'again'), 'weights_corrupt', /transformer\/model\.safetensors has 1 of 2 parts/u);
 });
 
+test('the tokenizer beside a text encoder comes along when its pieces fit; without one the encoder is imported alone', async () => {
+	const small = readFileSync(join(repositoryRoot, 'test', 'fixtures', 'sentencepiece', 'small.model'));
+	const encoder = (vocabulary: number): Promise<void> => writeStateDict(join(downloads, 'umt5.pth'), stateDict(textTensors({ ...TEXT, vocab_size: vocabulary }), 2));
+	await encoder(500);
+	const said: string[] = [];
+	const alone = await bring('umt5.pth', 'alone', { say: (sentence) => said.push(sentence) });
+	assert.equal(alone.tokenizer, undefined);
+	assert.ok(said.some((sentence) => /no spiece\.model or tokenizer\.json/u.test(sentence)), said.join('\n'));
+	mkdirSync(join(downloads, 'google', 'umt5-xxl'), { recursive: true });
+	writeFileSync(join(downloads, 'google', 'umt5-xxl', 'spiece.model'), small);
+	const { tokenizer } = await bring('umt5.pth', 'both');
+	assert.deepEqual(tokenizer, { file: 'spiece.model', bytes: small.length, sha256: createHash('sha256').update(small).digest('hex') });
+	assert.deepEqual(readFileSync(join(models, 'both', 'spiece.model')), small);
+	assert.deepEqual((await readComponentFolder(join(models, 'both')))?.tokenizer, tokenizer);
+	await encoder(400);
+	await refusal(bring('umt5.pth', 'other'), 'model_invalid', /460 pieces, but the text encoder knows 400/u);
+	assert.deepEqual(readdirSync(models).sort(), ['alone', 'both']);
+});
+
 test('two experts are told apart by their names; two of anything else are refused', async () => {
 	await writeStateDict(join(downloads, 'TurboWan2.2-I2V-A14B-high-720P.pth'), stateDict(DIT_SHAPES, 6));
 	await writeStateDict(join(downloads, 'TurboWan2.2-I2V-A14B-low-720P.pth'), stateDict(DIT_SHAPES, 7));

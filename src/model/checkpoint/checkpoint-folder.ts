@@ -1,6 +1,6 @@
 /** Which files of a download are checkpoints, and which of them belong together. */
 import { readdir, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { TurbocastError } from '../../protocol/errors.js';
 
 /** Files that make one checkpoint, and the name by which people know them. */
@@ -55,4 +55,19 @@ export const expertOf = (name: string): 'high' | 'low' | undefined => {
 		return 'low';
 	}
 	return /^transformer\//u.test(name) || /(?:^|[-_])high(?:[-_/]|$)/u.test(name) ? 'high' : undefined;
+};
+
+/** Where Wan's and diffusers' repositories have the tokenizer, and its names; SentencePiece's own form first, as it needs no guesses. */
+const TOKENIZER_FOLDERS = ['', 'google/umt5-xxl', 'tokenizer'];
+const TOKENIZER_FILES = ['spiece.model', 'tokenizer.json'];
+
+/** The tokenizer in a folder of checkpoints, or beside the one file. */
+export const findTokenizer = async (path: string): Promise<string | undefined> => {
+	const folder = await stat(path).then((found) => (found.isFile() ? dirname(path) : path), () => path);
+	for (const candidate of TOKENIZER_FOLDERS.flatMap((subfolder) => TOKENIZER_FILES.map((name) => join(folder, subfolder, name)))) {
+		if (await stat(candidate).then((found) => found.isFile(), () => false)) {
+			return candidate;
+		}
+	}
+	return undefined;
 };

@@ -10,8 +10,9 @@ export type ShapesByName = ReadonlyMap<string, readonly number[]>;
 
 /** Wan's own, at every size; the weights do not tell it. */
 export const WAN_HEAD_DIM = 128;
-/** The same in every published Wan; the weights do not tell these either. */
-const WAN_CONSTANTS = { text_len: 512, eps: 1e-6, rope_theta: 10_000, control_dim: 0, pooled_text: false } as const;
+/** Tokens of a prompt; this and what follows is the same in every published Wan, and the weights do not tell it either. */
+export const WAN_TEXT_LENGTH = 512;
+const WAN_CONSTANTS = { text_len: WAN_TEXT_LENGTH, eps: 1e-6, rope_theta: 10_000, control_dim: 0, pooled_text: false } as const;
 const PATCH = [1, 2, 2] as const;
 const PATCH_SIZE = 4;
 const MAX_LAYERS = 1024;
