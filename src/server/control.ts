@@ -10,7 +10,9 @@ import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
 import { draining } from './admission.js';
-import { Session, type SessionParts, type SessionStateKind, type Visitor } from './session.js';
+import { Member } from './member.js';
+import type { SessionParts, Visitor } from './session-parts.js';
+import { Session, type SessionStateKind } from './session.js';
 
 /** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
 const MAX_UNREAD_BYTES = 256 * 1024;
@@ -73,6 +75,7 @@ const NOBODY: Visitor = { grant: { keyId: undefined, mayControl: false, maxSessi
 
 class Connection {
 	readonly session: Session;
+	readonly #member: Member;
 	readonly #socket: ControlSocket;
 	readonly #parts: SessionParts;
 	readonly #messages: RateLimit;
@@ -88,10 +91,11 @@ class Connection {
 		this.#parts = parts;
 		this.#messages = new RateLimit(config.messagesPerSecond, 1000, clock.nowMs());
 		this.#mistakes = new RateLimit(config.badMessagesPerMinute, 60_000, clock.nowMs());
-		this.session = new Session(parts, {
+		this.#member = new Member(parts, {
 			send: (message) => this.#send(message),
 			close: (closeCode, reason) => this.#close(closeCode, reason),
 		}, visitor);
+		this.session = new Session(parts, this.#member);
 		socket.beforeClose = (error) => void this.session.end('failed', error);
 		socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
 		socket.on('pong', () => {
@@ -140,7 +144,7 @@ class Connection {
 			}
 			const value = parseFrame(data, isBinary);
 			eventId = eventIdOf(value);
-			this.session.handle(parseClientMessage(value)).catch(refuse);
+			this.session.handle(parseClientMessage(value), this.#member).catch(refuse);
 		} catch (error) {
 			refuse(error);
 		}
