@@ -9,11 +9,11 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { chromium, type Page } from 'playwright-core';
+import { residentMb } from './processes.js';
 import { medianAndP95, percentile, printTable, printWhere } from './report.js';
 
 type Sdk = typeof import('../client/index.js');
@@ -37,25 +37,6 @@ const startService = async () => {
 		}
 	}
 	throw new Error('The service did not become ready.');
-};
-
-const field = (pid: number, name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'mu').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? Number.NaN);
-
-/** Resident memory of a process and all its descendants, MB; undefined where the system does not tell. */
-const residentMb = (root: number): number | undefined => {
-	if (!existsSync('/proc/self/status')) {
-		return undefined;
-	}
-	const parents = new Map<number, number>();
-	for (const entry of readdirSync('/proc').map(Number).filter(Number.isInteger)) {
-		try {
-			parents.set(entry, field(entry, 'PPid'));
-		} catch {
-			// Gone in the meantime.
-		}
-	}
-	const isOurs = (pid: number | undefined): boolean => pid === root || (pid !== undefined && pid > 1 && isOurs(parents.get(pid)));
-	return [...parents.keys()].filter(isOurs).reduce((sum, pid) => sum + field(pid, 'VmRSS') / 1024, 0);
 };
 
 declare global {

@@ -18,7 +18,7 @@ const envelope = object({ type: string({ min: 1, max: 64 }), event_id: optional(
 /** The `event_id` of a message that may be wrong in every other way, so that the error can name it. */
 export const eventIdOf = (value: unknown): string | undefined => {
 	const found = typeof value === 'object' && value !== null ? (value as { event_id?: unknown }).event_id : undefined;
-	return typeof found === 'string' && found.length > 0 && found.length <= MAX_EVENT_ID_LENGTH ? found : undefined;
+	return typeof found === 'string' && found.length > 0 && found.length <= MAX_EVENT_ID_LENGTH && found.isWellFormed() ? found : undefined;
 };
 
 const parseWith = <M>(schemas: { readonly [type: string]: Schema<unknown> }, value: unknown): M => {
@@ -44,13 +44,16 @@ export const parseServerMessage = (value: unknown): ServerMessage | undefined =>
 	return parseWith<ServerMessage>(SERVER_SCHEMAS, value);
 };
 
+/** What a client wrote comes back in some errors: cut to a length, it may end in half a character. */
+const cut = (text: string, length: number): string => text.slice(0, length).toWellFormed();
+
 /** The `error` message for a failure; `eventId` is that of the message that caused it. */
 export const errorMessage = (error: TurbocastError, id?: string): ServerMessages['error'] => ({
 	type: 'error',
 	...(id === undefined ? {} : { event_id: id }),
 	code: error.code satisfies ErrorCode,
-	message: error.message.slice(0, 4096),
-	...(error.param === undefined || error.param === '' ? {} : { param: error.param.slice(0, 256) }),
+	message: cut(error.message, 4096),
+	...(error.param === undefined || error.param === '' ? {} : { param: cut(error.param, 256) }),
 	retryable: error.entry.retryable,
 	...(error.retryAfterMs === undefined ? {} : { retry_after_ms: error.retryAfterMs }),
 });

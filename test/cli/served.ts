@@ -6,6 +6,7 @@ import { REALTIME_PATH } from '../../src/protocol/limits.js';
 import { repositoryRoot } from '../repository.js';
 
 export type Served = AsyncDisposable & {
+	readonly pid: number;
 	readonly url: string;
 	readonly socketUrl: string;
 	/** All output so far, of both streams. */
@@ -44,6 +45,7 @@ export const serve = async (environment: { readonly [name: string]: string } = {
 	};
 	const url = await until(child.stdout, () => /ready\. Open (\S+) /u.exec(output)?.[1]);
 	return {
+		pid: child.pid ?? 0,
 		url,
 		socketUrl: `${url.replace('http', 'ws').replace(/\/$/u, '')}${REALTIME_PATH}`,
 		output: () => output + errors,

@@ -49,6 +49,15 @@ test('accepts each message with all its fields, and leaves unknown fields out', 
 	assert.equal(CLIENT_MESSAGE_TYPES.length, 15);
 });
 
+test('what is echoed to a client is whole Unicode, whatever it sent and wherever it is cut', () => {
+	assert.equal(eventIdOf({ event_id: 'a\ud800' }), undefined);
+	const half = new TurbocastError('invalid_request', `${'x'.repeat(4095)}\u{1f980}`, { param: `${'y'.repeat(255)}\u{1f980}` });
+	const { message, param } = errorMessage(half, 'e');
+	assert.ok(message.isWellFormed() && param?.isWellFormed() === true);
+	assert.deepEqual([message.length, param.length], [4096, 256]);
+	assert.ok(parseServerMessage(errorMessage(half)) !== undefined);
+});
+
 test('refuses what is not an object with a known type, naming the known ones', () => {
 	for (const value of [null, 7, 'session.start', [], [start]]) {
 		refuses(value, 'invalid_message', undefined, /JSON object with a `type`/u);
