@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from muon import Ema, MuonAdam
+from precision import autocast
 from run import Run, parser
 from world import clip
 
@@ -157,7 +158,7 @@ def validate(painter, encoder, decoder, device, clips=16):
     """PSNR on fixed unseen clips, whole frame and inside the subject's box, and the gradient energy against the truth."""
     encoder.eval(), decoder.eval()
     frames, weight = sample(painter, random.Random(12345), clips, 4, None)
-    with torch.autocast(torch.device(device).type, torch.bfloat16):
+    with autocast(device):
         out = decoder(encoder(frames)).clamp(0, 1)
     encoder.train(), decoder.train()
     e, inside = (out - frames) ** 2, (weight > weight.mean(dim=(2, 3, 4), keepdim=True)).float().expand_as(frames)
@@ -179,7 +180,7 @@ def calibrate(both, values, painter, device, batches=8, clips=24):
     rng = random.Random(99)
     for _ in range(batches):
         frames, _ = sample(painter, rng, clips, 2, None)
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
+        with autocast(device):
             net["decoder"](net["encoder"](frames))
     return {k: v.clone() for k, v in net.state_dict().items()}
 
@@ -202,7 +203,7 @@ def main():
     for step in run.steps():
         whole = run.progress > 1 - args.full
         frames, weight = sample(painter, rng, max(2, args.batch // 4) if whole else args.batch, 2, None if whole else 64)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+        with autocast(args.device):
             encoder.train(not args.decoder_only)
             with torch.set_grad_enabled(not args.decoder_only):
                 z = encode(frames)

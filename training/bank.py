@@ -11,6 +11,7 @@ import torch
 
 import spec
 from autoencoder import Encoder
+from precision import autocast
 from world import clip
 
 LENGTH = 16                    # latents of a whole clip; what is trained on is a random stretch of it
@@ -50,7 +51,7 @@ class Bank:
     @torch.no_grad()
     def encode(self, records):
         frames, box = self.painter.draw(records)
-        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+        with autocast(self.device):
             z = self.encoder(frames)
         return z.float(), clip.cells(box, z.shape[1])
 

@@ -1,7 +1,8 @@
 """Stage 2, the teacher: flow matching on latents, cheap things first.
 
 x_t = (1 - sigma) x0 + sigma n, target v = n - x0, sigma logit-normal and shifted by 3 (SD3; small grids want noise). The curriculum follows the training clock:
-  pictures  single latents of random moments, 64 tokens: subjects, places, colours
+  pictures  single latents of random moments, 64 tokens: subjects, places, colours. Three batches of four are windows of 4x4 tokens about the
+            subject instead, four times as many: attention knows distances alone, so a window is a small picture, and the subject is what is hard
   chunks    two latents at one noise level, no history: motion inside a chunk
   history   [clean chunks | noisy chunks] of --latents latents, block-causal with the window of the stream: teacher forcing (Self-Forcing, CausVid).
             Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; more than the window, so that eviction is part of training.
@@ -16,6 +17,7 @@ import spec
 from bank import Bank
 from model import DiT, TextEncoder
 from muon import Ema, MuonAdam
+from precision import autocast
 from run import Run, parser
 
 CHUNK, WINDOW = spec.STREAM["latents_per_chunk"], spec.STREAM["window_latents"]
@@ -57,6 +59,43 @@ def mix(z, sigma):
     return (1 - s) * z + s * n, n - z
 
 
+def windows(batch, side, rng=torch):
+    """A window of side x side cells of every clip, near the subject if there is one, at a token's corner: z and cells become [.., side, side]."""
+    z, cells, *rest = batch
+    B, _, _, h, w = z.shape
+    seen = cells.sum(1)                                                                 # [B, h, w]
+    total = seen.sum((1, 2)).clamp(min=1e-6)
+    index = []
+    for length, across in ((h, seen.sum(2)), (w, seen.sum(1))):                         # rows, then columns
+        middle = (across * torch.arange(length, device=z.device)).sum(1) / total + 0.5
+        middle = torch.where(total > 0.5, middle, rng.rand(B, device=z.device) * length)
+        corner = (middle - side / 2 + (rng.rand(B, device=z.device) - 0.5) * side * 0.7) / 2
+        corner = corner.round().clamp(0, (length - side) // 2).long() * 2
+        index.append(corner[:, None] + torch.arange(side, device=z.device))             # [B, side]
+    b, y, x = torch.arange(B, device=z.device)[:, None, None], index[0][:, :, None], index[1][:, None, :]
+    z = z.permute(0, 3, 4, 1, 2)[b, y, x].permute(0, 3, 4, 1, 2)
+    return (z, cells.permute(0, 2, 3, 1)[b, y, x].permute(0, 3, 1, 2), *rest)
+
+
+@torch.no_grad()
+def validate(model, values, batch):
+    """Velocity loss of the averaged weights in the subject's cells and elsewhere, of chunks without history, at three noise levels."""
+    training = {k: v.clone() for k, v in model.state_dict().items()}
+    model.load_state_dict({k: v.to(training[k].dtype) for k, v in values.items()})
+    z, cells, ids, owner, control = batch
+    inside, out = cells[:, :, None].expand_as(z), []
+    for sigma in (0.9, 0.75, 0.5):
+        noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3)).to(z.device)
+        context = model.text(ids.flatten(0, 1)).unflatten(0, (len(ids), -1))
+        t = torch.full(z.shape[:2], sigma, device=z.device)
+        with autocast(z.device):
+            v = model.dit.teacher_forcing(None, (1 - sigma) * z + sigma * noise, None, t * 1000, context, owner, control, min(CHUNK, z.shape[1]), WINDOW)
+        error = (v - (noise - z)) ** 2
+        out.append("%.3f/%.3f" % (float((error * inside).sum() / inside.sum()), float((error * (1 - inside)).sum() / (1 - inside).sum())))
+    model.load_state_dict(training)
+    return "  ".join(out)
+
+
 def loss_of(model, batch, history):
     z, cells, ids, owner, control = batch
     B, L = z.shape[:2]
@@ -78,12 +117,16 @@ def loss_of(model, batch, history):
 
 
 def main():
-    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0, latents=12).parse_args()
+    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0, latents=12, windows=0.75).parse_args()
     torch.manual_seed(args.seed)
     model = Model().to(args.device)
     optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.998)
     run = Run("denoiser", args, {"model": model, "optimizer": optimizer, "ema": ema})
-    bank, stage, due = None, None, 0.0
+    bank, stage, due, checked = None, None, 0.0, run.seconds
+    exam = Bank(args.state, args.device, CHUNK, 64, 4711, args.rich)
+    exam.grow(64)
+    exam = exam.batch(64)
+    run.restart_clock()
     for step in run.steps():
         now = "pictures" if run.progress < args.pictures else "chunks" if run.progress < args.pictures + args.chunks else "history"
         if now != stage:
@@ -94,12 +137,13 @@ def main():
             bank.grow(max(count, size // 3))
             print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
             run.restart_clock()
+        narrow = stage == "pictures" and step % 4 < args.windows * 4
         due += count * args.fresh
         if due >= 8:
             bank.grow(int(due), 32)
             due = 0.0
-        batch = bank.batch(count)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+        batch = windows(bank.batch(count * 4), 8) if narrow else bank.batch(count)
+        with autocast(args.device):
             loss, plain = loss_of(model, batch, stage == "history")
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -108,7 +152,11 @@ def main():
             p.grad = None
         if step % 2 == 0:
             ema.update(model)
-        run.show(loss=loss.detach(), v=plain.detach())
+        run.show(**{"window" if narrow else "whole": plain.detach()})
+        if run.seconds - checked > 300:
+            checked = run.seconds
+            print("       subject/rest at 0.9, 0.75, 0.5:  " + validate(model, ema.values, exam), flush=True)
+            run.restart_clock()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from bank import Bank
 from denoiser import CHUNK, WINDOW, Model, drop, is_matrix, mix, shifted
 from export import newest
 from muon import Ema, MuonAdam
+from precision import autocast
 from run import Run, parser
 
 
@@ -98,7 +99,7 @@ def main():
             for p, v in target.named_parameters():
                 v.copy_(ema.values[p])
         batch = bank.batch(count)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
+        with autocast(args.device):
             loss, plain = loss_of(student, target, teacher, batch, args.points, args.guidance, history)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)

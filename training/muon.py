@@ -5,11 +5,13 @@ The update is scaled by 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, 2.2), so 
 """
 import torch
 
+from precision import is_bfloat16_fast
+
 
 def orthogonal(g):
     """g [rows, columns] → its approximate polar factor."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g.bfloat16()
+    x = g.bfloat16() if is_bfloat16_fast(g.device.type) else g.float()
     flip = x.shape[0] > x.shape[1]
     x = x.t() if flip else x
     x = x / (x.norm() + 1e-7)

@@ -91,10 +91,11 @@ class Run:
             value = float(value)
             if not value == value:
                 sys.exit(f"step {self.step}: {key} is NaN")
-            self.sums[key] = self.sums.get(key, 0.0) + value
+            total, count = self.sums.get(key, (0.0, 0))
+            self.sums[key] = (total + value, count + 1)
         self.count += 1
         if time.time() - self.shown > every:
             each = (time.time() - self.shown) / self.count
-            text = "  ".join(f"{k} {v / self.count:.4f}" for k, v in self.sums.items())
+            text = "  ".join(f"{k} {v / n:.4f}" for k, (v, n) in self.sums.items())
             print(f"{self.seconds / 60:6.1f} min  step {self.step:6d}  {text}  {each:.2f} s/step", flush=True)
             self.sums, self.count, self.shown = {}, 0, time.time()

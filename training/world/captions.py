@@ -78,8 +78,9 @@ def held_out(subject, motion, place, wording=None):
     return wording is not None and zlib.crc32(f"{subject}:{wording}".encode()) % 10 == 0
 
 
-def scene(rng, rich=1.0, **fixed):
-    """A random scene that training may see. `rich` scales how often it has a second subject, a size, a speed or a camera move."""
+def scene(rng, rich=1.0, hidden=False, **fixed):
+    """A random scene that training may see, or with `hidden` one that it never does. `rich` scales how often it has a second subject, a size, a speed
+    or a camera move."""
     while True:
         s = {"subjects": [rng.choice(SUBJECTS)["name"]], "motion": rng.choice(MOTIONS), "place": rng.choice(PLACES), "time": "day",
              "size": "normal", "speed": "normal", "camera": "still"}
@@ -99,7 +100,7 @@ def scene(rng, rich=1.0, **fixed):
         s.update(fixed)
         if s["time"] not in TIMES.get(s["place"], ["day", "sunset", "night"]):
             s["time"] = "day"
-        if not any(held_out(name, s["motion"], s["place"]) for name in s["subjects"]):
+        if any(held_out(name, s["motion"], s["place"]) for name in s["subjects"]) == hidden:
             return s
 
 

@@ -67,9 +67,10 @@ def track(rng, index, count, scenes, starts, steer, frames):
     return out, size
 
 
-def sample(rng, latents, rich=1.0):
-    """One clip as a record of arrays over frames (T) or latents (L). `rich` scales how often there is more than one subject doing one thing."""
-    scenes, starts, texts = captions.script(rng, latents // CHUNK if latents >= CHUNK else 1, rich)
+def sample(rng, latents, rich=1.0, script=None):
+    """One clip as a record of arrays over frames (T) or latents (L). `rich` scales how often there is more than one subject doing one thing;
+    `script` says what happens (captions.script), else it is drawn."""
+    scenes, starts, texts = script or captions.script(rng, latents // CHUNK if latents >= CHUNK else 1, rich)
     frames = latents * FRAMES
     starts = [s * CHUNK * FRAMES for s in starts]
     face = SUBJECT[scenes[0]["subjects"][0]]["kind"] == "face"
