@@ -1,15 +1,18 @@
-/** A clip of fixed length: drives an engine chunk by chunk, changing the prompt at media times. */
+/** A clip of fixed length: drives an engine chunk by chunk, changing the prompt and the controls at media times. */
 import type { RawFrame } from '../base/frame.js';
 import type { Engine } from '../engine/engine.js';
 import { framesPerChunk } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 
 export type PromptChange = { readonly atMs: number; readonly prompt: string };
+export type ControlChange = { readonly atMs: number; readonly name: string; readonly value: number };
 
 export type ClipOptions = {
 	readonly prompt: string;
 	/** Each applies at the first chunk that starts at or after its time. */
 	readonly changes: readonly PromptChange[];
+	/** Each applies from the first chunk that starts at or after its time, until the same control is set again. */
+	readonly actions: readonly ControlChange[];
 	/** Frames to write; the last chunk is cut. */
 	readonly frames: number;
 	readonly steps: number;
@@ -25,6 +28,10 @@ export const promptAt = (options: Pick<ClipOptions, 'prompt' | 'changes'>, start
 		.reduce<PromptChange>((latest, change) => (change.atMs >= latest.atMs ? change : latest), { atMs: Number.NEGATIVE_INFINITY, prompt: options.prompt })
 		.prompt;
 
+/** The controls of a chunk that starts at `startMs`: of each, the latest value; later given wins ties. */
+export const controlsAt = (actions: readonly ControlChange[], startMs: number): { readonly [name: string]: number } =>
+	Object.fromEntries(actions.filter((action) => action.atMs <= startMs).sort((a, b) => a.atMs - b.atMs).map(({ name, value }) => [name, value]));
+
 /**
  * Yields exactly `options.frames` frames. The same options give the same bytes on one machine. Throws what the engine throws;
  * aborting `signal` ends generation within one denoising step.
@@ -36,7 +43,7 @@ export async function* renderClip(engine: Engine, options: ClipOptions, signal: 
 	try {
 		while (written < options.frames) {
 			const chunkStartMs = (written * 1000) / engine.model.fps;
-			const run = stream.generate({ prompt: promptAt(options, chunkStartMs), steps: options.steps, controls: {} }, signal);
+			const run = stream.generate({ prompt: promptAt(options, chunkStartMs), steps: options.steps, controls: controlsAt(options.actions, chunkStartMs) }, signal);
 			for await (const frame of run.frames) {
 				if (written < options.frames) {
 					written += 1;

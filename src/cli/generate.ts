@@ -2,15 +2,17 @@
 import { randomInt } from 'node:crypto';
 import { systemClock } from '../base/time.js';
 import type { Config } from '../config.js';
+import { controlVector } from '../engine/control-vector.js';
 import { EngineHost } from '../engine/engine-host.js';
 import { openVideoFile } from '../media/file-writer.js';
 import { openModelFolder } from '../model/model-folder.js';
+import type { ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
 import { promptText } from '../protocol/messages.js';
 import type { Log } from '../base/log.js';
 import { type Arguments, type FlagTable, parseNumber, parseSize } from './arguments.js';
-import { renderClip, type PromptChange } from './clip.js';
+import { renderClip, type ControlChange, type PromptChange } from './clip.js';
 import { modelPath } from './models-folder.js';
 import { createProgress } from './progress.js';
 
@@ -23,6 +25,7 @@ export const GENERATE_FLAGS = {
 	seed: { values: ['N'], says: 'from 0 to 4294967295; the same seed and options give the same frames; default: random, printed' },
 	out: { values: ['FILE'], says: '.mp4 (H.264) or .y4m (uncompressed); default turbocast.mp4' },
 	at: { values: ['SECONDS', 'PROMPT'], repeatable: true, says: 'change the prompt at a media time; may be repeated' },
+	action: { values: ['SECONDS', 'NAME=VALUE'], repeatable: true, says: 'set a control of the model at a media time; may be repeated' },
 	steps: { values: ['N'], says: 'denoising steps per chunk: 1, 2 or 4' },
 	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
 	size: { values: ['WxH'], says: 'pixels; one of the sizes of the model' },
@@ -42,6 +45,29 @@ const checkedPrompt = (text: string): string => {
 const parseChanges = (pairs: readonly (readonly string[])[]): PromptChange[] =>
 	pairs.map(([time = '', prompt = '']) => ({ atMs: parseNumber('at', time, { min: 0, max: MAX_SECONDS }) * 1000, prompt: checkedPrompt(prompt) }));
 
+/** `--action 2 steer_x=1` */
+const parseActions = (pairs: readonly (readonly string[])[]): ControlChange[] =>
+	pairs.map(([time = '', setting = '']) => {
+		const equals = setting.indexOf('=');
+		if (equals < 1) {
+			throw new TurbocastError('invalid_option', `--action takes SECONDS NAME=VALUE, such as 2 steer_x=1, not "${setting}".`);
+		}
+		return {
+			atMs: parseNumber('action', time, { min: 0, max: MAX_SECONDS }) * 1000,
+			name: setting.slice(0, equals),
+			value: parseNumber('action', setting.slice(equals + 1), { min: -1e6, max: 1e6 }),
+		};
+	});
+
+/** What the engine would refuse at the chunk of the action is refused before anything is generated. */
+const checkAction = (spec: ModelSpec, name: string, value: number): void => {
+	try {
+		controlVector(spec, { [name]: value });
+	} catch (error) {
+		throw new TurbocastError('invalid_option', `--action ${name}=${value}: ${TurbocastError.from(error).message}`, { cause: error });
+	}
+};
+
 /** Runs the command. Throws `TurbocastError`s; nothing half-written stays behind. Aborting `signal` stops within one step. */
 export const generate = async (args: Arguments, config: Config, log: Log, signal: AbortSignal): Promise<void> => {
 	if (args.words.length !== 1) {
@@ -51,6 +77,7 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 	}
 	const prompt = checkedPrompt(args.words[0] ?? '');
 	const changes = parseChanges(args.all('at'));
+	const actions = parseActions(args.all('action'));
 	const seconds = parseNumber('seconds', args.one('seconds') ?? String(DEFAULT_SECONDS), { min: 0.01, max: MAX_SECONDS });
 	const seed = args.has('seed') ? parseNumber('seed', args.one('seed') ?? '', { min: 0, max: MAX_SEED, integer: true }) : randomInt(0, 2 ** 32);
 	const out = args.one('out') ?? 'turbocast.mp4';
@@ -60,6 +87,9 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 	const steps = args.has('steps') ? parseNumber('steps', args.one('steps') ?? '', { min: 1, max: 64, integer: true }) : (config.generation.steps || spec.default_steps);
 	if (spec.schedules[String(steps)] === undefined) {
 		throw new TurbocastError('invalid_option', `--steps must be one of ${Object.keys(spec.schedules).join(', ')} for the model ${spec.name}, not ${steps}.`);
+	}
+	for (const { name, value } of actions) {
+		checkAction(spec, name, value);
 	}
 	const size = args.has('size') ? parseSize('size', args.one('size') ?? '') : { width: spec.width, height: spec.height };
 	if (!spec.sizes.some(([width, height]) => width === size.width && height === size.height)) {
@@ -82,7 +112,7 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 			const progress = createProgress(process.stderr, frames, spec.fps, systemClock.nowMs);
 			let written = 0;
 			try {
-				for await (const frame of renderClip(engine, { prompt, changes, frames, steps, seed, ...size }, signal)) {
+				for await (const frame of renderClip(engine, { prompt, changes, actions, frames, steps, seed, ...size }, signal)) {
 					await file.write(frame);
 					written += 1;
 					progress.update(written);

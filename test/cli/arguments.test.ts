@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { parseArguments, parseNumber, parseSize, usageOf } from '../../src/cli/arguments.js';
-import { promptAt } from '../../src/cli/clip.js';
+import { controlsAt, promptAt } from '../../src/cli/clip.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 
 const table = {
@@ -55,4 +55,11 @@ test('a change applies at the first chunk that starts at or after its time; of t
 	const options = { prompt: 'a', changes: [{ atMs: 1200, prompt: 'c' }, { atMs: 500, prompt: 'b' }] };
 	assert.deepEqual([0, 499, 500, 1000, 1200, 9000].map((startMs) => promptAt(options, startMs)), ['a', 'a', 'b', 'b', 'c', 'c']);
 	assert.equal(promptAt({ prompt: 'a', changes: [{ atMs: 0, prompt: 'b' }, { atMs: 0, prompt: 'c' }] }, 0), 'c');
+});
+
+test('a control has its latest value, whatever the order of the actions; of two at one time the later wins', () => {
+	const actions = [{ atMs: 900, name: 'zoom', value: -1 }, { atMs: 500, name: 'zoom', value: 1 }, { atMs: 500, name: 'pan_x', value: 0.5 }, { atMs: 500, name: 'pan_x', value: 1 }];
+	assert.deepEqual(controlsAt(actions, 499), {});
+	assert.deepEqual(controlsAt(actions, 500), { zoom: 1, pan_x: 1 });
+	assert.deepEqual(controlsAt(actions, 2000), { zoom: -1, pan_x: 1 });
 });

@@ -111,6 +111,10 @@ test('bad input gets a sentence, a code and status 2, and leaves no file behind'
 		[['generate', 'a cat', '--size', '640x480'], 'invalid_option', /--size must be one of/u],
 		[['generate', 'a cat', '--out', 'cat.gif'], 'invalid_option', /\.mp4/u],
 		[['generate', 'a cat', '--at', '1'], 'invalid_option', /--at needs/u],
+		[['generate', 'a cat', '--action', '1', 'steer_x'], 'invalid_option', /NAME=VALUE/u],
+		[['generate', 'a cat', '--action', '1', 'steer_x=far'], 'invalid_option', /--action must be a number/u],
+		[['generate', 'a cat', '--action', '1', 'fly=1'], 'invalid_option', /no control "fly"/u],
+		[['generate', 'a cat', '--action', '1', 'steer_x=7'], 'invalid_option', /steer_x must be from -1 to 1/u],
 		[['generate', 'a cat', '--colour', 'red'], 'invalid_option', /--colour is not a known option/u],
 		[['generate', 'a cat', '--config', 'none.yaml'], 'invalid_config', /cannot be read/u],
 		[['paint', 'a cat'], 'invalid_option', /not a command/u],
@@ -124,6 +128,17 @@ test('bad input gets a sentence, a code and status 2, and leaves no file behind'
 	assert.equal(missing.status, 1);
 	assert.ok(missing.stderr.includes('[model_not_found]'), missing.stderr);
 	assert.deepEqual(files(), before);
+});
+
+test('--action changes the frames from the chunk at its time on, and none before', async () => {
+	for (const [out, ...action] of [['still.y4m'], ['steered.y4m', '--action', '0.5', 'steer_x=1']]) {
+		const outcome = await turbocast('generate', 'a star stays in space', '--seconds', '1', '--seed', '3', '--out', out ?? '', ...action);
+		assert.equal(outcome.status, 0, outcome.stderr);
+	}
+	const [still, steered] = ['still.y4m', 'steered.y4m'].map((name) => y4mFrames(join(folder, name)).frames);
+	const same = still?.map((frame, index) => frame.equals(steered?.[index] ?? Buffer.alloc(0)));
+	assert.deepEqual(same?.slice(0, chunkFrames), Array.from({ length: chunkFrames }, () => true));
+	assert.ok(same?.slice(chunkFrames).every((each) => !each));
 });
 
 test('a truncated and a bit-flipped weight file are refused as weights_corrupt, naming the file', async () => {
