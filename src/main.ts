@@ -42,8 +42,8 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		run: (args, config) => keys(args, config),
 	},
 	models: {
-		usage: 'turbocast models [show NAME | import DIR|FILE --as NAME]',
-		says: 'list the installed models, show one, or import a checkpoint',
+		usage: 'turbocast models [show NAME | import DIR|FILE --as NAME | pull SET]',
+		says: 'list the installed models, show one, import a checkpoint, or fetch a published one',
 		flags: MODELS_FLAGS,
 		run: models,
 	},

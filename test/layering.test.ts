@@ -31,6 +31,7 @@ const DOORS: { readonly [name: string]: readonly string[] } = {
 	'onnxruntime-node': ['src/engine/backends/onnxruntime.ts'],
 	'werift': ['src/transport/'],
 	'entities': ['src/model/text/prompt-cleaning.ts'],
+	'@huggingface/hub': ['src/cli/hub.ts'],
 	'ws': ['src/server/control.ts'],
 	'jose': ['src/server/tokens.ts'],
 	'pino': ['src/base/log.ts'],

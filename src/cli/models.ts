@@ -1,17 +1,23 @@
 /** `turbocast models`: what is installed, and the facts of one model. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { listModels, openModelFolder } from '../model/model-folder.js';
 import { type ComponentFolder, listComponentFolders, readComponentFolder } from '../model/component-folder.js';
 import { chunkMs, framesPerChunk, type ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Config } from '../config.js';
 import { type Arguments, type FlagTable, parseNumber } from './arguments.js';
+import { readCatalogue } from './catalogue.js';
+import { DEFAULT_HUB, openHub } from './hub.js';
 import { importCheckpoint } from './import.js';
+import { askInTerminal, pull } from './pull.js';
 import { modelPath, modelsRoot } from './models-folder.js';
 
 export const MODELS_FLAGS = {
 	as: { values: ['NAME'], says: 'import: name of the folder that is made' },
+	'accept-license': { values: ['SET'], repeatable: true, says: 'pull: accept the licence of that set without being asked' },
+	hub: { values: ['URL'], says: `pull: address of the hub; default HF_ENDPOINT or ${DEFAULT_HUB}` },
 	'head-dim': { values: ['N'], says: 'import: channels of an attention head of a Wan DiT; default 128, as all published ones have' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
@@ -56,7 +62,32 @@ const importModel = async (args: Arguments, config: Config, signal: AbortSignal)
 	say(componentFacts(folder));
 };
 
-/** `models` lists, `models show NAME` prints one model's facts and its card, `models import` reads a checkpoint. */
+const pullModel = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
+	const [, set, ...rest] = args.words;
+	const catalogue = await readCatalogue();
+	const say = (sentence: string): void => {
+		process.stdout.write(`${sentence}\n`);
+	};
+	if (rest.length > 0) {
+		throw new TurbocastError('invalid_option', 'Use `turbocast models pull SET`, or `turbocast models pull` to see the sets there are.');
+	}
+	if (set === undefined) {
+		for (const { name, title, license } of catalogue.sets) {
+			say(`${name.padEnd(24)}${title} (${license.name}${license.commercial ? '' : ', not for commercial use'})`);
+		}
+		return;
+	}
+	const hub = openHub({ url: args.one('hub') ?? process.env['HF_ENDPOINT'] ?? DEFAULT_HUB, token: process.env['HF_TOKEN'] });
+	const folders = await pull({
+		catalogue, set, root: modelsRoot(config.engine.models_dir), hub, signal, say, nowMs: () => performance.now(),
+		acceptedLicenses: args.all('accept-license').flat(), sleep: (ms, until) => setTimeout(ms, undefined, { signal: until }),
+		ask: process.stdin.isTTY ? (question) => askInTerminal(question, signal) : undefined,
+		onProgress: process.stdout.isTTY ? (line) => void process.stdout.write(`\r\u001b[K${line}`) : undefined,
+	});
+	say(`\n${componentFacts(folders.at(-1) as ComponentFolder)}`);
+};
+
+/** `models` lists, `models show NAME` prints one model's facts and its card, `models import` reads a checkpoint, `models pull` fetches it first. */
 export const models = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
 	const [verb = 'list', name] = args.words;
 	if (verb === 'list' && args.words.length <= 1) {
@@ -73,12 +104,16 @@ export const models = async (args: Arguments, config: Config, signal: AbortSigna
 		}
 		return;
 	}
+	if (verb === 'pull') {
+		await pullModel(args, config, signal);
+		return;
+	}
 	if (verb === 'import') {
 		await importModel(args, config, signal);
 		return;
 	}
 	if (verb !== 'show' || args.words.length > 2) {
-		throw new TurbocastError('invalid_option', 'Use `turbocast models` to list models, `turbocast models show NAME` for the facts of one or `turbocast models import DIR|FILE --as NAME`.');
+		throw new TurbocastError('invalid_option', 'Use `turbocast models` to list models, `turbocast models show NAME` for the facts of one or `turbocast models import DIR|FILE --as NAME`, `turbocast models pull SET`.');
 	}
 	const folder = modelPath(config.engine.models_dir, name ?? config.engine.model);
 	const components = await readComponentFolder(folder);
