@@ -25,7 +25,7 @@ export const MODELS_FLAGS = {
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(1)} MB`;
 
 const facts = (spec: ModelSpec): string => {
-	const bytes = Object.values(spec.files).reduce((sum, file) => sum + file.bytes, 0);
+	const bytes = Object.values(spec.files).reduce((sum, file) => sum + (file?.bytes ?? 0), 0);
 	const rows: [string, string][] = [
 		['name', spec.name],
 		['what', spec.title],

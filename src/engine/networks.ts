@@ -6,17 +6,18 @@ import { i420Bytes } from '../base/frame.js';
 import { ditGraph } from '../model/dit.js';
 import { openModelFolder } from '../model/model-folder.js';
 import { ropeTables } from '../model/rope.js';
-import type { ModelSpec } from '../model/spec.js';
+import { checkSize } from '../model/sizes.js';
+import { isOwnModel, type ModelSpec, type OwnModelSpec } from '../model/spec.js';
 import { textEncoderGraph } from '../model/text-encoder.js';
 import { textKeysGraph } from '../model/text-keys.js';
 import { timeSinusoids } from '../model/time-embedding.js';
 import type { Tokenizer } from '../model/tokenizer.js';
 import { decoderGraph } from '../model/vae-decoder.js';
 import { Weights } from '../model/weights.js';
-import { TurbocastError } from '../protocol/errors.js';
 import type { Graph, GraphSession, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
-import type { EngineProfile } from './protocol.js';
+import { loadJoinedNetworks } from './joined-networks.js';
+import type { EngineProfile, Residency } from './protocol.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
 export type PromptTensors = {
@@ -53,6 +54,10 @@ export type StepInputs = {
 	readonly pastTokens: number;
 	/** Whether `newK` and `newV` are wanted (the clean pass). Leaving them out is faster. */
 	readonly wantKeysAndValues: boolean;
+	/** Of two denoisers, the one for much noise or the one for little; the first when left out. */
+	readonly expert?: 'high' | 'low' | undefined;
+	/** [latent channels, F, latentHeight, latentWidth]: of models that begin with a picture, what `encodeImage` made of it. */
+	readonly image?: Float32Array | undefined;
 };
 
 export type StepOutputs = {
@@ -63,11 +68,11 @@ export type StepOutputs = {
 	readonly newV?: readonly Float32Array[];
 };
 
-/** The decoder's memory of one stream: for level L and block B, in order, one [widths[L], latentHeight * 2^L, latentWidth * 2^L]. */
+/** The decoder's memory of one stream: plain numbers, to be kept and handed back. Which and in what order is the decoder's own business. */
 export type DecoderMemory = readonly Float32Array[];
 
 export type DecodedLatent = {
-	/** `frames_per_latent` pictures, I420 (see RawFrame), each with a buffer of its own that may be transferred. */
+	/** Pictures of the latent, I420 (see RawFrame), each with a buffer of its own that may be transferred. */
 	readonly frames: readonly Uint8Array<ArrayBuffer>[];
 	readonly memory: DecoderMemory;
 };
@@ -89,8 +94,10 @@ export type Networks = {
 	readonly step: (inputs: StepInputs) => Promise<StepOutputs>;
 	/** `latent` [latent_channels, latentHeight, latentWidth], normalised (as the denoiser has it). */
 	readonly decodeLatent: (latent: Float32Array, memory: DecoderMemory) => Promise<DecodedLatent>;
-	/** The memory of a stream that has decoded nothing yet: zeros. */
+	/** The memory of a stream that has decoded nothing yet. */
 	readonly emptyMemory: () => DecoderMemory;
+	/** Latents of a clip that begins with a picture, RGB bytes [height, width, 3]; only of models that begin with one. */
+	readonly encodeImage?: ((rgb: Uint8Array) => Promise<Float32Array>) | undefined;
 	/** Idempotent. */
 	readonly close: () => Promise<void>;
 };
@@ -104,14 +111,17 @@ export type NetworksOptions = {
 	readonly height: number;
 	/** Threads of the tensor library. */
 	readonly threads: number;
+	/** Latent frames of one forward; the model's own number when left out. Only clips have others. */
+	readonly latents?: number | undefined;
+	/** Which networks stay in memory; only of joined models. Default `auto`. */
+	readonly residency?: Residency | undefined;
+	/** A sentence for people about something that is not as usual. */
+	readonly warn?: ((sentence: string) => void) | undefined;
 };
 
 /** The sizes that follow from a spec and an output size. Throws `invalid_request` for a size that the model does not have. */
-export const networkSizes = (spec: ModelSpec, width: number, height: number) => {
-	if (!spec.sizes.some(([w, h]) => w === width && h === height)) {
-		const known = spec.sizes.map((size) => size.join('x')).join(', ');
-		throw new TurbocastError('invalid_request', `The model ${spec.name} has no size ${width}x${height}; it has ${known}.`, { param: 'size' });
-	}
+export const networkSizes = (spec: ModelSpec, width: number, height: number, latents = spec.stream.latents_per_chunk) => {
+	checkSize(spec, width, height);
 	const [, patchHeight = 1, patchWidth = 1] = spec.dit.patch_size;
 	const latentWidth = width / spec.vae.spatial_stride;
 	const latentHeight = height / spec.vae.spatial_stride;
@@ -120,13 +130,13 @@ export const networkSizes = (spec: ModelSpec, width: number, height: number) => 
 	return {
 		width, height, latentWidth, latentHeight, rows, columns,
 		tokensPerLatent: rows * columns,
-		tokensPerChunk: rows * columns * spec.stream.latents_per_chunk,
+		tokensPerChunk: rows * columns * latents,
 		headDim: spec.dit.dim / spec.dit.num_heads,
 	};
 };
 
 /** The blocks of the decoder that remember something, in order: names and shapes of their memories. */
-export const memoryShapes = (spec: ModelSpec, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>
+export const memoryShapes = (spec: OwnModelSpec, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>
 	spec.vae.widths.flatMap((levelWidth, level) => Array.from({ length: spec.vae.blocks[level] ?? 0 }, (_, block) => (
 		{ name: `${level}.${block}`, dims: [levelWidth, latentHeight << level, latentWidth << level] as [number, number, number] })));
 
@@ -141,6 +151,9 @@ const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): F
 export const loadNetworks = async (options: NetworksOptions): Promise<Networks> => {
 	const folder = await openModelFolder(options.folder);
 	const { spec, tokenizer } = folder;
+	if (!isOwnModel(spec)) {
+		return loadJoinedNetworks(folder, options);
+	}
 	const sizes = networkSizes(spec, options.width, options.height);
 	const { latentWidth, latentHeight, headDim, tokensPerChunk } = sizes;
 	const frames = spec.stream.latents_per_chunk;

@@ -8,6 +8,10 @@ import type { ErrorCode } from '../protocol/errors.js';
 export const ENGINE_PROFILES = ['cpu-int8', 'cpu-fp32'] as const;
 export type EngineProfile = (typeof ENGINE_PROFILES)[number];
 
+/** Which networks of a joined model stay in memory: all, one at a time, or all if they fit. */
+export const RESIDENCIES = ['auto', 'all', 'one'] as const;
+export type Residency = (typeof RESIDENCIES)[number];
+
 /** Everything that a chunk depends on besides the stream's own past; latched when generation of the chunk begins. */
 export type ChunkInputs = {
 	readonly prompt: string;

@@ -3,13 +3,10 @@
  * (1 - t) x0 + t n, v = n - x0. The state is float64 and starts as noise * t_0; the network gets it in float32, and its timestep
  * rounded to bfloat16, while the arithmetic here keeps the times unrounded.
  */
-import { roundToBfloat16 } from '../model/bfloat16.js';
+import { rcmTimestep } from '../model/rcm-times.js';
 import { assertNever } from '../protocol/assert-never.js';
-import { TurbocastError } from '../protocol/errors.js';
 
-/** Angles after the first step (x = cos a x0 + sin a n). Fewer steps cut the list off; they are not spread anew. */
-const LATER_ANGLES = [1.5, 1.4, 1.0] as const;
-export const MAX_RCM_STEPS = LATER_ANGLES.length + 1;
+export { MAX_RCM_STEPS, rcmTimes, rcmTimestep } from '../model/rcm-times.js';
 
 /** Largest noise-to-signal ratios that the checkpoints were made for. */
 export const SIGMA_MAX = { textToVideo: 80, imageToVideo: 200 } as const;
@@ -17,20 +14,6 @@ export const SIGMA_MAX = { textToVideo: 80, imageToVideo: 200 } as const;
 /** `sde` draws fresh noise after every step, `ode` follows the flow. */
 export const RCM_SOLVERS = ['sde', 'ode'] as const;
 export type RcmSolver = (typeof RCM_SOLVERS)[number];
-
-/** Angle to flow time in [0, 1]. */
-const flowTime = (angle: number): number => Math.sin(angle) / (Math.cos(angle) + Math.sin(angle));
-
-/** Flow times visited, `steps` + 1 of them, the last 0. Throws `invalid_request`. */
-export const rcmTimes = (sigmaMax: number, steps: number): number[] => {
-	if (!Number.isInteger(steps) || steps < 1 || steps > MAX_RCM_STEPS) {
-		throw new TurbocastError('invalid_request', `steps must be a whole number from 1 to ${MAX_RCM_STEPS} for this sampler, not ${steps}.`, { param: 'steps' });
-	}
-	return [...[Math.atan(sigmaMax), ...LATER_ANGLES].slice(0, steps).map(flowTime), 0];
-};
-
-/** What the network is told for a flow time: 1000 t in bfloat16 (988, 932, 852 and 608 in four steps). */
-export const rcmTimestep = (time: number): number => roundToBfloat16(1000 * time);
 
 /** Which of two networks (Wan 2.2: one for high noise, one for low) takes each step; once low, always low. */
 export const rcmExperts = (times: readonly number[], boundary: number): ('high' | 'low')[] => {

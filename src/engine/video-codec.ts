@@ -121,13 +121,19 @@ export const createTaehvDecoder = async ({ backend, spec, ...rest }: VideoCodecO
  * Encodes a clip [frames, 3, H, W] in [-1, 1]: one latent [z_dim, h, w] each for the first frame and for every `framesPerLatent` after it.
  * Throws `invalid_request` for a size that the VAE cannot make.
  */
-export const encodeClip = async (backend: Backend, spec: WanVaeSpec, weights: Weights, clip: VideoFrames): Promise<Float32Array[]> => {
+export const encodeClip = async (backend: Backend, spec: WanVaeSpec, weights: Weights, clip: VideoFrames): Promise<Float32Array[]> =>
+	encodeClipWith(spec, clip, (position, size) => backend.load(wanEncoderGraph(spec, { weights, ...size, position })));
+
+/** The same with graphs that the caller loads, one at a time; they are closed here. */
+export const encodeClipWith = async (
+	spec: WanVaeSpec, clip: VideoFrames, load: (position: 'first' | 'next', size: { readonly height: number; readonly width: number }) => Promise<GraphSession>,
+): Promise<Float32Array[]> => {
 	const { latents, height, width } = latentSize(spec, { frames: clip.count, height: clip.height, width: clip.width });
 	const area = 3 * height * width * spatialStride(spec) ** 2;
 	const memory = new StreamMemory();
 	const encoded: Float32Array[] = [];
 	const encode = async (position: 'first' | 'next', frames: number, start: number, runs: number): Promise<void> => {
-		const session = await backend.load(wanEncoderGraph(spec, { weights, height, width, position }));
+		const session = await load(position, { height, width });
 		try {
 			for (let run = 0; run < runs; run++) {
 				const from = start + run * frames;

@@ -7,11 +7,11 @@ import { join } from 'node:path';
 import { TurbocastError } from '../protocol/errors.js';
 import { anything, type Infer, integer, list, literal, object, oneOf, optional, record, string } from '../protocol/schema.js';
 import { COMPONENTS } from './checkpoint/tensor-names.js';
+import { RECIPES } from './recipes.js';
 
 export const COMPONENT_FILE = 'component.json';
 
 const text = string({ max: 1024 });
-
 const file = string({ min: 1, max: 128, pattern: /^[\w.-]+$/u, says: 'must be letters, digits, dots, dashes and underscores' });
 const bytes = integer({ min: 0, max: Number.MAX_SAFE_INTEGER });
 const sha256 = string({ min: 64, max: 64, pattern: /^[0-9a-f]+$/u, says: 'must be 64 hexadecimal digits' });
@@ -29,6 +29,8 @@ export const COMPONENT_FOLDER = object({
 		expert: optional(oneOf(['high', 'low'] as const)),
 		/** Names of the files it was read from. */
 		source: list(text, { min: 1, max: 1000 }),
+		/** How it wants to be sampled, where the file tells. */
+		recipe: optional(oneOf(RECIPES)),
 		dimensions: record(anything(), { max: 100 }),
 		file, bytes, sha256,
 	}), { min: 1, max: 8 }),

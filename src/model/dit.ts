@@ -6,7 +6,7 @@
  * d = D / N; T timesteps (one for each latent frame of a chunk, or one for the clip), S = L / T tokens that share one.
  */
 import { type BlockContext, type KeysAndValues, modulate, modulationTable, transformerBlock } from './dit-block.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
 import { floatLinears, int8Linears } from './linear-layers.js';
@@ -64,7 +64,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const { weights, frames, height, width, mode } = options;
 	const { dim, num_heads: heads, in_dim: channels, out_dim: outChannels, text_len: textLength } = spec;
 	const [patchFrames = 1, patchHeight = 1, patchWidth = 1] = spec.patch_size;
-	const g = new GraphBuilder('dit');
+	const g = weights.graph('dit');
 	if (patchFrames !== 1 || height % patchHeight !== 0 || width % patchWidth !== 0) {
 		g.fail('patches', `patches of ${spec.patch_size.join('x')} do not divide a latent of 1x${height}x${width}`);
 	}

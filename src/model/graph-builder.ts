@@ -2,8 +2,9 @@
  * Builds an ONNX graph node by node. Every node has a name (blk0/attn/qk) that errors carry, every value a type and a shape
  * that are known while building; the operators themselves, one function each, are in `operators.ts`.
  */
+import { parse, relative } from 'node:path';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Dimension, Graph, GraphValue, TensorType } from './graph.js';
+import type { Dimension, ExternalData, Graph, GraphValue, TensorType } from './graph.js';
 import { type Attribute, ELEMENT_BYTES, type ElementType, encodeModel, type NodeProto, type TensorProto } from './onnx-proto.js';
 
 /** A value inside a graph. Shapes are row-major; text is a symbolic dimension. */
@@ -12,10 +13,18 @@ export type Value = { readonly name: string; readonly type: ElementType; readonl
 /** Bytes of a tensor inside a larger buffer that the graph will refer to. */
 export type StoredTensor = {
 	readonly location: string;
-	readonly file: Uint8Array;
+	/** The bytes, or the path of the file that has them. */
+	readonly file: Uint8Array | string;
 	readonly type: ElementType;
 	readonly offset: number;
 	readonly length: number;
+};
+
+/** A file that takes constants as they are made, so that those of a large network are not held in memory. */
+export type Scratch = {
+	readonly path: string;
+	/** Appends; returns the offset of the first byte, a multiple of 64. */
+	readonly append: (bytes: Uint8Array) => number;
 };
 
 export type NodeOptions = {
@@ -42,7 +51,8 @@ type Assembly = {
 	readonly inputs: GraphValue[];
 	readonly outputs: GraphValue[];
 	readonly names: Set<string>;
-	readonly files: Map<string, Uint8Array>;
+	readonly files: Map<string, Uint8Array | string>;
+	readonly scratch: Scratch | undefined;
 	readonly derived: { readonly bytes: Uint8Array; readonly offset: number }[];
 	derivedBytes: number;
 };
@@ -50,22 +60,25 @@ type Assembly = {
 export const elements = (dims: readonly Dimension[]): number =>
 	dims.reduce<number>((product, dimension) => product * (typeof dimension === 'number' ? dimension : Number.NaN), 1);
 
+/** A path as ONNX Runtime takes it for external data: relative to the root, with slashes. */
+export const rootLocation = (path: string): string => relative(parse(path).root, path).replaceAll('\\', '/');
+
 export const shapeText = (dims: readonly Dimension[]): string => `[${dims.join(', ')}]`;
 
 export class GraphBuilder {
 	readonly #assembly: Assembly;
 	readonly #prefix: string;
 
-	constructor(name: string, parent?: { readonly assembly: Assembly; readonly prefix: string }) {
+	constructor(name: string, scratch?: Scratch, parent?: { readonly assembly: Assembly; readonly prefix: string }) {
 		this.#assembly = parent?.assembly ?? {
-			name, nodes: [], initializers: [], inputs: [], outputs: [], names: new Set(), files: new Map(), derived: [], derivedBytes: 0,
+			name, nodes: [], initializers: [], inputs: [], outputs: [], names: new Set(), files: new Map(), scratch, derived: [], derivedBytes: 0,
 		};
 		this.#prefix = parent?.prefix ?? '';
 	}
 
 	/** The same graph; names given from here on stand below `scope`. */
 	at(scope: string): GraphBuilder {
-		return new GraphBuilder(this.#assembly.name, { assembly: this.#assembly, prefix: `${this.#prefix}${scope}/` });
+		return new GraphBuilder(this.#assembly.name, undefined, { assembly: this.#assembly, prefix: `${this.#prefix}${scope}/` });
 	}
 
 	/** Throws `model_invalid` naming the graph and the node. */
@@ -132,6 +145,12 @@ export class GraphBuilder {
 		if (bytes.length <= INLINE_BYTES) {
 			return this.#initializer(name, type, dims, { raw: bytes.slice() });
 		}
+		const { scratch } = this.#assembly;
+		if (scratch !== undefined) {
+			const location = rootLocation(scratch.path);
+			this.#assembly.files.set(location, scratch.path);
+			return this.#initializer(name, type, dims, { location, offset: scratch.append(bytes), length: bytes.length });
+		}
 		const offset = this.#assembly.derivedBytes;
 		this.#assembly.derived.push({ bytes, offset });
 		this.#assembly.derivedBytes = Math.ceil((offset + bytes.length) / ALIGNMENT) * ALIGNMENT;
@@ -153,7 +172,10 @@ export class GraphBuilder {
 
 	finish(): Graph {
 		const { name, nodes, initializers, inputs, outputs, files, derived, derivedBytes } = this.#assembly;
-		const external = [...files].map(([location, data]) => ({ location, data }));
+		const external = [...files].map(([location, file]): ExternalData => (typeof file === 'string' ? { location, path: file } : { location, data: file }));
+		if (derivedBytes > 0 && external.some((entry) => 'path' in entry)) {
+			this.fail('constants', 'weights on disk and constants in memory cannot be mixed; give the builder a scratch file');
+		}
 		if (derivedBytes > 0) {
 			const data = new Uint8Array(derivedBytes);
 			for (const { bytes, offset } of derived) {

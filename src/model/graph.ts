@@ -6,8 +6,11 @@ export type TensorType = (typeof TENSOR_TYPES)[number];
 /** A dimension; text is symbolic (for example `past`, which may be 0). */
 export type Dimension = number | string;
 
-/** Bytes that a graph refers to by `location` (ONNX external data), for example the contents of a .safetensors file. */
-export type ExternalData = { readonly location: string; readonly data: Uint8Array };
+/**
+ * Bytes that a graph refers to by `location` (ONNX external data), for example the contents of a .safetensors file: in memory, or in a file,
+ * whose `location` is its path from the root of the file system. A graph has the one or the other.
+ */
+export type ExternalData = { readonly location: string; readonly data: Uint8Array } | { readonly location: string; readonly path: string };
 
 /** A named input or output. */
 export type GraphValue = { readonly name: string; readonly type: TensorType; readonly dims: readonly Dimension[] };

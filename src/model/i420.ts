@@ -3,7 +3,7 @@
  * Cb, Cr = 128 + 224 E'c. A chroma sample is the mean of its 2x2 pixels, so it sits in their centre (MPEG-1 siting).
  */
 import type { GraphBuilder, Value } from './graph-builder.js';
-import { cast, concat, convolution, pixelShuffle, reshape, split } from './operators.js';
+import { cast, concat, convolution, pixelShuffle, reshape, split, transpose } from './operators.js';
 
 /** Luma of red, green and blue. */
 export const BT709_LUMA = [0.2126, 0.7152, 0.0722] as const;
@@ -38,4 +38,12 @@ export const toI420 = (g: GraphBuilder, x: Value): Value => {
 	const y = reshape(g, 'y', pixelShuffle(g, 'y/shuffled', luma), [frames, pixels]);
 	const uv = reshape(g, 'uv', chroma, [frames, pixels / 2]);
 	return reshape(g, 'packed', concat(g, 'joined', [y, uv], 1), [frames, halfHeight * 3, halfWidth * 2]);
+};
+
+/** x [frames, 3, H, W] in [0, 1] to uint8 [frames, H * 3 / 2, W]; H and W are even. */
+export const framesToI420 = (g: GraphBuilder, x: Value): Value => {
+	const [frames, , height, width] = x.dims as [number, number, number, number];
+	const blocks = reshape(g, 'blocks', x, [frames, 3, height / 2, 2, width / 2, 2]);
+	const samples = transpose(g, 'blocks/ordered', blocks, [0, 1, 3, 5, 2, 4]); // [T, 3, 2, 2, H / 2, W / 2]
+	return toI420(g, reshape(g, 'blocks/channels', samples, [frames, 12, height / 2, width / 2]));
 };

@@ -1,10 +1,11 @@
 /** A model on disk: its specification, its tokenizer and its weights, none of which is believed before it is checked. */
 import { createHash } from 'node:crypto';
 import { open, readdir, readFile, stat } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { TurbocastError } from '../protocol/errors.js';
-import { parseSafetensors, type Safetensors } from './safetensors.js';
-import { type ModelSpec, parseModelSpec } from './spec.js';
+import { resolveJoinedModel } from './joined-model.js';
+import { mapSafetensors, type MappedSafetensors, parseSafetensors, type Safetensors } from './safetensors.js';
+import { type FileEntry, type ModelSpec, parseModelSpec } from './spec.js';
 import { createTokenizer, type Tokenizer } from './tokenizer.js';
 
 /** Largest model.json and tokenizer.json, bytes. */
@@ -12,7 +13,8 @@ const MAX_JSON_BYTES = 64 * 1024 * 1024;
 /** A step of hashing: large enough that a file is read at full speed, small enough not to be felt in memory. */
 const READ_BYTES = 1024 * 1024;
 
-export const WEIGHT_FILES = ['text', 'dit', 'vae'] as const;
+/** The last two are of joined models alone, where they need them. */
+export const WEIGHT_FILES = ['text', 'dit', 'vae', 'dit_low', 'encoder'] as const;
 export type WeightFile = (typeof WEIGHT_FILES)[number];
 
 export type ModelFolder = {
@@ -21,6 +23,8 @@ export type ModelFolder = {
 	readonly tokenizer: Tokenizer;
 	/** Reads a weight file and checks its hash against model.json. Throws `weights_corrupt` naming the file. */
 	readonly readWeights: (which: WeightFile) => Promise<Safetensors>;
+	/** The same without reading more than its header and size: for files of any size. Their hash was taken when they were written. */
+	readonly mapWeights: (which: WeightFile) => MappedSafetensors;
 };
 
 const readJson = async (path: string): Promise<unknown> => {
@@ -39,8 +43,16 @@ const readJson = async (path: string): Promise<unknown> => {
 
 type FileKind = keyof ModelSpec['files'];
 
-const checkSize = async (folder: string, spec: ModelSpec, which: FileKind): Promise<string> => {
+const entryOf = (spec: ModelSpec, which: FileKind): FileEntry => {
 	const entry = spec.files[which];
+	if (entry === undefined) {
+		throw new TurbocastError('internal', `The model ${spec.name} has no file "${which}".`);
+	}
+	return entry;
+};
+
+const checkSize = async (folder: string, spec: ModelSpec, which: FileKind): Promise<string> => {
+	const entry = entryOf(spec, which);
 	const path = join(folder, entry.file);
 	const found = await stat(path).catch(() => {
 		throw new TurbocastError('weights_corrupt', `${path} is missing; fetch the model again.`);
@@ -51,20 +63,21 @@ const checkSize = async (folder: string, spec: ModelSpec, which: FileKind): Prom
 	return path;
 };
 
-/** Reads a file of the folder and hashes it on the way, so that the bytes which were checked are the bytes that are used. */
-const readChecked = async (folder: string, spec: ModelSpec, which: FileKind): Promise<Uint8Array> => {
+/** Hashes a file of the folder piece by piece; `take` gets each piece, which is written again by the next. Throws `weights_corrupt`. */
+const hashPieces = async (folder: string, spec: ModelSpec, which: FileKind, take: (piece: Uint8Array, offset: number) => void): Promise<void> => {
 	const path = await checkSize(folder, spec, which);
-	const { bytes: size, sha256 } = spec.files[which];
-	const bytes = new Uint8Array(size);
+	const { bytes: size, sha256 } = entryOf(spec, which);
+	const piece = new Uint8Array(Math.min(READ_BYTES, size));
 	const hash = createHash('sha256');
 	const handle = await open(path, 'r');
 	try {
 		for (let offset = 0; offset < size;) {
-			const { bytesRead } = await handle.read(bytes, offset, Math.min(READ_BYTES, size - offset), offset);
+			const { bytesRead } = await handle.read(piece, 0, Math.min(READ_BYTES, size - offset), offset);
 			if (bytesRead === 0) {
 				throw new TurbocastError('weights_corrupt', `${path} ended while it was being read. Fetch the file again.`);
 			}
-			hash.update(bytes.subarray(offset, offset + bytesRead));
+			hash.update(piece.subarray(0, bytesRead));
+			take(piece.subarray(0, bytesRead), offset);
 			offset += bytesRead;
 		}
 	} finally {
@@ -73,6 +86,12 @@ const readChecked = async (folder: string, spec: ModelSpec, which: FileKind): Pr
 	if (hash.digest('hex') !== sha256) {
 		throw new TurbocastError('weights_corrupt', `${path} does not have the SHA-256 that model.json names: it is damaged or another file. Fetch the file again.`);
 	}
+};
+
+/** Reads a file of the folder; the bytes which were hashed are the bytes that are used. */
+const readChecked = async (folder: string, spec: ModelSpec, which: FileKind): Promise<Uint8Array> => {
+	const bytes = new Uint8Array(entryOf(spec, which).bytes);
+	await hashPieces(folder, spec, which, (piece, offset) => bytes.set(piece, offset));
 	return bytes;
 };
 
@@ -84,8 +103,11 @@ export const openModelFolder = async (path: string, options: { readonly verify?:
 	if (!(await stat(path).then((found) => found.isDirectory(), () => false))) {
 		throw new TurbocastError('model_not_found', `There is no model folder ${path}; run \`turbocast models\` to see the models there are.`);
 	}
-	const spec = parseModelSpec(await readJson(join(path, 'model.json')));
-	for (const which of WEIGHT_FILES) {
+	const json = await readJson(join(path, 'model.json'));
+	const isJoined = typeof json === 'object' && json !== null && 'format' in json && json.format === 2;
+	const spec: ModelSpec = isJoined ? await resolveJoinedModel(path, json) : parseModelSpec(json);
+	const files = WEIGHT_FILES.filter((which) => spec.files[which] !== undefined);
+	for (const which of files) {
 		await checkSize(path, spec, which);
 	}
 	const text = new TextDecoder().decode(await readChecked(path, spec, 'tokenizer'));
@@ -97,13 +119,18 @@ export const openModelFolder = async (path: string, options: { readonly verify?:
 	}
 	const tokenizer = createTokenizer(words, spec.text.vocab_size, spec.text.text_len);
 	const readWeights = async (which: WeightFile): Promise<Safetensors> =>
-		parseSafetensors(spec.files[which].file, await readChecked(path, spec, which));
+		parseSafetensors(entryOf(spec, which).file, await readChecked(path, spec, which));
+	const mapWeights = (which: WeightFile): MappedSafetensors => {
+		const { file } = entryOf(spec, which);
+		return mapSafetensors(file, resolve(path, file));
+	};
 	if (options.verify === true) {
-		for (const which of WEIGHT_FILES) {
-			await readWeights(which);
+		for (const which of files) {
+			await hashPieces(path, spec, which, () => undefined);
+			mapWeights(which);
 		}
 	}
-	return { path, spec, tokenizer, readWeights };
+	return { path, spec, tokenizer, readWeights, mapWeights };
 };
 
 /** A model found under a root: what it is, or why it cannot be used. */

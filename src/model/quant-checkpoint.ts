@@ -4,7 +4,7 @@
  */
 import { TurbocastError } from '../protocol/errors.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
-import { readFloats, type Safetensors, tensorEntry, type TensorToWrite } from './safetensors.js';
+import { type MappedSafetensors, readFloats, readTensor, type Safetensors, tensorEntry, type TensorToWrite } from './safetensors.js';
 import { type QuantizedTiles, quantizeTiles, tilesAcross } from './w8a8.js';
 
 const BLOCK_WEIGHT = /^blocks\.\d+\..+\.weight$/u;
@@ -28,14 +28,14 @@ export const tiledTensors = (name: string, weight: Float32Array, [outputs, input
 };
 
 /** Names and shapes as they are without tiles: `X.weight` for each `X.int8_weight` and its scales. */
-export const untiledShapes = (file: Safetensors): ReadonlyMap<string, readonly number[]> =>
+export const untiledShapes = (file: Pick<Safetensors, 'tensors'>): ReadonlyMap<string, readonly number[]> =>
 	new Map([...file.tensors].flatMap(([name, { shape }]): [string, readonly number[]][] => {
 		const int8Weight = replaced(name, SCALE, INT8_WEIGHT);
 		return int8Weight !== undefined && file.tensors.has(int8Weight) ? [] : [[replaced(name, INT8_WEIGHT, WEIGHT) ?? name, shape]];
 	}));
 
 /** The tiles of the weight `name`, or `undefined` when it is no tiled one. Throws `model_invalid` for other types or shapes. */
-export const readTiles = (file: Safetensors, name: string, shape: readonly number[]): QuantizedTiles | undefined => {
+export const readTiles = (file: Safetensors | MappedSafetensors, name: string, shape: readonly number[]): QuantizedTiles | undefined => {
 	const [int8Weight, scale] = [replaced(name, WEIGHT, INT8_WEIGHT), replaced(name, WEIGHT, SCALE)];
 	if (int8Weight === undefined || scale === undefined || !file.tensors.has(int8Weight)) {
 		return undefined;
@@ -46,6 +46,6 @@ export const readTiles = (file: Safetensors, name: string, shape: readonly numbe
 		throw new TurbocastError('model_invalid', `${file.label}: ${int8Weight} is ${entry.dtype} [${shape.join(', ')}]; tiles are I8 matrices.`);
 	}
 	const scales = readFloats(file, tensorEntry(file, scale, [tilesAcross(rows), tilesAcross(columns)]));
-	const values = new Int8Array(file.bytes.slice(entry.offset, entry.offset + entry.byteLength));
+	const values = new Int8Array(readTensor(file, entry).buffer);
 	return { values, scales, rows, columns };
 };

@@ -2,6 +2,7 @@
  * The .safetensors format: eight bytes with the length of the header (little endian), the header as JSON
  * (`name → { dtype, shape, data_offsets }`), then the bytes of the tensors. Reads by name, and writes.
  */
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { TurbocastError } from '../protocol/errors.js';
 
 /** Longest header, bytes; the reference implementation's own limit. */
@@ -29,6 +30,9 @@ export type Safetensors = {
 	readonly bytes: Uint8Array;
 	readonly tensors: ReadonlyMap<string, TensorEntry>;
 };
+
+/** A file that stays on disk: its tensors are read one by one, or mapped by the tensor library. */
+export type MappedSafetensors = Omit<Safetensors, 'bytes'> & { readonly path: string };
 
 const corrupt = (label: string, sentence: string): never => {
 	throw new TurbocastError('weights_corrupt', `${label} is damaged: ${sentence}. Fetch the file again.`);
@@ -91,8 +95,35 @@ export const parseSafetensors = (label: string, bytes: Uint8Array): Safetensors 
 	return { label, bytes, tensors: parseHeader(label, bytes.subarray(LENGTH_BYTES, LENGTH_BYTES + headerBytes), bytes.length) };
 };
 
+/** Bytes of one call: more than 2 GB cannot be read at once. */
+const PIECE_BYTES = 2 ** 30;
+
+const readPiece = (label: string, path: string, offset: number, length: number): Uint8Array<ArrayBuffer> => {
+	const bytes = new Uint8Array(length);
+	const file = openSync(path, 'r');
+	try {
+		for (let done = 0; done < length;) {
+			const count = readSync(file, bytes, done, Math.min(PIECE_BYTES, length - done), offset + done);
+			if (count === 0) {
+				return corrupt(label, 'it ended while it was being read');
+			}
+			done += count;
+		}
+	} finally {
+		closeSync(file);
+	}
+	return bytes;
+};
+
+/** Reads the header alone. Throws `weights_corrupt`, saying what does not fit. */
+export const mapSafetensors = (label: string, path: string): MappedSafetensors => {
+	const { size } = statSync(path);
+	const headerBytes = parseHeaderLength(label, readPiece(label, path, 0, Math.min(LENGTH_BYTES, size)), size);
+	return { label, path, tensors: parseHeader(label, readPiece(label, path, LENGTH_BYTES, headerBytes), size) };
+};
+
 /** The tensor of that name and shape. Throws `model_invalid` when it is missing or has another shape. */
-export const tensorEntry = (file: Safetensors, name: string, shape: readonly number[]): TensorEntry => {
+export const tensorEntry = (file: Pick<Safetensors, 'label' | 'tensors'>, name: string, shape: readonly number[]): TensorEntry => {
 	const entry = file.tensors.get(name);
 	if (entry === undefined) {
 		throw new TurbocastError('model_invalid', `${file.label} has no tensor ${name}; the configuration beside it describes another network than the file holds.`);
@@ -103,10 +134,14 @@ export const tensorEntry = (file: Safetensors, name: string, shape: readonly num
 	return entry;
 };
 
-/** A copy of a tensor's numbers as float32 (BF16 is the upper half of it). Throws `model_invalid` for types that are no weights. */
-export const readFloats = (file: Safetensors, entry: TensorEntry): Float32Array => {
+/** A copy of a tensor's bytes. Throws `weights_corrupt` when a file on disk has become shorter. */
+export const readTensor = (file: Safetensors | MappedSafetensors, entry: TensorEntry): Uint8Array<ArrayBuffer> =>
 	// Copied by the constructor: `slice` of a Buffer would be a view, at an offset that may not be a multiple of four.
-	const bytes = new Uint8Array(file.bytes.subarray(entry.offset, entry.offset + entry.byteLength));
+	('bytes' in file ? new Uint8Array(file.bytes.subarray(entry.offset, entry.offset + entry.byteLength)) : readPiece(file.label, file.path, entry.offset, entry.byteLength));
+
+/** A copy of a tensor's numbers as float32 (BF16 is the upper half of it). Throws `model_invalid` for types that are no weights. */
+export const readFloats = (file: Safetensors | MappedSafetensors, entry: TensorEntry): Float32Array => {
+	const bytes = readTensor(file, entry);
 	switch (entry.dtype) {
 		case 'F32':
 			return new Float32Array(bytes.buffer);

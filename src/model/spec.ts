@@ -7,6 +7,9 @@ import { MAX_PROMPT_LENGTH } from '../protocol/limits.js';
 import {
 	boolean, integer, list, literal, number, object, oneOf, optional, record, string, withDefault, type Infer, type ObjectOf,
 } from '../protocol/schema.js';
+import type { SparseShape } from './sparse-linear-attention.js';
+import type { TaehvSpec } from './taehv.js';
+import type { WanVaeSpec } from './wan-vae-spec.js';
 
 const dimension = integer({ min: 1, max: 1_000_000 });
 const name = string({ min: 1, max: 128, pattern: /^[\w.-]+$/u, says: 'must be letters, digits, dots, dashes and underscores' });
@@ -78,21 +81,68 @@ export const MODEL_SPEC = object({
 	files: object({ text: fileEntry, dit: fileEntry, vae: fileEntry, tokenizer: fileEntry }),
 });
 
-export type ModelSpec = Infer<typeof MODEL_SPEC>;
-export type TextSpec = ModelSpec['text'];
-export type DitSpec = ModelSpec['dit'];
+/** A model that is whole in its own folder (format 1). */
+export type OwnModelSpec = Infer<typeof MODEL_SPEC>;
+export type TextSpec = OwnModelSpec['text'];
 /** What the graphs of a denoiser need to know, of whatever family it is. */
 export type DitDimensions = ObjectOf<typeof DIT_FIELDS>;
-export type VaeSpec = ModelSpec['vae'];
-export type ControlSpec = ModelSpec['controls'][number];
+export type VaeSpec = OwnModelSpec['vae'];
+export type ControlSpec = OwnModelSpec['controls'][number];
+export type FileEntry = Infer<typeof fileEntry>;
+
+type DecoderFacts = {
+	readonly latent_channels: number;
+	/** Pixels of a latent's side. */
+	readonly spatial_stride: number;
+	/** Frames of a latent; the first of a stream has one. */
+	readonly frames_per_latent: number;
+};
+/** A published decoder: its dimensions in the original's field names are `network`. */
+export type ImportedVaeSpec =
+	| (DecoderFacts & { readonly kind: 'wan-vae'; readonly network: WanVaeSpec })
+	| (DecoderFacts & { readonly kind: 'taehv'; readonly network: TaehvSpec });
+
+/** How a network that makes whole clips (`kind` of the denoiser `wan-clip`) is sampled (engine/rcm.ts). */
+export type ClipSpec = {
+	/** Largest noise-to-signal ratio: where sampling begins. */
+	readonly sigma_max: number;
+	/** Sparse-linear attention; dense when left out. */
+	readonly attention?: SparseShape | undefined;
+	/** Flow time below which the expert for little noise takes over; only of models with two. */
+	readonly boundary?: number | undefined;
+};
+
+/** Whether it is whole in its own folder. */
+export const isOwnModel = (spec: ModelSpec): spec is OwnModelSpec => spec.format === 1;
+
+/**
+ * A model that runs, whole in its folder or joined from imported networks (joined-model.ts). Of one that makes clips, a chunk is a clip:
+ * `stream.latents_per_chunk` is its usual length, and nothing is remembered from one to the next.
+ */
+export type ModelSpec = Omit<OwnModelSpec, 'format' | 'dit' | 'vae' | 'files'> & {
+	readonly format: 1 | 2;
+	readonly dit: DitDimensions & { readonly kind: 'wan-causal' | 'wan-clip' };
+	readonly vae: VaeSpec | ImportedVaeSpec;
+	readonly clip?: ClipSpec | undefined;
+	/** The VAE that reads pictures; only of models that begin with one. */
+	readonly encoder?: WanVaeSpec | undefined;
+	/** Sides that are multiples of it may be asked for besides `sizes`. */
+	readonly size_multiple?: number | undefined;
+	readonly files: OwnModelSpec['files'] & {
+		/** The expert for little noise; `dit` is that for much. */
+		readonly dit_low?: FileEntry | undefined;
+		/** The Wan VAE of a model that begins with a picture. */
+		readonly encoder?: FileEntry | undefined;
+	};
+};
 
 const refuse = (sentence: string): never => {
 	throw new TurbocastError('model_invalid', `model.json: ${sentence}.`);
 };
 
 /** Parses `model.json` and checks what one field says about another. Throws `model_invalid`. */
-export const parseModelSpec = (value: unknown): ModelSpec => {
-	let spec: ModelSpec;
+export const parseModelSpec = (value: unknown): OwnModelSpec => {
+	let spec: OwnModelSpec;
 	try {
 		spec = MODEL_SPEC.parse(value);
 	} catch (error) {
@@ -143,6 +193,12 @@ export const parseModelSpec = (value: unknown): ModelSpec => {
 	return spec;
 };
 
-export const framesPerChunk = (spec: ModelSpec): number => spec.stream.latents_per_chunk * spec.vae.frames_per_latent;
+/** Frames of a chunk in the midst of a stream, or of a clip of the usual length. */
+export const framesPerChunk = (spec: ModelSpec): number => (spec.clip === undefined
+	? spec.stream.latents_per_chunk * spec.vae.frames_per_latent
+	: framesFromStart(spec, spec.stream.latents_per_chunk));
+/** Frames of the first `latents` latent frames of a stream or clip: of a published decoder, the first latent is a single picture. */
+export const framesFromStart = (spec: Pick<ModelSpec, 'vae'>, latents: number): number =>
+	(spec.vae.kind === 'group-decoder' ? latents * spec.vae.frames_per_latent : 1 + (latents - 1) * spec.vae.frames_per_latent);
 /** Milliseconds of video in a chunk. */
 export const chunkMs = (spec: ModelSpec): number => (framesPerChunk(spec) * 1000) / spec.fps;

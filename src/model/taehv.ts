@@ -4,8 +4,9 @@
  */
 import { TurbocastError } from '../protocol/errors.js';
 import { type Infer, integer, list, object, withDefault } from '../protocol/schema.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
+import { framesToI420 } from './i420.js';
 import { add, clip, concat, multiply, relu, reshape, slice } from './operators.js';
 import { doubled, frameConvolution } from './video-layers.js';
 import type { Weights } from './weights.js';
@@ -90,13 +91,22 @@ const growFrames = (g: GraphBuilder, weights: Weights, level: TaehvLevel, x: Val
 	return reshape(g, `${name}/frames`, grown, [frames * grow, width, height, columns]);
 };
 
+export type TaehvOptions = {
+	readonly weights: Weights;
+	/** Size of a latent. */
+	readonly height: number;
+	readonly width: number;
+	/** What comes out: RGB (the default), or pictures as bytes. */
+	readonly output?: 'rgb' | 'i420' | undefined;
+};
+
 /**
  * Inputs: `latent` [C, h, w], as the denoiser has it (no mean, no deviation); `memory.NAME` [1, W, height, width]. Outputs: `frames` [T, 3, H, W]
- * float32 RGB in [0, 1]; `memory_out.NAME`. The first T - 1 frames of a clip are not part of it. Throws `model_invalid`.
+ * float32 RGB in [0, 1], or uint8 [T, H * 3 / 2, W] (see i420.ts); `memory_out.NAME`. The first T - 1 frames of a clip are not part of it. Throws `model_invalid`.
  */
-export const taehvGraph = (spec: TaehvSpec, options: { readonly weights: Weights; readonly height: number; readonly width: number }): Graph => {
+export const taehvGraph = (spec: TaehvSpec, options: TaehvOptions): Graph => {
 	const { weights, height, width } = options;
-	const g = new GraphBuilder('taehv-decoder');
+	const g = weights.graph('taehv-decoder');
 	const layout = taehvLayout(spec);
 	const latent = reshape(g, 'latent/frame', g.input('latent', 'float32', [spec.latent_channels, height, width]), [1, spec.latent_channels, height, width]);
 	const third = multiply(g, 'latent/third', latent, g.float('1/3', 1 / 3));
@@ -111,6 +121,7 @@ export const taehvGraph = (spec: TaehvSpec, options: { readonly weights: Weights
 		x = frameConvolution(g, weights, level.narrow, grown, { outputs: level.nextWidth, inputs: level.width, kernel: 3, hasBias: false });
 	}
 	const rgb = frameConvolution(g, weights, layout.last, relu(g, 'end', x), { outputs: 3, inputs: spec.widths.at(-1) ?? 0, kernel: 3 });
-	g.output('frames', clip(g, 'clamped', rgb, 0, 1));
+	const clamped = clip(g, 'clamped', rgb, 0, 1);
+	g.output('frames', options.output === 'i420' ? framesToI420(g.at('i420'), clamped) : clamped);
 	return g.finish();
 };

@@ -1,6 +1,6 @@
 /** The text encoder (umT5, docs/model-format.md): RMS norms, no biases, no 1/sqrt(d), relative positions in each layer. */
 import { attention, joinHeads, splitHeads } from './attention.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { floatLinears, type LinearLayers } from './linear-layers.js';
 import { add, gather, geluTanh, multiply, reshape, rmsNorm, subtract, transpose } from './operators.js';
@@ -54,14 +54,14 @@ const encoderBlock = (root: GraphBuilder, spec: TextSpec, weights: Weights, dens
 
 /** Inputs: `ids` int64 [1, T]; `mask` [1, T], 1 for a token. Output: `context` [T, dim], rows of padding zero. Throws `model_invalid`. */
 export const textEncoderGraph = (spec: TextSpec, weights: Weights): Graph => {
-	const g = new GraphBuilder('text-encoder');
+	const g = weights.graph('text-encoder');
 	const { text_len: length, dim } = spec;
 	const ids = reshape(g, 'ids/flat', g.input('ids', 'int64', [1, length]), [length]);
 	const mask = g.input('mask', 'float32', [1, length]);
 	// 0 for tokens, -1e30 for padding: [1, 1, T] over keys.
 	const keyMask = reshape(g, 'mask/keys', multiply(g, 'mask/large', subtract(g, 'mask/less', mask, g.float('one', 1)), g.float('masked', MASKED)), [1, 1, length]);
 	const dense = floatLinears(weights, 'no bias');
-	let x = gather(g, 'embedded', weights.value(g, 'token_embedding.weight', [spec.vocab_size, dim]), ids);
+	let x = weights.rows(g, 'token_embedding.weight', [spec.vocab_size, dim], ids);
 	for (let block = 0; block < spec.num_layers; block++) {
 		x = encoderBlock(g, spec, weights, dense, block, x, keyMask);
 	}

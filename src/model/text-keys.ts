@@ -1,6 +1,6 @@
 /** What the denoiser needs of a text, made once per prompt: keys and values of cross-attention, and the pooled text. */
 import { splitHeads } from './attention.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import type { Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { floatLinears } from './linear-layers.js';
 import { divide, geluTanh, matMul, reshape, rmsNorm, sum } from './operators.js';
@@ -12,7 +12,7 @@ import type { Weights } from './weights.js';
  * each layer (keys normalised), and `pooled` [dim]. Rows of padding take part in cross-attention, as in Wan. Throws `model_invalid`.
  */
 export const textKeysGraph = (spec: DitDimensions, weights: Weights): Graph => {
-	const g = new GraphBuilder('text-keys');
+	const g = weights.graph('text-keys');
 	const dense = floatLinears(weights);
 	const { dim, text_dim: textDim, text_len: length, num_heads: heads } = spec;
 	const context = g.input('context', 'float32', [length, textDim]);

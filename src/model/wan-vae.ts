@@ -8,9 +8,10 @@
  * second latent sees the padding of zeros which the original gives it ("Rep", then [zeros, current]).
  */
 import { attention } from './attention.js';
-import { GraphBuilder, type Value } from './graph-builder.js';
+import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
-import { add, concat, multiply, reshape, silu, slice, split, subtract, transpose } from './operators.js';
+import { framesToI420 } from './i420.js';
+import { add, clip, concat, multiply, reshape, silu, slice, split, subtract, transpose } from './operators.js';
 import { causalConvolution, channelNorm, doubled, frameConvolution, planarConvolution } from './video-layers.js';
 import { framesPerLatent, innerWidth, spatialStride, type WanVaeLayer, wanVaeLayers, type WanVaePart, type WanVaeSpec } from './wan-vae-spec.js';
 import type { Weights } from './weights.js';
@@ -25,6 +26,8 @@ export type WanVaeOptions = {
 	readonly width: number;
 	/** Whether it is the graph for the first latent of a clip, or for all later ones. */
 	readonly position: 'first' | 'next';
+	/** What a decoder gives: RGB as it comes (the default), or pictures as bytes, clamped. */
+	readonly output?: 'rgb' | 'i420' | undefined;
 };
 
 /** A graph under construction, with the memory that its layers ask for. */
@@ -119,18 +122,19 @@ const perChannel = (g: GraphBuilder, name: string, values: readonly number[]): V
 
 /**
  * Inputs: `latent` [z_dim, h, w] (normalised where the spec says how); `memory.NAME` (see `wanVaeMemory`). Outputs: `frames` [T, 3, H, W] float32 RGB
- * in [-1, 1], unclamped, T = 1 for the first latent; `memory_out.NAME`. Throws `model_invalid`.
+ * in [-1, 1], unclamped, or uint8 [T, H * 3 / 2, W] (see i420.ts), T = 1 for the first latent; `memory_out.NAME`. Throws `model_invalid`.
  */
 export const wanDecoderGraph = (spec: WanVaeSpec, options: WanVaeOptions): Graph => {
 	const { height, width, weights, position } = options;
-	const g = new GraphBuilder(`wan-decoder-${position}`);
+	const g = weights.graph(`wan-decoder-${position}`);
 	const part = { g, weights, isFirst: position === 'first' };
 	const latent = reshape(g, 'latent/frame', g.input('latent', 'float32', [spec.z_dim, height, width]), [1, spec.z_dim, height, width]);
 	const raw = spec.latent_std.length === 0 ? latent
 		: add(g, 'latent/shifted', multiply(g, 'latent/scaled', latent, perChannel(g, 'std', spec.latent_std)), perChannel(g, 'mean', spec.latent_mean));
 	const start = causal(part, 'decoder.conv1', pointwise(part, 'conv2', raw, spec.z_dim), innerWidth(spec));
 	const x = run(part, wanVaeLayers(spec, 'decoder'), 'decoder', start);
-	g.output('frames', causal(part, 'decoder.head.2', normedSilu(part, 'decoder.head.0', x), 3));
+	const rgb = causal(part, 'decoder.head.2', normedSilu(part, 'decoder.head.0', x), 3);
+	g.output('frames', options.output === 'i420' ? framesToI420(g.at('i420'), clip(g, 'rgb/unit', add(g, 'rgb/shifted', multiply(g, 'rgb/halved', rgb, g.float('half', 0.5)), g.float('half/shift', 0.5)), 0, 1)) : rgb);
 	return g.finish();
 };
 
@@ -140,7 +144,7 @@ export const wanDecoderGraph = (spec: WanVaeSpec, options: WanVaeOptions): Graph
  */
 export const wanEncoderGraph = (spec: WanVaeSpec, options: WanVaeOptions): Graph => {
 	const { height, width, weights, position } = options;
-	const g = new GraphBuilder(`wan-encoder-${position}`);
+	const g = weights.graph(`wan-encoder-${position}`);
 	const part = { g, weights, isFirst: position === 'first' };
 	const stride = spatialStride(spec);
 	const frames = g.input('frames', 'float32', [part.isFirst ? 1 : framesPerLatent(spec), 3, height * stride, width * stride]);

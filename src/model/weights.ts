@@ -1,18 +1,26 @@
 /** Weights as a graph sees them: where they are stored when they can stay there, or made anew from their numbers. */
-import type { GraphBuilder, Value } from './graph-builder.js';
-import { cast } from './operators.js';
+import { GraphBuilder, rootLocation, type Scratch, type Value } from './graph-builder.js';
+import { cast, gather } from './operators.js';
 import { readTiles, untiledShapes } from './quant-checkpoint.js';
-import { readFloats, type Safetensors, tensorEntry } from './safetensors.js';
+import { type MappedSafetensors, readFloats, type Safetensors, tensorEntry } from './safetensors.js';
 import { dequantizeTiles } from './w8a8.js';
 import { TurbocastError } from '../protocol/errors.js';
 
 const product = (shape: readonly number[]): number => shape.reduce((total, dimension) => total * dimension, 1);
 
 export class Weights {
-	readonly #file: Safetensors;
+	readonly #file: Safetensors | MappedSafetensors;
+	readonly #scratch: Scratch | undefined;
 
-	constructor(file: Safetensors) {
+	/** A graph over a file on disk needs a scratch file for what it makes of the weights. */
+	constructor(file: Safetensors | MappedSafetensors, scratch?: Scratch) {
 		this.#file = file;
+		this.#scratch = scratch;
+	}
+
+	/** The start of a graph over these weights. */
+	graph(name: string): GraphBuilder {
+		return new GraphBuilder(name, this.#scratch);
 	}
 
 	/** How messages call the file. */
@@ -35,6 +43,15 @@ export class Weights {
 		return tiles !== undefined ? dequantizeTiles(tiles) : readFloats(this.#file, tensorEntry(this.#file, name, shape));
 	}
 
+	/** Rows of a table [n, width] by index, as float32: of a table in bfloat16 only those are converted. */
+	rows(g: GraphBuilder, name: string, shape: readonly [number, number], indices: Value): Value {
+		const { dtype, offset, byteLength } = tensorEntry(this.#file, name, shape);
+		if (dtype !== 'BF16') {
+			return gather(g, `${name}/rows`, this.value(g, name, shape), indices);
+		}
+		return cast(g, `${name}/rows/float32`, gather(g, `${name}/rows`, g.stored(name, { ...this.#place(), type: 'bfloat16', offset, length: byteLength }, shape), indices), 'float32');
+	}
+
 	/** The tensor as a value of the graph, its bytes left where they are unless they are tiles; `dims` may regroup its elements. */
 	value(g: GraphBuilder, name: string, shape: readonly number[], dims = shape): Value {
 		const tiles = readTiles(this.#file, name, shape);
@@ -45,7 +62,7 @@ export class Weights {
 		if (product(dims) !== product(shape)) {
 			g.fail(name, `[${shape.join(', ')}] cannot be read as [${dims.join(', ')}]`);
 		}
-		const stored = { location: this.#file.label, file: this.#file.bytes, offset, length: byteLength };
+		const stored = { ...this.#place(), offset, length: byteLength };
 		switch (dtype) {
 			case 'F32':
 				return g.stored(name, { ...stored, type: 'float32' }, dims);
@@ -55,5 +72,9 @@ export class Weights {
 			default:
 				throw new TurbocastError('model_invalid', `${this.#file.label}: ${name} is ${dtype}; weights must be F32 or BF16.`);
 		}
+	}
+	#place(): { readonly location: string; readonly file: Uint8Array | string } {
+		const file = this.#file;
+		return 'bytes' in file ? { location: file.label, file: file.bytes } : { location: rootLocation(file.path), file: file.path };
 	}
 }

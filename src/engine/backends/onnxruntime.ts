@@ -51,6 +51,12 @@ const loadError = (graph: Graph, error: unknown): TurbocastError => {
 		: new TurbocastError('model_invalid', `The graph ${graph.name} cannot be loaded. (${message})`, { cause: error });
 };
 
+const isOnDisk = (graph: Graph): boolean => graph.external.some((entry) => 'path' in entry);
+
+/** Bytes in memory are handed over; files are mapped by the library itself, which takes paths below one folder: the root. */
+const externalData = (graph: Graph): { externalData?: { path: string; data: Uint8Array }[] } =>
+	(isOnDisk(graph) ? {} : { externalData: graph.external.flatMap((entry) => ('data' in entry ? [{ path: entry.location, data: entry.data }] : [])) });
+
 /** Keeps nothing of the graph but its face: the library has its own copy of the weights, and ours may go. */
 const createSession = ({ name: graph, inputs, outputs }: Graph, session: ort.InferenceSession): GraphSession => {
 	const outputNames = outputs.map((output) => output.name);
@@ -89,9 +95,9 @@ export const createOnnxRuntime = (options: OnnxRuntimeOptions): Backend => ({
 				intraOpNumThreads: options.threads,
 				interOpNumThreads: 1,
 				logSeverityLevel: 3,
-				externalData: graph.external.map(({ location, data }) => ({ path: location, data })),
+				...externalData(graph),
 				// Spinning threads take the core that the encoder and the viewer need; measured 2-3 times slower with one core busy.
-				extra: { session: { intra_op: { allow_spinning: '0' } } },
+				extra: { session: { intra_op: { allow_spinning: '0' }, ...(isOnDisk(graph) ? { model_external_initializers_file_folder_path: '/' } : {}) } },
 			});
 			return createSession(graph, session);
 		} catch (error) {

@@ -1,0 +1,125 @@
+/**
+ * Whole clips, TurboDiffusion's way: a chunk is a clip, made in one to four forwards over all of its frames, and nothing is remembered from
+ * one to the next. Its frames leave one latent after the other, as the decoder, which is causal, makes them.
+ */
+import { TurbocastError } from '../protocol/errors.js';
+import { controlVector } from './control-vector.js';
+import { breathe, type EmitFrames, stopwatch, type StreamSnapshot } from './generator.js';
+import type { Networks } from './networks.js';
+import { gaussianNoise } from './noise.js';
+import type { PromptEncoder } from './prompt-encoder.js';
+import type { ChunkInputs, ChunkTimings } from './protocol.js';
+import { rcmExperts, rcmLoop, rcmTimes } from './rcm.js';
+import { checkFinite, latentFrame } from './sampler.js';
+
+export type ClipGeneratorOptions = {
+	readonly seed: number;
+	readonly firstChunkIndex: number;
+	/** Latent frames of a clip. */
+	readonly latents: number;
+	/** RGB bytes [height, width, 3]: the picture that every clip begins with; only of models that want one. */
+	readonly image?: Uint8Array | undefined;
+};
+
+export class ClipGenerator {
+	readonly #networks: Networks;
+	readonly #prompts: PromptEncoder;
+	readonly #nowMs: () => number;
+	readonly #options: ClipGeneratorOptions;
+	#seed: number;
+	#nextChunkIndex: number;
+	#imageLatents: Float32Array | undefined;
+
+	/** Throws `invalid_request` when a picture is missing, or given to a model that takes none. */
+	constructor(networks: Networks, prompts: PromptEncoder, nowMs: () => number, options: ClipGeneratorOptions) {
+		this.#networks = networks;
+		this.#prompts = prompts;
+		this.#nowMs = nowMs;
+		this.#options = options;
+		this.#seed = options.seed;
+		this.#nextChunkIndex = options.firstChunkIndex;
+	}
+
+	get nextChunkIndex(): number {
+		return this.#nextChunkIndex;
+	}
+
+	/** As `Generator.generateChunk`. The noise is named by (seed, clip, step), so that a clip comes out the same whenever it is made. */
+	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<Omit<ChunkTimings, 'queueMs'>> {
+		const networks = this.#networks;
+		const { spec, latentWidth, latentHeight } = networks;
+		const { latents } = this.#options;
+		const { clip, vae } = spec;
+		if (clip === undefined) {
+			throw new TurbocastError('internal', `The model ${spec.name} makes no clips.`);
+		}
+		const checkpoint = async (): Promise<void> => {
+			await breathe();
+			signal.throwIfAborted();
+		};
+		const lap = stopwatch(this.#nowMs);
+		controlVector(spec, inputs.controls);
+		const times = rcmTimes(clip.sigma_max, inputs.steps);
+		await checkpoint();
+		const prompt = await this.#prompts.encode(inputs.prompt);
+		await checkpoint();
+		const image = await this.#encodedImage();
+		const textMs = lap();
+
+		const experts = clip.boundary === undefined ? undefined : rcmExperts(times, clip.boundary);
+		const count = vae.latent_channels * latents * latentHeight * latentWidth;
+		const noiseOf = (stepIndex: number): Float32Array => gaussianNoise({ seed: this.#seed, chunkIndex: this.#nextChunkIndex, stepIndex }, count);
+		let x: Float64Array | undefined;
+		const loop = rcmLoop({
+			times, solver: spec.sampler === 'renoise' ? 'sde' : 'ode', noise: noiseOf(0), freshNoise: (step) => noiseOf(step + 1),
+			forward: async (latent, timestep, step) => {
+				await checkpoint();
+				const { velocity } = await networks.step({
+					latent, timesteps: [timestep], prompt, image, expert: experts?.[step], firstPosition: 0, pastK: [], pastV: [], pastTokens: 0, wantKeysAndValues: false,
+				});
+				checkFinite(velocity, `step ${step + 1} of ${inputs.steps}`);
+				return velocity;
+			},
+		});
+		for await (x of loop) { /* The last is the clip. */ }
+		const denoiseMs = lap();
+
+		const clean = Float32Array.from(x ?? []);
+		let memory = networks.emptyMemory();
+		let emitted = 0;
+		for (let index = 0; index < latents; index++) {
+			await checkpoint();
+			const decoded = await networks.decodeLatent(latentFrame(clean, vae.latent_channels, latents, index), memory);
+			memory = decoded.memory;
+			emit(emitted, decoded.frames);
+			emitted += decoded.frames.length;
+		}
+		// Heard before the clip counts: a cancellation that came during the last decoding still does.
+		await checkpoint();
+		this.#nextChunkIndex += 1;
+		return { textMs, denoiseMs, decodeMs: lap(), cleanMs: 0 };
+	}
+
+	snapshot(): StreamSnapshot {
+		return { seed: this.#seed, nextChunkIndex: this.#nextChunkIndex, kv: { latents: 0, ringHead: 0, layers: [] }, memory: [] };
+	}
+
+	restore({ seed, nextChunkIndex }: StreamSnapshot): void {
+		this.#seed = seed;
+		this.#nextChunkIndex = nextChunkIndex;
+	}
+
+	async #encodedImage(): Promise<Float32Array | undefined> {
+		const { encodeImage, spec } = this.#networks;
+		const { image } = this.#options;
+		if ((encodeImage === undefined) !== (image === undefined)) {
+			throw new TurbocastError('invalid_request', image === undefined
+				? `The model ${spec.name} makes a picture move; give it one (generate --image FILE).`
+				: `The model ${spec.name} makes videos of text alone; leave the picture out.`, { param: 'image' });
+		}
+		if (encodeImage !== undefined && image !== undefined) {
+			this.#imageLatents ??= await encodeImage(image);
+		}
+		return this.#imageLatents;
+	}
+}

@@ -1,0 +1,165 @@
+/**
+ * The networks of a joined model (joined-model.ts): weights stay in their files, which the tensor library maps, and each network is loaded
+ * when it is first needed. With little memory one makes room for the next.
+ */
+import { i420Bytes } from '../base/frame.js';
+import { checkDitTensors } from '../model/dit-tensors.js';
+import { ditGraph } from '../model/dit.js';
+import type { ModelFolder, WeightFile } from '../model/model-folder.js';
+import { ropeTables } from '../model/rope.js';
+import { keptBlocks } from '../model/sparse-linear-attention.js';
+import type { ModelSpec } from '../model/spec.js';
+import { textEncoderGraph } from '../model/text-encoder.js';
+import { textKeysGraph } from '../model/text-keys.js';
+import { timeSinusoids } from '../model/time-embedding.js';
+import { Weights } from '../model/weights.js';
+import { TurbocastError } from '../protocol/errors.js';
+import type { Feeds, Graph, GraphSession, Tensor } from './backend.js';
+import { createOnnxRuntime } from './backends/onnxruntime.js';
+import { withImage } from './image-condition.js';
+import { imageLatents, joinedDecoder } from './joined-decoder.js';
+import { type DecodedLatent, type DecoderMemory, type Networks, networkSizes, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
+import { ResidentGraphs } from './resident-graphs.js';
+import { openScratchFile } from './scratch-file.js';
+
+const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
+const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => tensors[name]?.data as Float32Array;
+
+type Expert = NonNullable<StepInputs['expert']>;
+
+/** Says so when so few blocks of keys are there that the share to keep rounds to none. */
+const warnOfShortSequence = ({ clip }: ModelSpec, tokens: number, warn: (sentence: string) => void): void => {
+	if (clip?.attention !== undefined) {
+		const { blocks, isRaised } = keptBlocks(clip.attention, tokens);
+		if (isRaised) {
+			warn(`This clip is short for sparse attention: ${clip.attention.ratio} of ${blocks} blocks of keys is less than one; one is kept.`);
+		}
+	}
+};
+
+/** Loads nothing yet but the headers of the files. Throws `model_invalid`, `weights_corrupt`, or `invalid_request` for a size that cannot be made. */
+export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksOptions): Promise<Networks> => {
+	const { spec, tokenizer } = folder;
+	const { profile, warn = () => undefined } = options;
+	if (spec.vae.kind === 'group-decoder') {
+		throw new TurbocastError('internal', `The model ${spec.name} is not a joined one.`);
+	}
+	const frames = options.latents ?? spec.stream.latents_per_chunk;
+	const sizes = networkSizes(spec, options.width, options.height, frames);
+	const { latentHeight: height, latentWidth: width, headDim, tokensPerChunk } = sizes;
+	const { dit, text, clip, encoder, vae } = { ...spec, vae: spec.vae };
+	const { num_layers: layers, num_heads: heads, text_len: textLength } = dit;
+	warnOfShortSequence(spec, tokensPerChunk, warn);
+
+	const backend = createOnnxRuntime({ threads: options.threads });
+	const graphs = new ResidentGraphs(options.residency === 'one');
+	/** Builds and loads a graph over a file that stays where it is. */
+	const load = async (which: WeightFile, build: (weights: Weights) => Graph): Promise<GraphSession> => {
+		const scratch = openScratchFile();
+		try {
+			return await backend.load(build(new Weights(folder.mapWeights(which), scratch)));
+		} finally {
+			scratch.remove();
+		}
+	};
+	const fileOf = (expert: Expert): WeightFile => (expert === 'low' ? 'dit_low' : 'dit');
+	const mode = clip === undefined ? { kind: 'chunk' as const } : { kind: 'clip' as const, sparse: clip.attention };
+
+	const textEncoder = (): Promise<GraphSession> => graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights)));
+	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights)));
+	const denoiser = (expert: Expert): Promise<GraphSession> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
+		checkDitTensors(weights, dit, clip?.attention !== undefined);
+		return ditGraph(dit, { weights, mode, linears: profile === 'cpu-int8' ? 'int8' : 'float32', frames, height, width });
+	}));
+	const decoding = joinedDecoder(vae, height, width);
+	const decoder = async (position: 'first' | 'next'): Promise<GraphSession> => {
+		if (position === 'next' && decoding.graphName('first') !== 'next') {
+			// The same weights; the graph for the first latent is needed once a stream.
+			await graphs.drop('vae/first');
+		}
+		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position)));
+	};
+
+	const encodePrompt = async (prompt: string): Promise<PromptTensors> => {
+		const { ids, mask: tokens, unknownWords, isTruncated } = tokenizer.tokenize(prompt);
+		const mask = Float32Array.from(tokens);
+		const encoder = await textEncoder();
+		const encoded = await encoder.run({
+			ids: { type: 'int64', dims: [1, textLength], data: BigInt64Array.from(ids, (id) => BigInt(id)) }, mask: float32([1, textLength], mask),
+		});
+		return { context: floatsOf(encoded, 'context'), mask, crossK: [], crossV: [], unknownWords, isTruncated };
+	};
+
+	/** Keys and values of the latest prompt, which are larger than it by far: made when a denoiser first sees it. */
+	let latest: { readonly prompt: PromptTensors; readonly expert: Expert; readonly feeds: Feeds } | undefined;
+	const promptFeeds = async (prompt: PromptTensors, expert: Expert): Promise<Feeds> => {
+		if (latest?.prompt !== prompt || latest.expert !== expert) {
+			const session = await textKeys(expert);
+			latest = { prompt, expert, feeds: await session.run({ context: float32([textLength, dit.text_dim], prompt.context) }) };
+		}
+		return latest.feeds;
+	};
+
+	let rope: { readonly firstPosition: number; readonly cos: Tensor; readonly sin: Tensor } | undefined;
+	const ropeAt = (firstPosition: number): NonNullable<typeof rope> => {
+		if (rope?.firstPosition !== firstPosition) {
+			const { cos, sin } = ropeTables(headDim, dit.rope_theta, { firstPosition, frames, rows: sizes.rows, columns: sizes.columns });
+			rope = { firstPosition, cos: float32([tokensPerChunk, headDim / 2], cos), sin: float32([tokensPerChunk, headDim / 2], sin) };
+		}
+		return rope;
+	};
+
+	const newKeys = Array.from({ length: layers }, (_, layer) => [`new_k.${layer}`, `new_v.${layer}`]).flat();
+
+	const step = async (inputs: StepInputs): Promise<StepOutputs> => {
+		const { expert = 'high', image, pastTokens } = inputs;
+		const promptKeys = await promptFeeds(inputs.prompt, expert);
+		const session = await denoiser(expert);
+		const { cos, sin } = ropeAt(inputs.firstPosition);
+		const latent = image === undefined ? inputs.latent : withImage(inputs.latent, image, frames, height * width);
+		const feeds: Record<string, Tensor> = {
+			latent: float32([dit.in_dim, frames, height, width], latent),
+			time: float32([inputs.timesteps.length, dit.freq_dim], timeSinusoids(inputs.timesteps, dit.freq_dim)),
+			rope_cos: cos, rope_sin: sin, ...promptKeys,
+		};
+		for (let layer = 0; clip === undefined && layer < layers; layer++) {
+			feeds[`past_k.${layer}`] = float32([heads, pastTokens, headDim], inputs.pastK[layer] ?? new Float32Array(0));
+			feeds[`past_v.${layer}`] = float32([heads, pastTokens, headDim], inputs.pastV[layer] ?? new Float32Array(0));
+		}
+		const results = await session.run(feeds, inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
+		const velocity = floatsOf(results, 'velocity');
+		if (!inputs.wantKeysAndValues) {
+			return { velocity };
+		}
+		return {
+			velocity,
+			newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_k.${layer}`)),
+			newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_v.${layer}`)),
+		};
+	};
+
+	const decodeLatent = async (latent: Float32Array, memory: DecoderMemory): Promise<DecodedLatent> => {
+		const isFirst = memory.length === 0;
+		const session = await decoder(isFirst ? 'first' : 'next');
+		const results = await session.run({ latent: float32([vae.latent_channels, height, width], latent), ...decoding.memoryFeeds(session, memory) });
+		const packed = results['frames']?.data as Uint8Array;
+		const bytes = i420Bytes(sizes.width, sizes.height);
+		const skipped = isFirst ? packed.length / bytes - 1 : 0;
+		return {
+			frames: Array.from({ length: packed.length / bytes - skipped }, (_, frame) => Uint8Array.from(packed.subarray((skipped + frame) * bytes, (skipped + frame + 1) * bytes))),
+			memory: decoding.memoryOf(results),
+		};
+	};
+
+	let closing: Promise<void> | undefined;
+	return {
+		spec, tokenizer, ...sizes, encodePrompt, step, decodeLatent, emptyMemory: () => [],
+		...(encoder === undefined ? {} : {
+			encodeImage: async (rgb: Uint8Array) => {
+				await graphs.makeRoom();
+				return imageLatents({ network: encoder, load: (build) => load('encoder', build), rgb, frames, width: sizes.width, height: sizes.height });
+			},
+		}),
+		close: () => (closing ??= graphs.close()),
+	};
+};
