@@ -7,7 +7,7 @@ import type { EngineProfile } from '../src/engine/protocol.js';
 import { ENGINE_PROFILES } from '../src/engine/protocol.js';
 import { ditGraph } from '../src/model/dit.js';
 import { openModelFolder } from '../src/model/model-folder.js';
-import type { ModelSpec } from '../src/model/spec.js';
+import { type OwnModelSpec, ownModel } from '../src/model/spec.js';
 import { textEncoderGraph } from '../src/model/text-encoder.js';
 import { textKeysGraph } from '../src/model/text-keys.js';
 import { decoderGraph } from '../src/model/vae-decoder.js';
@@ -22,13 +22,13 @@ const ANY_RANGE = 4;
 
 const path = process.argv[2] ?? fileURLToPath(new URL('../../models/toybox', import.meta.url));
 const folder = await openModelFolder(path);
-const { spec } = folder;
+const spec = ownModel(folder.spec);
 const [text, dit, vae] = [new Weights(await folder.readWeights('text')), new Weights(await folder.readWeights('dit')), new Weights(await folder.readWeights('vae'))];
 const sizes = networkSizes(spec, spec.width, spec.height);
 const size = { height: sizes.latentHeight, width: sizes.latentWidth };
 const pastTokens = (spec.stream.window_latents - spec.stream.latents_per_chunk) * sizes.tokensPerLatent;
 
-const withRanges = (vaeSpec: ModelSpec['vae']): ModelSpec['vae'] =>
+const withRanges = (vaeSpec: OwnModelSpec['vae']): OwnModelSpec['vae'] =>
 	Object.keys(vaeSpec.int8_ranges).length > 0 ? vaeSpec : { ...vaeSpec, int8_ranges: Object.fromEntries(activationNames(vaeSpec).map((name) => [name, ANY_RANGE])) };
 
 const graphsOf = (profile: EngineProfile): Graph[] => {

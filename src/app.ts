@@ -57,6 +57,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 			modelFolder: modelPath(config.engine.models_dir, config.engine.model),
 			profile: config.engine.profile,
 			threads: config.engine.threads,
+			residency: config.engine.residency,
 			log: log.child({ part: 'engine' }),
 			clock,
 		});

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
-import { ENGINE_PROFILES } from './engine/protocol.js';
+import { ENGINE_PROFILES, RESIDENCIES } from './engine/protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
 import { boolean, integer, list, number, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
@@ -33,6 +33,7 @@ export const CONFIG_SCHEMA = object({
 		device: withDefault(oneOf(DEVICES), 'auto'),
 		profile: withDefault(oneOf(ENGINE_PROFILES), 'cpu-int8'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
+		residency: withDefault(oneOf(RESIDENCIES), 'auto'),
 	}, 'refuse'),
 	generation: object({
 		steps: withDefault(integer({ min: 0, max: 64 }), 0),

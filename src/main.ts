@@ -42,8 +42,8 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		run: (args, config) => keys(args, config),
 	},
 	models: {
-		usage: 'turbocast models [show NAME | import DIR|FILE --as NAME | pull SET]',
-		says: 'list the installed models, show one, import a checkpoint, or fetch a published one',
+		usage: 'turbocast models [show NAME | pull SET | import DIR|FILE --as NAME | join FOLDER... --as NAME]',
+		says: 'list the installed models, show one, fetch or import published networks, or join them to a model that runs',
 		flags: MODELS_FLAGS,
 		run: models,
 	},

@@ -1,7 +1,7 @@
 /** A clip of fixed length: drives an engine chunk by chunk, changing the prompt and the controls at media times. */
 import type { RawFrame } from '../base/frame.js';
 import type { Engine } from '../engine/engine.js';
-import { framesPerChunk } from '../model/spec.js';
+import { framesFromStart, type ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 
 export type PromptChange = { readonly atMs: number; readonly prompt: string };
@@ -19,6 +19,17 @@ export type ClipOptions = {
 	readonly seed: number;
 	readonly width: number;
 	readonly height: number;
+	/** RGB bytes [height, width, 3], of models that begin with a picture. */
+	readonly image?: Uint8Array | undefined;
+};
+
+/** The latent frames of a clip of at least that many frames, of models that make whole clips. */
+export const clipLatents = (model: ModelSpec, frames: number): number => {
+	let latents = 1 + Math.floor((frames - 1) / model.vae.frames_per_latent);
+	while (framesFromStart(model, latents) < frames) {
+		latents += 1;
+	}
+	return latents;
 };
 
 /** The prompt of a chunk that starts at `startMs`: the latest change at or before it, in order of time, later given wins ties. */
@@ -37,12 +48,14 @@ export const controlsAt = (actions: readonly ControlChange[], startMs: number): 
  * aborting `signal` ends generation within one denoising step.
  */
 export async function* renderClip(engine: Engine, options: ClipOptions, signal: AbortSignal): AsyncGenerator<RawFrame, void> {
-	const perChunk = framesPerChunk(engine.model);
-	const stream = await engine.openStream({ seed: options.seed, width: options.width, height: options.height });
-	let written = 0;
+	const { model } = engine;
+	const latents = model.clip === undefined ? undefined : clipLatents(model, options.frames);
+	const perChunk = latents ?? model.stream.latents_per_chunk;
+	const stream = await engine.openStream({ seed: options.seed, width: options.width, height: options.height, latents, image: options.image });
+	let [written, chunks] = [0, 0];
 	try {
 		while (written < options.frames) {
-			const chunkStartMs = (written * 1000) / engine.model.fps;
+			const chunkStartMs = (written * 1000) / model.fps;
 			const run = stream.generate({ prompt: promptAt(options, chunkStartMs), steps: options.steps, controls: controlsAt(options.actions, chunkStartMs) }, signal);
 			for await (const frame of run.frames) {
 				if (written < options.frames) {
@@ -51,8 +64,10 @@ export async function* renderClip(engine: Engine, options: ClipOptions, signal: 
 				}
 			}
 			await run.timings;
-			if (written < options.frames && written % perChunk !== 0) {
-				throw new TurbocastError('internal', `A chunk ended after ${written % perChunk} of ${perChunk} frames.`);
+			chunks += 1;
+			const expected = framesFromStart(model, chunks * perChunk);
+			if (written < options.frames && written !== expected) {
+				throw new TurbocastError('internal', `Chunk ${chunks} ended after ${written} frames of the stream instead of ${expected}.`);
 			}
 		}
 	} finally {

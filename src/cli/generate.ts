@@ -5,7 +5,9 @@ import type { Config } from '../config.js';
 import { controlVector } from '../engine/control-vector.js';
 import { EngineHost } from '../engine/engine-host.js';
 import { openVideoFile } from '../media/file-writer.js';
+import { type Picture, openPictureFile } from '../media/picture-file.js';
 import { openModelFolder } from '../model/model-folder.js';
+import { checkSize } from '../model/sizes.js';
 import type { ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
@@ -26,9 +28,10 @@ export const GENERATE_FLAGS = {
 	out: { values: ['FILE'], says: '.mp4 (H.264) or .y4m (uncompressed); default turbocast.mp4' },
 	at: { values: ['SECONDS', 'PROMPT'], repeatable: true, says: 'change the prompt at a media time; may be repeated' },
 	action: { values: ['SECONDS', 'NAME=VALUE'], repeatable: true, says: 'set a control of the model at a media time; may be repeated' },
-	steps: { values: ['N'], says: 'denoising steps per chunk: 1, 2 or 4' },
+	steps: { values: ['N'], says: 'denoising steps per chunk, or per clip: 1, 2 or 4, as the model has them' },
 	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
-	size: { values: ['WxH'], says: 'pixels; one of the sizes of the model' },
+	size: { values: ['WxH'], says: 'pixels; one of the sizes of the model, of published models any multiple of 16' },
+	image: { values: ['FILE'], says: 'PNG or JPEG that the clip begins with; of models that make a picture move' },
 	profile: { values: ['P'], says: 'cpu-int8 or cpu-fp32' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
@@ -68,6 +71,24 @@ const checkAction = (spec: ModelSpec, name: string, value: number): void => {
 	}
 };
 
+/** The picture that `--image` names. Throws `invalid_option` when it is missing, or given to a model that takes none. */
+const openPicture = async (args: Arguments, config: Config, spec: ModelSpec): Promise<Picture | undefined> => {
+	const path = args.one('image');
+	if ((path === undefined) !== (spec.encoder === undefined)) {
+		throw new TurbocastError('invalid_option', path === undefined
+			? `The model ${spec.name} makes a picture move; give it one with --image FILE.`
+			: `The model ${spec.name} makes videos of text alone and takes no --image.`);
+	}
+	return path === undefined ? undefined : openPictureFile(path, config.media.ffmpeg_path);
+};
+
+/** As many pixels as usual, in the picture's proportions (TurboDiffusion's adaptive resolution). */
+const sizeOfPicture = (spec: ModelSpec, picture: Picture): { width: number; height: number } => {
+	const [area, ratio, multiple] = [spec.width * spec.height, picture.height / picture.width, spec.size_multiple ?? 2];
+	const side = (pixels: number): number => Math.max(multiple, Math.round(pixels / multiple) * multiple);
+	return { width: side(Math.sqrt(area / ratio)), height: side(Math.sqrt(area * ratio)) };
+};
+
 /** Runs the command. Throws `TurbocastError`s; nothing half-written stays behind. Aborting `signal` stops within one step. */
 export const generate = async (args: Arguments, config: Config, log: Log, signal: AbortSignal): Promise<void> => {
 	if (args.words.length !== 1) {
@@ -91,9 +112,16 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 	for (const { name, value } of actions) {
 		checkAction(spec, name, value);
 	}
-	const size = args.has('size') ? parseSize('size', args.one('size') ?? '') : { width: spec.width, height: spec.height };
-	if (!spec.sizes.some(([width, height]) => width === size.width && height === size.height)) {
-		throw new TurbocastError('invalid_option', `--size must be one of ${spec.sizes.map((pair) => pair.join('x')).join(', ')} for the model ${spec.name}, not ${size.width}x${size.height}.`);
+	const picture = await openPicture(args, config, spec);
+	const asked = args.has('size') ? parseSize('size', args.one('size') ?? '') : undefined;
+	const size = asked ?? (picture === undefined ? { width: spec.width, height: spec.height } : sizeOfPicture(spec, picture));
+	try {
+		checkSize(spec, size.width, size.height);
+	} catch (error) {
+		throw new TurbocastError('invalid_option', `--size: ${TurbocastError.from(error).message}`, { cause: error });
+	}
+	if (spec.clip !== undefined && changes.length > 0) {
+		throw new TurbocastError('invalid_option', `The model ${spec.name} makes whole clips of one prompt; --at is for models that make streams.`);
 	}
 	const frames = Math.round(spec.fps * seconds);
 	if (frames < 1) {
@@ -103,8 +131,12 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 	const file = await openVideoFile(out, { width: size.width, height: size.height, fps: spec.fps, ffmpegPath: config.media.ffmpeg_path });
 	let finished = false;
 	try {
-		const engine = await EngineHost.start({ modelFolder: folder, profile: config.engine.profile, threads: config.engine.threads, log, clock: systemClock });
+		const { profile, threads, residency } = config.engine;
+		const engine = await EngineHost.start({ modelFolder: folder, profile, threads, residency, log, clock: systemClock });
+		// A forward of a large network is not waited for.
+		signal.addEventListener('abort', () => void engine.close(), { once: true });
 		try {
+			const image = picture === undefined ? undefined : await picture.read(size);
 			await engine.ready(signal);
 			for (const word of new Set([prompt, ...changes.map((change) => change.prompt)].flatMap((text) => engine.unknownWords(text)))) {
 				process.stderr.write(`The model ${spec.name} does not know the word "${word}".\n`);
@@ -112,7 +144,7 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 			const progress = createProgress(process.stderr, frames, spec.fps, systemClock.nowMs);
 			let written = 0;
 			try {
-				for await (const frame of renderClip(engine, { prompt, changes, actions, frames, steps, seed, ...size }, signal)) {
+				for await (const frame of renderClip(engine, { prompt, changes, actions, frames, steps, seed, image, ...size }, signal)) {
 					await file.write(frame);
 					written += 1;
 					progress.update(written);

@@ -10,6 +10,7 @@ import { WAN_TEXT_LENGTH } from '../model/checkpoint/dimensions.js';
 import { recogniseNames } from '../model/checkpoint/tensor-names.js';
 import type { TensorStore } from '../model/checkpoint/tensor-store.js';
 import { COMPONENT_FILE, type ComponentFolder } from '../model/component-folder.js';
+import type { Recipe } from '../model/recipes.js';
 import { createUnigramTokenizer, readSentencePieceModel } from '../model/text/unigram-tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
 
@@ -36,6 +37,17 @@ const NON_COMMERCIAL = 'CC BY-NC-SA 4.0 (Self-Forcing; not for commercial use)';
 const UNKNOWN_LICENSE = 'unknown; see where the file came from';
 
 const licenseOf = (found: readonly Found[]): string => (found.some(({ store }) => store.root?.startsWith('generator') === true) ? NON_COMMERCIAL : UNKNOWN_LICENSE);
+
+/** How a denoiser was distilled, where its file tells: Self-Forcing keeps a generator, rCM prefixes every name. */
+const recipeOf = (store: TensorStore, { component, kind }: RecognisedComponent): Recipe | undefined => {
+	if (component !== 'dit') {
+		return undefined;
+	}
+	if (store.root?.startsWith('generator') === true) {
+		return 'self-forcing';
+	}
+	return kind === 'turbo-dit' ? 'turbodiffusion' : [...store.tensors.keys()].every((name) => name.startsWith('net.')) ? 'rcm' : undefined;
+};
 
 /** Each network once, or two denoisers whose names say which is for much noise. */
 const checkTogether = (found: readonly Found[]): void => {
@@ -78,7 +90,7 @@ const checkSpace = async (folder: string, sourcePaths: readonly string[]): Promi
 
 const writeAll = async (found: readonly Found[], folder: string, request: ImportRequest): Promise<Written[]> => {
 	const written: Written[] = [];
-	for (const { files, network, expert } of found) {
+	for (const { files, store, network, expert } of found) {
 		const { component, kind, title, dimensions, tensors, leftOut } = network;
 		const file = `${component}${expert === undefined ? '' : `-${expert}`}.safetensors`;
 		let saidPercent = 0;
@@ -93,7 +105,8 @@ const writeAll = async (found: readonly Found[], folder: string, request: Import
 			},
 		});
 		request.say(`${files.name}: ${title}, ${tensors.length} tensors, ${(bytes / 1e6).toFixed(1)} MB${leftOut === 0 ? '' : `; ${leftOut} tensors that are not needed were left out`}`);
-		written.push({ component, kind, title, ...(expert === undefined ? {} : { expert }), source: [files.name], dimensions, file, bytes, sha256 });
+		const recipe = recipeOf(store, network);
+		written.push({ component, kind, title, ...(expert === undefined ? {} : { expert }), ...(recipe === undefined ? {} : { recipe }), source: [files.name], dimensions, file, bytes, sha256 });
 	}
 	return written;
 };

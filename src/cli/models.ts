@@ -1,9 +1,10 @@
 /** `turbocast models`: what is installed, and the facts of one model. */
-import { readFile } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { listModels, openModelFolder } from '../model/model-folder.js';
 import { type ComponentFolder, listComponentFolders, readComponentFolder } from '../model/component-folder.js';
+import { RECIPES } from '../model/recipes.js';
 import { chunkMs, framesPerChunk, type ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Config } from '../config.js';
@@ -11,14 +12,17 @@ import { type Arguments, type FlagTable, parseNumber } from './arguments.js';
 import { readCatalogue } from './catalogue.js';
 import { DEFAULT_HUB, openHub } from './hub.js';
 import { importCheckpoint } from './import.js';
-import { askInTerminal, pull } from './pull.js';
+import { DECODERS, joinModel, runsAlone } from './join.js';
 import { modelPath, modelsRoot } from './models-folder.js';
+import { askInTerminal, pull } from './pull.js';
 
 export const MODELS_FLAGS = {
-	as: { values: ['NAME'], says: 'import: name of the folder that is made' },
+	as: { values: ['NAME'], says: 'import, join: name of the folder that is made' },
 	'accept-license': { values: ['SET'], repeatable: true, says: 'pull: accept the licence of that set without being asked' },
 	hub: { values: ['URL'], says: `pull: address of the hub; default HF_ENDPOINT or ${DEFAULT_HUB}` },
 	'head-dim': { values: ['N'], says: 'import: channels of an attention head of a Wan DiT; default 128, as all published ones have' },
+	recipe: { values: ['R'], says: `join: how the denoiser is sampled, where its file does not tell: ${RECIPES.join(', ')}` },
+	decoder: { values: ['D'], says: 'join: vae (exact, the default) or taehv (many times faster)' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
 
@@ -31,7 +35,9 @@ const facts = (spec: ModelSpec): string => {
 		['what', spec.title],
 		['licence', spec.license],
 		['video', `${spec.width}x${spec.height} at ${spec.fps} frames a second; sizes: ${spec.sizes.map((size) => size.join('x')).join(', ')}`],
-		['chunk', `${framesPerChunk(spec)} frames, ${Math.round(chunkMs(spec))} ms; attention sees ${spec.stream.window_latents * spec.vae.frames_per_latent} frames`],
+		spec.clip === undefined
+			? ['chunk', `${framesPerChunk(spec)} frames, ${Math.round(chunkMs(spec))} ms; attention sees ${spec.stream.window_latents * spec.vae.frames_per_latent} frames`]
+			: ['clip', `${framesPerChunk(spec)} frames, ${Math.round(chunkMs(spec))} ms, made as a whole${spec.encoder === undefined ? '' : '; begins with a picture'}`],
 		['steps', `${Object.keys(spec.schedules).join(', ')}; default ${spec.default_steps}`],
 		['denoiser', `${spec.dit.dim} wide, ${spec.dit.num_layers} layers, ${spec.dit.num_heads} heads`],
 		['controls', spec.controls.map((control) => `${control.name} (${control.label})`).join(', ') || 'none'],
@@ -40,7 +46,7 @@ const facts = (spec: ModelSpec): string => {
 	return rows.map(([name, value]) => `${name.padEnd(10)}${value}`).join('\n');
 };
 
-const NOT_RUNNABLE = 'imported weights; they can be checked, but are not a model that runs yet';
+const NOT_RUNNABLE = 'imported networks; `models join` makes a model of them that runs';
 
 const componentFacts = ({ name, license, components }: ComponentFolder): string => [
 	`${'name'.padEnd(10)}${name}`, `${'what'.padEnd(10)}${NOT_RUNNABLE}`, `${'licence'.padEnd(10)}${license}`,
@@ -58,8 +64,35 @@ const importModel = async (args: Arguments, config: Config, signal: AbortSignal)
 	const say = (sentence: string): void => {
 		process.stdout.write(`${sentence}\n`);
 	};
-	const folder = await importCheckpoint({ from, to: modelPath(config.engine.models_dir, name), name, headDim, signal, say });
+	const to = modelPath(config.engine.models_dir, name);
+	const folder = await importCheckpoint({ from, to, name, headDim, signal, say });
 	say(componentFacts(folder));
+	if (runsAlone(folder)) {
+		const { spec } = await joinModel({ folders: [{ name, path: to }], to });
+		say(`\nEverything that a model needs is here: turbocast generate "..." --model ${name}\n\n${facts(spec)}`);
+	}
+};
+
+const choice = <const T extends string>(args: Arguments, flag: string, choices: readonly T[]): T | undefined => {
+	const value = args.one(flag);
+	const chosen = choices.find((each) => each === value);
+	if (value !== undefined && chosen === undefined) {
+		throw new TurbocastError('invalid_option', `--${flag} must be one of ${choices.join(', ')}, not "${value}".`);
+	}
+	return chosen;
+};
+
+const joinModels = async (args: Arguments, config: Config): Promise<void> => {
+	const [, ...names] = args.words;
+	const name = args.one('as');
+	if (names.length === 0 || name === undefined) {
+		throw new TurbocastError('invalid_option', 'Use `turbocast models join FOLDER... --as NAME`, where the folders are names that `turbocast models` lists.');
+	}
+	const path = (each: string): string => modelPath(config.engine.models_dir, each);
+	const { spec } = await joinModel({
+		folders: names.map((each) => ({ name: each, path: path(each) })), to: path(name), recipe: choice(args, 'recipe', RECIPES), decoder: choice(args, 'decoder', DECODERS),
+	});
+	process.stdout.write(`${facts(spec)}\n`);
 };
 
 const pullModel = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
@@ -99,7 +132,8 @@ export const models = async (args: Arguments, config: Config, signal: AbortSigna
 		for (const entry of found) {
 			process.stdout.write('spec' in entry ? `${entry.name.padEnd(20)}${entry.spec.title}\n` : `${entry.name.padEnd(20)}cannot be used: ${entry.error.message}\n`);
 		}
-		for (const folder of components) {
+		// A folder that has everything is listed as the model that it is.
+		for (const folder of components.filter(({ name: known }) => !found.some((entry) => entry.name === known))) {
 			process.stdout.write(`${folder.name.padEnd(20)}${folder.components.map(({ title }) => title).join('; ')} (${NOT_RUNNABLE})\n`);
 		}
 		return;
@@ -112,12 +146,17 @@ export const models = async (args: Arguments, config: Config, signal: AbortSigna
 		await importModel(args, config, signal);
 		return;
 	}
+	if (verb === 'join') {
+		await joinModels(args, config);
+		return;
+	}
 	if (verb !== 'show' || args.words.length > 2) {
-		throw new TurbocastError('invalid_option', 'Use `turbocast models` to list models, `turbocast models show NAME` for the facts of one or `turbocast models import DIR|FILE --as NAME`, `turbocast models pull SET`.');
+		throw new TurbocastError('invalid_option', 'Use `turbocast models` to list models, or `turbocast models` with `show NAME`, `pull SET`, `import DIR|FILE --as NAME` or `join FOLDER... --as NAME`.');
 	}
 	const folder = modelPath(config.engine.models_dir, name ?? config.engine.model);
+	const isModel = await stat(join(folder, 'model.json')).then(() => true, () => false);
 	const components = await readComponentFolder(folder);
-	if (components !== undefined) {
+	if (components !== undefined && !isModel) {
 		process.stdout.write(`${componentFacts(components)}\n`);
 		return;
 	}

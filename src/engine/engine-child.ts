@@ -2,10 +2,10 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Clock } from '../base/time.js';
-import { HEARTBEAT_INTERVAL_MS, type EngineEvent, type EngineProfile, type EngineRequest } from './protocol.js';
+import { HEARTBEAT_INTERVAL_MS, type EngineEvent, type EngineProfile, type EngineRequest, type Residency } from './protocol.js';
 
 /** What an engine process is started with; its only argument, as JSON. */
-export type EngineProcessOptions = { readonly modelFolder: string; readonly profile: EngineProfile; readonly threads: number };
+export type EngineProcessOptions = { readonly modelFolder: string; readonly profile: EngineProfile; readonly threads: number; readonly residency?: Residency | undefined };
 
 /**
  * Checks in a row, one heartbeat interval apart, without a word before a process counts as lost. Checks are counted rather
@@ -14,6 +14,16 @@ export type EngineProcessOptions = { readonly modelFolder: string; readonly prof
 export const MAX_SILENT_CHECKS = 10;
 /** Loading may block the process for as long as a large weight file takes to read; longer than this it hangs. */
 export const MAX_LOAD_MS = 300_000;
+/** Milliseconds of silence and of loading after which a process counts as lost. */
+export type Patience = { readonly silentMs: number; readonly loadMs: number };
+/**
+ * A forward of a published network blocks the engine for as long as it takes: minutes on a CPU, an hour at full size. Its process is given up only
+ * when no such forward explains the silence any more.
+ */
+export const PATIENCE = {
+	own: { silentMs: MAX_SILENT_CHECKS * HEARTBEAT_INTERVAL_MS, loadMs: MAX_LOAD_MS },
+	joined: { silentMs: 4 * 3_600_000, loadMs: 3_600_000 },
+} as const satisfies { readonly [kind: string]: Patience };
 /** Time a process has to end by itself: the longest step, and then some. */
 export const CLOSE_GRACE_MS = 2_000;
 /** Hints still in the pipe; above it the process is busy or stuck, and a hint is worth nothing. */
@@ -38,7 +48,7 @@ export class EngineChild {
 	#why: string | undefined;
 	#closing: Promise<void> | undefined;
 
-	constructor(options: EngineProcessOptions, clock: Clock, listener: EngineChildListener) {
+	constructor(options: EngineProcessOptions, { clock, patience = PATIENCE.own }: { readonly clock: Clock; readonly patience?: Patience }, listener: EngineChildListener) {
 		this.#process = fork(ENTRY, [JSON.stringify(options)], {
 			serialization: 'advanced',
 			// Nothing of the parent's flags: an inspector port, for one, cannot be shared.
@@ -69,7 +79,7 @@ export class EngineChild {
 				}
 			});
 		});
-		void this.#watchOver(clock).catch(() => undefined);
+		void this.#watchOver(clock, patience).catch(() => undefined);
 	}
 
 	/** 0 when the process could not even be started. */
@@ -112,17 +122,17 @@ export class EngineChild {
 	}
 
 	/** Kills a process that neither becomes ready nor says anything. */
-	async #watchOver(clock: Clock): Promise<void> {
+	async #watchOver(clock: Clock, { silentMs, loadMs }: Patience): Promise<void> {
 		const { signal } = this.#watch;
 		for (let loadChecks = 0; !this.#isReady; loadChecks++) {
-			if (loadChecks * HEARTBEAT_INTERVAL_MS >= MAX_LOAD_MS) {
-				this.kill(`it was not ready after ${MAX_LOAD_MS / 1000} seconds`);
+			if (loadChecks * HEARTBEAT_INTERVAL_MS >= loadMs) {
+				this.kill(`it was not ready after ${loadMs / 1000} seconds`);
 			}
 			await clock.sleep(HEARTBEAT_INTERVAL_MS, signal);
 		}
-		for (this.#silentChecks = 0; this.#silentChecks < MAX_SILENT_CHECKS; this.#silentChecks++) {
+		for (this.#silentChecks = 0; this.#silentChecks * HEARTBEAT_INTERVAL_MS < silentMs; this.#silentChecks++) {
 			await clock.sleep(HEARTBEAT_INTERVAL_MS, signal);
 		}
-		this.kill(`it has not been heard of for ${(MAX_SILENT_CHECKS * HEARTBEAT_INTERVAL_MS) / 1000} seconds`);
+		this.kill(`it has not been heard of for ${silentMs / 1000} seconds`);
 	}
 }

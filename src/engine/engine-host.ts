@@ -5,13 +5,14 @@
 import type { Log } from '../base/log.js';
 import type { Clock } from '../base/time.js';
 import { openModelFolder } from '../model/model-folder.js';
-import { framesPerChunk, type ModelSpec } from '../model/spec.js';
+import { checkSize } from '../model/sizes.js';
+import { framesFromStart, framesPerChunk, isOwnModel, type ModelSpec } from '../model/spec.js';
 import type { Tokenizer } from '../model/tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
-import { EngineChild, type EngineProcessOptions } from './engine-child.js';
+import { EngineChild, type EngineProcessOptions, PATIENCE } from './engine-child.js';
 import type { Engine, EngineState, EngineStream, StreamOptions } from './engine.js';
-import { MAX_STREAMS, type EngineEvent } from './protocol.js';
+import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent } from './protocol.js';
 import { RESTART_POLICY, restartDelayMs } from './restart-policy.js';
 import { StreamHost } from './stream-host.js';
 
@@ -115,12 +116,12 @@ export class EngineHost implements Engine {
 		const stream = new StreamHost(id, options, {
 			send: (request) => child.send(request),
 			nowMs: this.#options.clock.nowMs,
-			framesPerChunk: framesPerChunk(this.model),
+			framesPerChunk: options.latents === undefined ? framesPerChunk(this.model) : framesFromStart(this.model, options.latents),
 			onClosed: () => this.#streams.delete(id),
 		});
 		this.#streams.set(id, stream);
-		const { seed, width, height, firstChunkIndex = 0 } = options;
-		child.send({ type: 'stream.open', stream: id, seed, width, height, firstChunkIndex });
+		const { seed, width, height, firstChunkIndex = 0, latents, image } = options;
+		child.send({ type: 'stream.open', stream: id, seed, width, height, firstChunkIndex, latents, image });
 		return stream;
 	}
 
@@ -136,13 +137,18 @@ export class EngineHost implements Engine {
 		return this.#closing;
 	}
 
-	#checkOptions({ seed, width, height, firstChunkIndex = 0, firstFrameId = 0 }: StreamOptions): void {
+	#checkOptions({ seed, width, height, latents, image, firstChunkIndex = 0, firstFrameId = 0 }: StreamOptions): void {
 		if (!isWhole(seed, MAX_SEED)) {
 			throw new TurbocastError('invalid_request', `seed must be a whole number from 0 to ${MAX_SEED}.`, { param: 'seed' });
 		}
-		if (!this.model.sizes.some(([w, h]) => w === width && h === height)) {
-			const sizes = this.model.sizes.map((pair) => pair.join('x')).join(', ');
-			throw new TurbocastError('invalid_request', `The size must be one of ${sizes}, not ${width}x${height}.`, { param: 'size' });
+		checkSize(this.model, width, height);
+		if (latents !== undefined && (this.model.clip === undefined || !isWhole(latents - 1, MAX_CLIP_LATENTS - 1))) {
+			throw new TurbocastError('invalid_request', this.model.clip === undefined
+				? `The model ${this.model.name} makes streams, not clips of a length.`
+				: `A clip has from 1 to ${MAX_CLIP_LATENTS} latent frames, not ${latents}.`, { param: 'latents' });
+		}
+		if (image !== undefined && image.length !== 3 * width * height) {
+			throw new TurbocastError('invalid_request', `A picture of ${width}x${height} has ${3 * width * height} bytes of RGB, not ${image.length}.`, { param: 'image' });
 		}
 		// Chunk indices name noise with 32 bits (noise.ts).
 		if (!isWhole(firstChunkIndex, MAX_SEED) || !isWhole(firstFrameId, Number.MAX_SAFE_INTEGER)) {
@@ -161,9 +167,10 @@ export class EngineHost implements Engine {
 	}
 
 	#spawn(): void {
-		const { clock, modelFolder, profile, threads } = this.#options;
+		const { clock, modelFolder, profile, threads, residency } = this.#options;
 		const spawnedAtMs = clock.nowMs();
-		const child: EngineChild = new EngineChild({ modelFolder, profile, threads }, clock, {
+		const patience = isOwnModel(this.model) ? PATIENCE.own : PATIENCE.joined;
+		const child: EngineChild = new EngineChild({ modelFolder, profile, threads, residency }, { clock, patience }, {
 			onEvent: (event) => this.#receive(child, event, spawnedAtMs),
 			onExit: (why) => this.#lost(why),
 		});

@@ -2,8 +2,10 @@
  * The engine's side of the protocol (protocol.ts): several streams, one chunk at a time in the order of the requests. Since a
  * stream asks for its next chunk only when it has the last, that order is fair. Whatever fails becomes an event.
  */
+import { isOwnModel } from '../model/spec.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { ClipGenerator } from './clip-generator.js';
 import { Generator } from './generator.js';
 import type { Networks } from './networks.js';
 import { PromptEncoder } from './prompt-encoder.js';
@@ -19,18 +21,23 @@ type Job = { readonly request: Generate; readonly stream: Stream; readonly cance
 type Stream = {
 	readonly options: Open;
 	/** Made with the first chunk, because networks of another size may have to be loaded. */
-	generator: Generator | undefined;
+	generator: Generator | ClipGenerator | undefined;
 	job: Job | undefined;
 };
 
 export type EngineServerOptions = {
-	/** Networks of one output size; called once for each size that is asked for. The server closes what it was given. */
-	readonly load: (size: { readonly width: number; readonly height: number }) => Promise<Networks>;
+	/** Networks of one output size, and of one length where they make clips; called once for each. The server closes what it was given. */
+	readonly load: (size: { readonly width: number; readonly height: number; readonly latents?: number | undefined }) => Promise<Networks>;
 	readonly send: (event: EngineEvent) => void;
 	readonly nowMs: () => number;
 };
 
-const sizeKey = (width: number, height: number): string => `${width}x${height}`;
+const sizeKey = ({ width, height, latents }: Pick<Open, 'width' | 'height' | 'latents'>): string => `${width}x${height}x${latents ?? 'usual'}`;
+
+const createGenerator = ({ networks, prompts }: Loaded, nowMs: () => number, { seed, firstChunkIndex, latents, image }: Open): Generator | ClipGenerator =>
+	(networks.spec.clip === undefined
+		? new Generator(networks, prompts, nowMs, { seed, firstChunkIndex })
+		: new ClipGenerator(networks, prompts, nowMs, { seed, firstChunkIndex, latents: latents ?? networks.spec.stream.latents_per_chunk, image }));
 
 export class EngineServer {
 	readonly #options: EngineServerOptions;
@@ -53,9 +60,13 @@ export class EngineServer {
 	async warm(width: number, height: number): Promise<{ readonly loadMs: number; readonly warmMs: number }> {
 		const { nowMs } = this.#options;
 		const startMs = nowMs();
-		const { networks, prompts } = await this.#load(width, height);
+		const { networks, prompts } = await this.#load({ width, height });
 		const loadedMs = nowMs();
 		const { spec } = networks;
+		if (!isOwnModel(spec)) {
+			// A published network is loaded when it is used: at which size is not known yet, and a forward may take minutes.
+			return { loadMs: loadedMs - startMs, warmMs: 0 };
+		}
 		const steps = Math.min(...Object.keys(spec.schedules).map(Number));
 		const generator = new Generator(networks, prompts, nowMs, { seed: 0, firstChunkIndex: 0 });
 		try {
@@ -114,15 +125,28 @@ export class EngineServer {
 		}
 	}
 
-	async #load(width: number, height: number): Promise<Loaded> {
-		let loaded = this.#loaded.get(sizeKey(width, height));
+	async #load(size: Pick<Open, 'width' | 'height' | 'latents'>): Promise<Loaded> {
+		let loaded = this.#loaded.get(sizeKey(size));
 		if (loaded === undefined) {
-			const networks = await this.#options.load({ width, height });
+			await this.#closeUnused();
+			const { width, height, latents } = size;
+			const networks = await this.#options.load({ width, height, latents });
 			loaded = { networks, prompts: new PromptEncoder(networks) };
-			this.#loaded.set(sizeKey(width, height), loaded);
+			this.#loaded.set(sizeKey(size), loaded);
 		}
 		this.#current = loaded;
 		return loaded;
+	}
+
+	/** Published networks are large: those of a size that no stream has make room for another. */
+	async #closeUnused(): Promise<void> {
+		const used = new Set([...this.#streams.values()].map(({ options }) => sizeKey(options)));
+		for (const [key, { networks }] of this.#loaded) {
+			if (!isOwnModel(networks.spec) && !used.has(key)) {
+				this.#loaded.delete(key);
+				await networks.close();
+			}
+		}
 	}
 
 	#enqueue(request: Generate): void {
@@ -189,15 +213,15 @@ export class EngineServer {
 
 	async #generate({ request, stream, cancel, queuedAtMs }: Job): Promise<void> {
 		const { send, nowMs } = this.#options;
-		const { width, height, seed, firstChunkIndex } = stream.options;
+		const { width, height } = stream.options;
 		const startMs = nowMs();
 		const address = { stream: request.stream, chunkIndex: request.chunkIndex };
 		let frames = 0;
 		let verdict: () => void;
 		try {
 			cancel.signal.throwIfAborted();
-			const { networks, prompts } = await this.#load(width, height);
-			stream.generator ??= new Generator(networks, prompts, nowMs, { seed, firstChunkIndex });
+			const loaded = await this.#load(stream.options);
+			stream.generator ??= createGenerator(loaded, nowMs, stream.options);
 			const timings = await stream.generator.generateChunk(request.inputs, (firstIndexInChunk, pictures) => {
 				frames += pictures.length;
 				send({ type: 'frames', ...address, firstIndexInChunk, width, height, frames: pictures });

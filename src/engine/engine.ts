@@ -18,6 +18,10 @@ export type StreamOptions = {
 	/** Pixels; one of the model's sizes. */
 	readonly width: number;
 	readonly height: number;
+	/** Latent frames of a clip, of models that make whole clips; the model's usual number when left out. */
+	readonly latents?: number | undefined;
+	/** RGB bytes [height, width, 3], of models that begin with a picture. */
+	readonly image?: Uint8Array | undefined;
 	/** Where to go on after an engine was lost; the history before it is gone. Default 0. */
 	readonly firstChunkIndex?: number;
 	readonly firstFrameId?: number;

@@ -21,10 +21,10 @@ export type EmitFrames = (firstIndexInChunk: number, frames: readonly Uint8Array
  * Gives the event loop a full turn, so that a message which came during the last run of a network is heard before the next:
  * the tensor library blocks this thread for the whole of a run. An immediate fires after the poll phase, where messages arrive.
  */
-const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+export const breathe = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 /** Sums the time of the phases of a chunk. */
-const stopwatch = (nowMs: () => number): (() => number) => {
+export const stopwatch = (nowMs: () => number): (() => number) => {
 	let lapMs = nowMs();
 	return () => {
 		const startMs = lapMs;
@@ -90,11 +90,13 @@ export class Generator {
 		const denoiseMs = lap();
 
 		let memory = this.#memory;
+		let emitted = 0;
 		for (let index = 0; index < stream.latents_per_chunk; index++) {
 			await checkpoint();
 			const decoded = await networks.decodeLatent(latentFrame(chunk, vae.latent_channels, stream.latents_per_chunk, index), memory);
 			memory = decoded.memory;
-			emit(index * vae.frames_per_latent, decoded.frames);
+			emit(emitted, decoded.frames);
+			emitted += decoded.frames.length;
 		}
 		const decodeMs = lap();
 

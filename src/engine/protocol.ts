@@ -22,7 +22,11 @@ export type ChunkInputs = {
 };
 
 export type EngineRequest =
-	| { readonly type: 'stream.open'; readonly stream: number; readonly seed: number; readonly width: number; readonly height: number; readonly firstChunkIndex: number }
+	/** `latents`: length of a clip, of models that make clips; `image`: RGB bytes [height, width, 3], of models that begin with a picture. */
+	| {
+		readonly type: 'stream.open'; readonly stream: number; readonly seed: number; readonly width: number; readonly height: number; readonly firstChunkIndex: number;
+		readonly latents?: number | undefined; readonly image?: Uint8Array | undefined;
+	}
 	| { readonly type: 'chunk.generate'; readonly stream: number; readonly chunkIndex: number; readonly inputs: ChunkInputs }
 	/** Encodes the prompt ahead of its use, so that the chunk that brings it does not wait for it. */
 	| { readonly type: 'prompt.prepare'; readonly prompt: string }
@@ -36,6 +40,9 @@ export type ChunkTimings = { readonly queueMs: number; readonly textMs: number; 
 
 /** Streams on one engine. Each holds its window in memory (a few MB for a small model) and waits for the others' chunks in turn. */
 export const MAX_STREAMS = 16;
+
+/** Longest clip that a stream may ask for, latent frames: two minutes and more of Wan's. Memory ends long before. */
+export const MAX_CLIP_LATENTS = 512;
 
 /** How often an engine says that it lives, while it has nothing else to say. */
 export const HEARTBEAT_INTERVAL_MS = 1000;

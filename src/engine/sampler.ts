@@ -30,7 +30,7 @@ const isFinite = (array: Float32Array): boolean => {
 	return sum === 0;
 };
 
-const checkFinite = (array: Float32Array, what: string): void => {
+export const checkFinite = (array: Float32Array, what: string): void => {
 	if (!isFinite(array)) {
 		throw new TurbocastError('generation_invalid', `The network produced numbers that are not a picture (${what}); try again, or change the prompt or the seed.`);
 	}

@@ -18,6 +18,8 @@ export type PacerOptions = {
 	readonly maxLeadMs: number;
 	/** RTP time of the first frame, 90 kHz. */
 	readonly firstRtpTimestamp: number;
+	/** Frames are never shown slower than made for: where generation cannot keep up, the picture stands instead. Default false. */
+	readonly keepsSpeed?: boolean;
 };
 
 export type StartDecision = { readonly start: true } | { readonly start: false; readonly checkInMs: number };
@@ -143,11 +145,17 @@ export class Pacer {
 		if (this.#chunk === undefined) {
 			return;
 		}
-		this.#generation.add(nowMs - this.#chunk.startedMs);
+		const { startedMs, arrived } = this.#chunk;
+		const { framesPerChunk, fps, keepsSpeed = false } = this.#options;
+		// The first chunk of a stream may have fewer frames; it counts as a whole one would have.
+		this.#generation.add(((nowMs - startedMs) * framesPerChunk) / (arrived === 0 ? framesPerChunk : arrived));
 		this.#chunk = undefined;
 		this.#chunks += 1;
-		const possibleFps = (SERVO_HEADROOM * this.#options.framesPerChunk * 1000) / Math.max(1, this.#generation.meanMs);
-		const targetFps = Math.max(Math.min(LEAST_FPS, this.#options.fps), Math.min(this.#options.fps, possibleFps));
+		if (keepsSpeed) {
+			return;
+		}
+		const possibleFps = (SERVO_HEADROOM * framesPerChunk * 1000) / Math.max(1, this.#generation.meanMs);
+		const targetFps = Math.max(Math.min(LEAST_FPS, fps), Math.min(fps, possibleFps));
 		// The first measurement is all there is to know; later ones are approached smoothly.
 		this.#fps += (targetFps - this.#fps) * (this.#chunks === 1 ? 1 : SERVO_SMOOTHING);
 	}
@@ -202,7 +210,7 @@ export class Pacer {
 	#nextIntervalMs(nowMs: number): number {
 		const intervalMs = this.#intervalMs;
 		const arrival = this.#chunk === undefined ? undefined : this.#arrivals[this.#chunk.arrived];
-		if (this.#chunk === undefined || arrival === undefined || arrival.count === 0) {
+		if (this.#options.keepsSpeed === true || this.#chunk === undefined || arrival === undefined || arrival.count === 0) {
 			return intervalMs;
 		}
 		const remainingMs = this.#chunk.startedMs + arrival.meanMs + arrival.deviationMs - nowMs;

@@ -115,6 +115,14 @@ export type ClipSpec = {
 /** Whether it is whole in its own folder. */
 export const isOwnModel = (spec: ModelSpec): spec is OwnModelSpec => spec.format === 1;
 
+/** The same as a demand. Throws `model_invalid`. */
+export const ownModel = (spec: ModelSpec): OwnModelSpec => {
+	if (!isOwnModel(spec)) {
+		throw new TurbocastError('model_invalid', `The model ${spec.name} is joined from imported networks; here one that is whole in its folder is needed.`);
+	}
+	return spec;
+};
+
 /**
  * A model that runs, whole in its folder or joined from imported networks (joined-model.ts). Of one that makes clips, a chunk is a clip:
  * `stream.latents_per_chunk` is its usual length, and nothing is remembered from one to the next.

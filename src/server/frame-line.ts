@@ -2,9 +2,12 @@
 import type { RawFrame } from '../base/frame.js';
 import type { Clock } from '../base/time.js';
 import { Pacer } from '../media/pacer.js';
-import { framesPerChunk, type ModelSpec } from '../model/spec.js';
+import { chunkMs, framesPerChunk, type ModelSpec } from '../model/spec.js';
 
 export type FrameLineOptions = { readonly model: ModelSpec; readonly maxLeadMs: number; readonly firstRtpTimestamp: number; readonly clock: Clock };
+
+/** The clip being shown, and the one being made. */
+const CLIPS_AHEAD = 2;
 
 export class FrameLine {
 	readonly pacer: Pacer;
@@ -18,8 +21,16 @@ export class FrameLine {
 	constructor(options: FrameLineOptions) {
 		this.#options = options;
 		this.pacer = new Pacer({
-			fps: options.model.fps, framesPerChunk: framesPerChunk(options.model), maxLeadMs: options.maxLeadMs, firstRtpTimestamp: options.firstRtpTimestamp,
+			fps: options.model.fps, framesPerChunk: framesPerChunk(options.model), maxLeadMs: this.#maxLeadMs, firstRtpTimestamp: options.firstRtpTimestamp,
+			// A clip is shown at its own speed; between two clips the last picture stands.
+			keepsSpeed: options.model.clip !== undefined,
 		});
+	}
+
+	/** Of clips, one may be made while another is shown. */
+	get #maxLeadMs(): number {
+		const { model, maxLeadMs } = this.#options;
+		return model.clip === undefined ? maxLeadMs : Math.max(maxLeadMs, CLIPS_AHEAD * chunkMs(model));
 	}
 
 	get isWatched(): boolean {
@@ -40,7 +51,8 @@ export class FrameLine {
 
 	/** Resolves when the next chunk may begin. */
 	async waitForStart(signal: AbortSignal): Promise<void> {
-		const { clock, model, maxLeadMs } = this.#options;
+		const { clock, model } = this.#options;
+		const maxLeadMs = this.#maxLeadMs;
 		const perChunk = framesPerChunk(model);
 		// Without a viewer the media clock stands still, and only what is queued can be counted.
 		const mostUnwatched = Math.max(perChunk, Math.floor((maxLeadMs * model.fps) / 1000));

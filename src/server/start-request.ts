@@ -1,5 +1,6 @@
 /** What a `session.start` asks for, held against the model that is here. */
 import type { ChunkInputs } from '../engine/protocol.js';
+import { checkSize } from '../model/sizes.js';
 import type { ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { ClientMessages } from '../protocol/messages.js';
@@ -21,9 +22,7 @@ export const checkSteps = (spec: ModelSpec, steps: number): number => {
 
 const sizeOf = (spec: ModelSpec, size: string | undefined): { width: number; height: number } => {
 	const [width = spec.width, height = spec.height] = size?.split('x').map(Number) ?? [];
-	if (!spec.sizes.some((known) => known[0] === width && known[1] === height)) {
-		throw new TurbocastError('invalid_request', `\`size\` must be one of ${spec.sizes.map((known) => known.join('x')).join(', ')} for the model ${spec.name}, not ${width}x${height}.`, { param: 'size' });
-	}
+	checkSize(spec, width, height);
 	return { width, height };
 };
 

@@ -14,7 +14,7 @@ import { ditGraph } from '../../src/model/dit.js';
 import { openModelFolder } from '../../src/model/model-folder.js';
 import { ropeTables } from '../../src/model/rope.js';
 import { parseSafetensors, readFloats, type Safetensors } from '../../src/model/safetensors.js';
-import type { DitSpec, TextSpec } from '../../src/model/spec.js';
+import { type DitDimensions, ownModel, type TextSpec } from '../../src/model/spec.js';
 import { textEncoderGraph } from '../../src/model/text-encoder.js';
 import { textKeysGraph } from '../../src/model/text-keys.js';
 import { timeSinusoids } from '../../src/model/time-embedding.js';
@@ -67,7 +67,7 @@ const [BLOCKS, STEPS, FRAMES, HEIGHT, WIDTH] = [4, 3, 2, 8, 12];
 for (const [linears, tolerance] of LINEARS) {
 	test(`causal Wan: every step of four chunks with a window that evicts and a sink, ${linears} linears`, async () => {
 		const { local_attn_size: window = 0, sink_size: sinkLatents = 0, ...dimensions } = config('wan-causal-window');
-		const spec = { ...dimensions, kind: 'wan-causal', rope_theta: 10_000, control_dim: 0, pooled_text: false } as unknown as DitSpec;
+		const spec = { ...dimensions, kind: 'wan-causal', rope_theta: 10_000, control_dim: 0, pooled_text: false } as unknown as DitDimensions;
 		const file = open(join(golden, 'wan-causal-window', 'case-1.safetensors'));
 		const weights = new Weights(open(join(golden, 'wan-causal-window', 'weights.safetensors')));
 		const { num_heads: heads, num_layers: layers, dim, text_len, text_dim, freq_dim } = spec;
@@ -102,7 +102,7 @@ for (const [linears, tolerance] of LINEARS) {
 }
 
 test('causal Wan: the reference gives the original\'s velocity of the first two chunks', () => {
-	const spec = { ...config('wan-causal-window'), kind: 'wan-causal', rope_theta: 10_000, control_dim: 0, pooled_text: false } as unknown as DitSpec;
+	const spec = { ...config('wan-causal-window'), kind: 'wan-causal', rope_theta: 10_000, control_dim: 0, pooled_text: false } as unknown as DitDimensions;
 	const file = open(join(golden, 'wan-causal-window', 'case-1.safetensors'));
 	const reference = new ReferenceDit(spec, new Weights(open(join(golden, 'wan-causal-window', 'weights.safetensors'))));
 	const text = reference.text(floats(file, 'context'), []);
@@ -148,7 +148,7 @@ for (const profile of ENGINE_PROFILES) {
 
 test('the shipped model: three latents decoded as PyTorch decoded them', async () => {
 	const folder = await openModelFolder(toybox);
-	const { vae } = folder.spec;
+	const { vae } = ownModel(folder.spec);
 	const [height, width] = [16, 16];
 	const session = await backend.load(decoderGraph(vae, { weights: new Weights(await folder.readWeights('vae')), arithmetic: 'float32', height, width, output: 'rgb' }));
 	const latents = floats(shipped, 'decoder.latents'); // [C, 3, h, w]

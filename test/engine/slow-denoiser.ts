@@ -4,7 +4,7 @@
  * a cache, or go on from any keys and values.
  */
 import { readFloats, type Safetensors } from '../../src/model/safetensors.js';
-import type { DitSpec } from '../../src/model/spec.js';
+import type { DitDimensions } from '../../src/model/spec.js';
 
 /** Rows of numbers: [tokens][channels]. */
 type Rows = Float64Array[];
@@ -35,10 +35,10 @@ const sum = (a: ArrayLike<number>, b: ArrayLike<number>): Float64Array => Float6
 const at = (row: ArrayLike<number>, index: number): number => row[index] ?? Number.NaN;
 
 export class SlowDenoiser {
-	readonly #spec: DitSpec;
+	readonly #spec: DitDimensions;
 	readonly #weights: Map<string, Float32Array>;
 
-	constructor(spec: DitSpec, file: Safetensors) {
+	constructor(spec: DitDimensions, file: Safetensors) {
 		this.#spec = spec;
 		this.#weights = new Map([...file.tensors].map(([name, entry]) => [name, readFloats(file, entry)]));
 	}

@@ -55,6 +55,8 @@ test('large constants go into one block of bytes, aligned, and small ones stay i
 	g.output('y', op.multiply(g, 'b', op.add(g, 'c', a, g.floats('second', [100], new Float32Array(100).fill(2))), g.float('small', 3)));
 	const { external } = g.finish();
 	assert.equal(external.length, 1);
-	assert.equal(external[0]?.location, 'g.derived');
-	assert.deepEqual([external[0]?.data[3], new Float32Array((external[0]?.data ?? new Uint8Array(0)).buffer)[448 / 4]], [0x3f, 2]);
+	const [derived] = external;
+	assert.ok(derived !== undefined && 'data' in derived);
+	assert.equal(derived.location, 'g.derived');
+	assert.deepEqual([derived.data[3], new Float32Array(derived.data.buffer)[448 / 4]], [0x3f, 2]);
 });

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ditTensors } from '../../src/model/dit-tensors.js';
 import { encodeSafetensors, type TensorToWrite } from '../../src/model/safetensors.js';
-import { type ModelSpec, parseModelSpec, type TextSpec, type VaeSpec } from '../../src/model/spec.js';
+import { type OwnModelSpec, parseModelSpec, type TextSpec, type VaeSpec } from '../../src/model/spec.js';
 
 /** A generator of uniform numbers in [0, 1), the same for the same seed (mulberry32). */
 export const createRandom = (seed: number): (() => number) => {
@@ -97,12 +97,12 @@ export const randomWeights = (shapes: Shapes, seed: number, dtype: 'F32' | 'BF16
 
 /** Sections to replace, field by field; what is left out stays as in `SMALL_SPEC`. */
 export type SpecChanges = {
-	readonly [K in keyof ModelSpec]?: ModelSpec[K] extends readonly unknown[] ? ModelSpec[K] : ModelSpec[K] extends object ? Partial<ModelSpec[K]> : ModelSpec[K];
+	readonly [K in keyof OwnModelSpec]?: OwnModelSpec[K] extends readonly unknown[] ? OwnModelSpec[K] : OwnModelSpec[K] extends object ? Partial<OwnModelSpec[K]> : OwnModelSpec[K];
 };
 
 export type RandomModelOptions = { readonly changes?: SpecChanges; readonly seed?: number; readonly dtype?: 'F32' | 'BF16' };
 
-export type RandomModel = AsyncDisposable & { readonly path: string; readonly spec: ModelSpec };
+export type RandomModel = AsyncDisposable & { readonly path: string; readonly spec: OwnModelSpec };
 
 const changed = (changes: SpecChanges): Record<string, unknown> => {
 	const spec: Record<string, unknown> = structuredClone(SMALL_SPEC);
@@ -116,7 +116,7 @@ const changed = (changes: SpecChanges): Record<string, unknown> => {
 /** Writes a model folder below the system's temporary directory; `await using` removes it. The same options give the same bytes. */
 export const writeRandomModel = async (options: RandomModelOptions = {}): Promise<RandomModel> => {
 	const { changes = {}, seed = 1, dtype = 'F32' } = options;
-	const draft = changed(changes) as unknown as ModelSpec;
+	const draft = changed(changes) as unknown as OwnModelSpec;
 	const words = { kind: 'words', lowercase: true, pad: 0, end: 1, unknown: 2, words: WORDS.slice(0, draft.text.vocab_size), aliases: { kitty: 'cat' } };
 	const contents = {
 		text: { file: 'text.safetensors', bytes: randomWeights(textShapes(draft.text), seed, dtype) },

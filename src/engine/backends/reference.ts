@@ -3,7 +3,7 @@
  * graphs. Slow, exact, obvious; the oracle that every backend is tested against, kept for ever.
  */
 import { openModelFolder } from '../../model/model-folder.js';
-import { isOwnModel } from '../../model/spec.js';
+import { ownModel } from '../../model/spec.js';
 import { Weights } from '../../model/weights.js';
 import { memoryShapes, type Networks, networkSizes } from '../networks.js';
 import { ReferenceDecoder, rgbToI420 } from './reference-decoder.js';
@@ -13,10 +13,8 @@ import { encodeText } from './reference-text.js';
 /** As `loadNetworks`, for small models. */
 export const loadReferenceNetworks = async (options: { readonly folder: string; readonly width: number; readonly height: number }): Promise<Networks> => {
 	const folder = await openModelFolder(options.folder);
-	const { spec, tokenizer } = folder;
-	if (!isOwnModel(spec)) {
-		throw new Error(`The reference runs models that are whole in their folder, and ${spec.name} is joined.`);
-	}
+	const { tokenizer } = folder;
+	const spec = ownModel(folder.spec);
 	const sizes = networkSizes(spec, options.width, options.height);
 	const { latentWidth: width, latentHeight: height } = sizes;
 	const frames = spec.stream.latents_per_chunk;
