@@ -38,7 +38,7 @@ const warnOfShortSequence = ({ clip }: ModelSpec, tokens: number, warn: (sentenc
 };
 
 /** Loads nothing yet but the headers of the files. Throws `model_invalid`, `weights_corrupt`, or `invalid_request` for a size that cannot be made. */
-export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksOptions): Promise<Networks> => {
+export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions): Networks => {
 	const { spec, tokenizer } = folder;
 	const { profile, warn = () => undefined } = options;
 	if (spec.vae.kind === 'group-decoder') {

@@ -208,5 +208,8 @@ export const framesPerChunk = (spec: ModelSpec): number => (spec.clip === undefi
 /** Frames of the first `latents` latent frames of a stream or clip: of a published decoder, the first latent is a single picture. */
 export const framesFromStart = (spec: Pick<ModelSpec, 'vae'>, latents: number): number =>
 	(spec.vae.kind === 'group-decoder' ? latents * spec.vae.frames_per_latent : 1 + (latents - 1) * spec.vae.frames_per_latent);
+/** Frames before the chunk of that index. Of a published decoder the first chunk of a stream is shorter; every clip is as long as the first. */
+export const framesBeforeChunk = (spec: ModelSpec, chunkIndex: number): number =>
+	(spec.clip !== undefined || chunkIndex === 0 ? chunkIndex * framesPerChunk(spec) : framesFromStart(spec, chunkIndex * spec.stream.latents_per_chunk));
 /** Milliseconds of video in a chunk. */
 export const chunkMs = (spec: ModelSpec): number => (framesPerChunk(spec) * 1000) / spec.fps;

@@ -1,5 +1,5 @@
 /** What may be asked of a session that runs, held against the model, and put down for the next chunk. */
-import { chunkMs } from '../model/spec.js';
+import { framesBeforeChunk } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { ClientMessages, ServerMessages } from '../protocol/messages.js';
 import type { ChangedInputs } from './change-log.js';
@@ -34,7 +34,7 @@ const changesOf = (message: Steering, { engine }: Pick<SessionParts, 'engine'>):
 export const acceptedMessage = (eventId: string | undefined, run: SessionRun, prompt: string | undefined, { engine }: Pick<SessionParts, 'engine'>): ServerMessages['event.accepted'] => ({
 	type: 'event.accepted', ...(eventId === undefined ? {} : { event_id: eventId }),
 	will_apply_at_chunk: run.changes.nextChunkIndex,
-	will_apply_at_media_ms: run.changes.nextChunkIndex * chunkMs(engine.model),
+	will_apply_at_media_ms: (framesBeforeChunk(engine.model, run.changes.nextChunkIndex) * 1000) / engine.model.fps,
 	unknown_words: prompt === undefined ? [] : engine.unknownWords(prompt),
 });
 

@@ -173,7 +173,7 @@ test('the command imports, lists and shows, and says what it is called with wron
 	assert.match(imported.stdout, /Wan DiT, sparse-linear attention, 8-bit linear layers/u);
 	const file = written('turbo-quant', 'dit.safetensors');
 	assert.equal(file.tensors.get('blocks.1.ffn.2.int8_weight')?.dtype, 'I8');
-	assert.match(turbocast().stdout, /^turbo-quant +Wan DiT.*not a model that runs yet/mu);
+	assert.match(turbocast().stdout, /^turbo-quant +Wan DiT.*models join. makes a model/mu);
 	assert.match(turbocast('show', 'turbo-quant').stdout, /"sla".*"w8a8"/u);
 	for (const wrong of [['import'], ['import', join(downloads, 'quant.pth')], ['import', join(downloads, 'quant.pth'), '--as', 'x', '--head-dim', 'wide'], ['import', join(downloads, 'no.pth'), '--as', 'x']]) {
 		assert.equal(turbocast(...wrong).status, 2, wrong.join(' '));

@@ -15,7 +15,7 @@ import { encodeSafetensors, type TensorToWrite } from '../../src/model/safetenso
 import type { DitDimensions, ModelSpec } from '../../src/model/spec.js';
 import { parseTaehvSpec } from '../../src/model/taehv.js';
 import { parseWanVaeSpec } from '../../src/model/wan-vae-spec.js';
-import { dict, integer, type StateDict, writeStateDict } from './checkpoint/torch-writer.js';
+import { dict, integer, writeStateDict } from './checkpoint/torch-writer.js';
 import { randomTensors } from './random-weights.js';
 
 const TEXT_LENGTH = 12;
@@ -86,11 +86,11 @@ const writeTokenizer = (folder: string): void => {
 const importDenoiser = async (kind: JoinedKind, downloads: string, root: string): Promise<void> => {
 	switch (kind) {
 		case 'turbodiffusion':
-			await writeStateDict(join(downloads, 'TurboWan.pth'), named(ditTensors(JOINED_DIT, true), 1) as StateDict);
+			await writeStateDict(join(downloads, 'TurboWan.pth'), named(ditTensors(JOINED_DIT, true), 1));
 			return void await bring(join(downloads, 'TurboWan.pth'), root, 'denoiser');
 		case 'self-forcing': {
 			const tensors = Object.fromEntries(Object.entries(named(ditTensors(JOINED_DIT, false), 2)).map(([name, tensor]) => [`model.${name}`, tensor]));
-			await writeStateDict(join(downloads, 'self_forcing.pt'), tensors as StateDict, (inner) => dict({ generator: dict({}), generator_ema: inner, step: integer(1) }));
+			await writeStateDict(join(downloads, 'self_forcing.pt'), tensors, (inner) => dict({ generator: dict({}), generator_ema: inner, step: integer(1) }));
 			return void await bring(join(downloads, 'self_forcing.pt'), root, 'denoiser');
 		}
 		case 'image-to-video': {
