@@ -34,6 +34,8 @@ export const CONFIG_SCHEMA = object({
 		profile: withDefault(oneOf(ENGINE_PROFILES), 'cpu-int8'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
 		residency: withDefault(oneOf(RESIDENCIES), 'auto'),
+		embedding_cache_dir: withDefault(string({ max: 4096 }), ''),
+		embedding_cache_bytes: withDefault(integer({ min: 0, max: 1024 ** 4 }), 512 * 1024 ** 2),
 	}, 'refuse'),
 	generation: object({
 		steps: withDefault(integer({ min: 0, max: 64 }), 0),

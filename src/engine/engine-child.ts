@@ -2,10 +2,16 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Clock } from '../base/time.js';
-import { HEARTBEAT_INTERVAL_MS, type EngineEvent, type EngineProfile, type EngineRequest, type Residency } from './protocol.js';
+import { HEARTBEAT_INTERVAL_MS, type EmbeddingCacheSettings, type EngineEvent, type EngineProfile, type EngineRequest, type Residency } from './protocol.js';
 
 /** What an engine process is started with; its only argument, as JSON. */
-export type EngineProcessOptions = { readonly modelFolder: string; readonly profile: EngineProfile; readonly threads: number; readonly residency?: Residency | undefined };
+export type EngineProcessOptions = {
+	readonly modelFolder: string;
+	readonly profile: EngineProfile;
+	readonly threads: number;
+	readonly residency?: Residency | undefined;
+	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
+};
 
 /**
  * Checks in a row, one heartbeat interval apart, without a word before a process counts as lost. Checks are counted rather

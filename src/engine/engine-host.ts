@@ -167,10 +167,10 @@ export class EngineHost implements Engine {
 	}
 
 	#spawn(): void {
-		const { clock, modelFolder, profile, threads, residency } = this.#options;
+		const { clock, modelFolder, profile, threads, residency, embeddingCache } = this.#options;
 		const spawnedAtMs = clock.nowMs();
 		const patience = isOwnModel(this.model) ? PATIENCE.own : PATIENCE.joined;
-		const child: EngineChild = new EngineChild({ modelFolder, profile, threads, residency }, { clock, patience }, {
+		const child: EngineChild = new EngineChild({ modelFolder, profile, threads, residency, embeddingCache }, { clock, patience }, {
 			onEvent: (event) => this.#receive(child, event, spawnedAtMs),
 			onExit: (why) => this.#lost(why),
 		});

@@ -16,14 +16,14 @@ const send = (event: EngineEvent, whenSent: () => void = () => undefined): void 
 };
 
 const main = async (): Promise<void> => {
-	const { modelFolder, profile, threads, residency } = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
+	const { modelFolder, ...options } = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
 	// Ctrl-C reaches the whole process group: the parent decides when an engine ends, and tells it.
 	process.on('SIGINT', () => undefined);
 	process.on('SIGTERM', () => undefined);
 	process.on('disconnect', () => process.exit(0));
 
 	const server = new EngineServer({
-		load: (size) => loadNetworks({ folder: modelFolder, profile, threads, residency, warn: (sentence) => process.emitWarning(sentence), ...size }),
+		load: (size) => loadNetworks({ folder: modelFolder, ...options, warn: (sentence) => process.emitWarning(sentence), ...size }),
 		send,
 		nowMs: systemClock.nowMs,
 	});

@@ -16,11 +16,13 @@ import { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Feeds, Graph, GraphSession, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
+import { createEmbeddingCache } from './embedding-cache.js';
 import { withImage } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
 import { type DecodedLatent, type DecoderMemory, type Networks, networkSizes, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
 import { ResidentGraphs } from './resident-graphs.js';
 import { openScratchFile } from './scratch-file.js';
+import { createTextEmbedder, encodeUmt5 } from './text-embedder.js';
 
 const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
 const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => tensors[name]?.data as Float32Array;
@@ -65,7 +67,6 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const fileOf = (expert: Expert): WeightFile => (expert === 'low' ? 'dit_low' : 'dit');
 	const mode = clip === undefined ? { kind: 'chunk' as const } : { kind: 'clip' as const, sparse: clip.attention };
 
-	const textEncoder = (): Promise<GraphSession> => graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights)));
 	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights)));
 	const denoiser = (expert: Expert): Promise<GraphSession> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
 		checkDitTensors(weights, dit, clip?.attention !== undefined);
@@ -80,14 +81,21 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position)));
 	};
 
+	const embedder = createTextEmbedder({
+		tokenizer, textLength, dim: text.dim, encoderId: spec.files.text.sha256,
+		load: async () => {
+			const session = await graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights)));
+			// Whether it stays is decided where all networks are.
+			return { encode: (tokens) => encodeUmt5(session, tokens), close: () => Promise.resolve() };
+		},
+		cache: options.embeddingCache === undefined ? undefined : createEmbeddingCache({ ...options.embeddingCache, nowMs: Date.now, log: { warn: (_, sentence) => warn(sentence ?? '') } }),
+	});
 	const encodePrompt = async (prompt: string): Promise<PromptTensors> => {
-		const { ids, mask: tokens, unknownWords, isTruncated } = tokenizer.tokenize(prompt);
-		const mask = Float32Array.from(tokens);
-		const encoder = await textEncoder();
-		const encoded = await encoder.run({
-			ids: { type: 'int64', dims: [1, textLength], data: BigInt64Array.from(ids, (id) => BigInt(id)) }, mask: float32([1, textLength], mask),
-		});
-		return { context: floatsOf(encoded, 'context'), mask, crossK: [], crossV: [], unknownWords, isTruncated };
+		const [embedding] = await embedder.embed([prompt], new AbortController().signal);
+		if (embedding === undefined) {
+			throw new TurbocastError('internal', 'The text embedder gave nothing for a prompt.');
+		}
+		return { ...embedding, crossK: [], crossV: [], unknownWords: tokenizer.tokenize(prompt).unknownWords };
 	};
 
 	/** Keys and values of the latest prompt, which are larger than it by far: made when a denoiser first sees it. */

@@ -17,7 +17,7 @@ import { Weights } from '../model/weights.js';
 import type { Graph, GraphSession, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { loadJoinedNetworks } from './joined-networks.js';
-import type { EngineProfile, Residency } from './protocol.js';
+import type { EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
 export type PromptTensors = {
@@ -115,6 +115,8 @@ export type NetworksOptions = {
 	readonly latents?: number | undefined;
 	/** Which networks stay in memory; only of joined models. Default `auto`. */
 	readonly residency?: Residency | undefined;
+	/** Only of joined models, whose text encoders are large. */
+	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 	/** A sentence for people about something that is not as usual. */
 	readonly warn?: ((sentence: string) => void) | undefined;
 };

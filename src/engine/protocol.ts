@@ -12,6 +12,9 @@ export type EngineProfile = (typeof ENGINE_PROFILES)[number];
 export const RESIDENCIES = ['auto', 'all', 'one'] as const;
 export type Residency = (typeof RESIDENCIES)[number];
 
+/** Where encoded prompts are kept on disk, and how many bytes of them at most. */
+export type EmbeddingCacheSettings = { readonly folder: string; readonly maxBytes: number };
+
 /** Everything that a chunk depends on besides the stream's own past; latched when generation of the chunk begins. */
 export type ChunkInputs = {
 	readonly prompt: string;

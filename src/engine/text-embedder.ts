@@ -2,12 +2,9 @@
  * Prompts to embeddings with a text encoder that is in memory only while it works: it is loaded for a prompt that is not in the cache
  * and let go right after.
  */
-import type { TextSpec } from '../model/spec.js';
-import { textEncoderGraph } from '../model/text-encoder.js';
 import type { TokenizedText, Tokenizer } from '../model/tokenizer.js';
-import type { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Backend } from './backend.js';
+import type { GraphSession } from './backend.js';
 import type { EmbeddingCache } from './embedding-cache.js';
 
 export type TextEmbedding = {
@@ -42,19 +39,13 @@ export type TextEmbedder = {
 
 const maskOf = ({ mask }: TokenizedText): number => mask.reduce((sum, value) => sum + value, 0);
 
-/** Loads the umT5 encoder (`text-encoder.ts`). */
-export const loadUmt5Encoder = async (spec: TextSpec, weights: Weights, backend: Backend): Promise<LoadedTextEncoder> => {
-	const session = await backend.load(textEncoderGraph(spec, weights));
-	return {
-		encode: async ({ ids, mask }) => {
-			const { context } = await session.run({
-				ids: { type: 'int64', dims: [1, ids.length], data: BigInt64Array.from(ids, (id) => BigInt(id)) },
-				mask: { type: 'float32', dims: [1, mask.length], data: Float32Array.from(mask) },
-			});
-			return context?.data as Float32Array;
-		},
-		close: () => session.close(),
-	};
+/** Runs a loaded umT5 encoder (`text-encoder.ts`): [text_len, dim]. */
+export const encodeUmt5 = async (session: GraphSession, { ids, mask }: TokenizedText): Promise<Float32Array> => {
+	const { context } = await session.run({
+		ids: { type: 'int64', dims: [1, ids.length], data: BigInt64Array.from(ids, (id) => BigInt(id)) },
+		mask: { type: 'float32', dims: [1, mask.length], data: Float32Array.from(mask) },
+	});
+	return context?.data as Float32Array;
 };
 
 export const createTextEmbedder = ({ tokenizer, textLength, dim, encoderId, load, cache }: TextEmbedderOptions): TextEmbedder => {

@@ -6,7 +6,8 @@ import { TurbocastError } from '../protocol/errors.js';
 import { resolveJoinedModel } from './joined-model.js';
 import { mapSafetensors, type MappedSafetensors, parseSafetensors, type Safetensors } from './safetensors.js';
 import { type FileEntry, type ModelSpec, parseModelSpec } from './spec.js';
-import { createTokenizer, type Tokenizer } from './tokenizer.js';
+import { parseTokenizer } from './text/open-tokenizer.js';
+import type { Tokenizer } from './tokenizer.js';
 
 /** Largest model.json and tokenizer.json, bytes. */
 const MAX_JSON_BYTES = 64 * 1024 * 1024;
@@ -110,14 +111,7 @@ export const openModelFolder = async (path: string, options: { readonly verify?:
 	for (const which of files) {
 		await checkSize(path, spec, which);
 	}
-	const text = new TextDecoder().decode(await readChecked(path, spec, 'tokenizer'));
-	let words: unknown;
-	try {
-		words = JSON.parse(text);
-	} catch (error) {
-		throw new TurbocastError('model_invalid', `${join(path, spec.files.tokenizer.file)} is not JSON text.`, { cause: error });
-	}
-	const tokenizer = createTokenizer(words, spec.text.vocab_size, spec.text.text_len);
+	const tokenizer = parseTokenizer(spec.files.tokenizer.file, await readChecked(path, spec, 'tokenizer'), spec.text.vocab_size, spec.text.text_len);
 	const readWeights = async (which: WeightFile): Promise<Safetensors> =>
 		parseSafetensors(entryOf(spec, which).file, await readChecked(path, spec, which));
 	const mapWeights = (which: WeightFile): MappedSafetensors => {

@@ -26,7 +26,7 @@ after(() => {
 
 const turbocast = (root: string, ...args: string[]) => {
 	const config = join(root, 'config.yaml');
-	writeFileSync(config, `engine:\n  models_dir: ${root}\n  profile: cpu-fp32\n`);
+	writeFileSync(config, `engine:\n  models_dir: ${root}\n  profile: cpu-fp32\n  embedding_cache_dir: ${join(root, 'embeddings')}\n`);
 	return spawnSync(process.execPath, [join(repositoryRoot, 'bin/turbocast.mjs'), ...args, '--config', config], { encoding: 'utf8', cwd: root });
 };
 

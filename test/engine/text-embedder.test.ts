@@ -6,8 +6,9 @@ import { after, test } from 'node:test';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
 import { encodeText } from '../../src/engine/backends/reference-text.js';
 import { createEmbeddingCache, DEFAULT_MAX_BYTES } from '../../src/engine/embedding-cache.js';
-import { createTextEmbedder, loadUmt5Encoder, type LoadedTextEncoder } from '../../src/engine/text-embedder.js';
+import { createTextEmbedder, encodeUmt5, type LoadedTextEncoder } from '../../src/engine/text-embedder.js';
 import type { TextSpec } from '../../src/model/spec.js';
+import { textEncoderGraph } from '../../src/model/text-encoder.js';
 import { createUnigramTokenizer, readSentencePieceModel } from '../../src/model/text/unigram-tokenizer.js';
 import { relativeError } from '../../src/verify/verifier.js';
 import { randomWeights } from '../model/random-weights.js';
@@ -27,17 +28,17 @@ const setUp = (cacheFolder?: string) => {
 	const counts = { loaded: 0, open: 0, encoded: 0 };
 	const warnings: string[] = [];
 	const load = async (): Promise<LoadedTextEncoder> => {
-		const encoder = await loadUmt5Encoder(SPEC, weights, createOnnxRuntime({ threads: 1 }));
+		const session = await createOnnxRuntime({ threads: 1 }).load(textEncoderGraph(SPEC, weights));
 		counts.loaded += 1;
 		counts.open += 1;
 		return {
 			encode: (tokens) => {
 				counts.encoded += 1;
-				return encoder.encode(tokens);
+				return encodeUmt5(session, tokens);
 			},
 			close: async () => {
 				counts.open -= 1;
-				await encoder.close();
+				await session.close();
 			},
 		};
 	};
