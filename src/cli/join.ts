@@ -47,14 +47,13 @@ const recipeOf = ({ part }: Found, asked: Recipe | undefined): Recipe =>
 	asked ?? part.recipe ?? (part.kind === 'turbo-dit' ? 'turbodiffusion' : refuse(
 		`Nothing in ${part.source.join(', ')} tells how the denoiser was distilled; say --recipe ${RECIPES.join(', ')}. Wan's own checkpoints are not distilled: they need 50 steps with guidance, which is not offered.`));
 
-const isComplete = ({ components, tokenizer }: Pick<ComponentFolder, 'components' | 'tokenizer'>): boolean => {
-	const kinds = new Set<string>(components.map(({ component }) => component));
-	return tokenizer !== undefined && kinds.has('dit') && kinds.has('text') && (kinds.has('vae') || kinds.has('taehv'));
+/** Whether the folders hold everything that a model needs, and it is known how to sample it. */
+export const isComplete = (folders: readonly ComponentFolder[]): boolean => {
+	const parts = folders.flatMap(({ components }) => components);
+	const kinds = new Set<string>(parts.map(({ component }) => component));
+	return folders.some(({ tokenizer }) => tokenizer !== undefined) && kinds.has('text') && (kinds.has('vae') || kinds.has('taehv'))
+		&& parts.some(({ component, recipe, kind }) => component === 'dit' && (recipe !== undefined || kind === 'turbo-dit'));
 };
-
-/** Whether an import brought everything that a model needs, and it is known how to sample it. */
-export const runsAlone = (folder: ComponentFolder): boolean =>
-	isComplete(folder) && folder.components.some(({ component, recipe, kind }) => component === 'dit' && (recipe !== undefined || kind === 'turbo-dit'));
 
 const describe = (denoiser: Found, recipe: Recipe, hasImage: boolean): string =>
 	`${denoiser.part.title}, ${recipe}: ${hasImage ? 'a picture and a text' : 'text'} to ${recipe === 'self-forcing' ? 'a stream' : 'whole clips'}`;

@@ -12,7 +12,7 @@ import { type Arguments, type FlagTable, parseNumber } from './arguments.js';
 import { readCatalogue } from './catalogue.js';
 import { DEFAULT_HUB, openHub } from './hub.js';
 import { importCheckpoint } from './import.js';
-import { DECODERS, joinModel, runsAlone } from './join.js';
+import { DECODERS, isComplete, joinModel } from './join.js';
 import { modelPath, modelsRoot } from './models-folder.js';
 import { askInTerminal, pull } from './pull.js';
 
@@ -67,9 +67,16 @@ const importModel = async (args: Arguments, config: Config, signal: AbortSignal)
 	const to = modelPath(config.engine.models_dir, name);
 	const folder = await importCheckpoint({ from, to, name, headDim, signal, say });
 	say(componentFacts(folder));
-	if (runsAlone(folder)) {
-		const { spec } = await joinModel({ folders: [{ name, path: to }], to });
-		say(`\nEverything that a model needs is here: turbocast generate "..." --model ${name}\n\n${facts(spec)}`);
+	await joinWhole([folder], config, say);
+};
+
+/** Folders that hold everything become a model at once, under the name of the last. */
+const joinWhole = async (folders: readonly ComponentFolder[], config: Config, say: (sentence: string) => void): Promise<void> => {
+	const last = folders.at(-1);
+	if (last !== undefined && isComplete(folders)) {
+		const path = (name: string): string => modelPath(config.engine.models_dir, name);
+		const { spec } = await joinModel({ folders: folders.map(({ name }) => ({ name, path: path(name) })), to: path(last.name) });
+		say(`\nEverything that a model needs is here: turbocast generate "..." --model ${last.name}\n\n${facts(spec)}`);
 	}
 };
 
@@ -118,6 +125,7 @@ const pullModel = async (args: Arguments, config: Config, signal: AbortSignal): 
 		onProgress: process.stdout.isTTY ? (line) => void process.stdout.write(`\r\u001b[K${line}`) : undefined,
 	});
 	say(`\n${componentFacts(folders.at(-1) as ComponentFolder)}`);
+	await joinWhole(folders, config, say);
 };
 
 /** `models` lists, `models show NAME` prints one model's facts and its card, `models import` reads a checkpoint, `models pull` fetches it first. */
