@@ -83,6 +83,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				maxSessionsPerKey: config.limits.max_sessions_per_key,
 				maxSessionsPerAddress: config.limits.max_sessions_per_address,
 				maxEngineShare: config.limits.max_engine_share,
+				maxViewers: config.limits.max_viewers,
 				maxConnections: config.limits.max_connections,
 				sessionMaxMs: config.limits.session_max_ms,
 				idleTimeoutMs: config.limits.idle_timeout_ms,

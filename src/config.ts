@@ -58,6 +58,7 @@ export const CONFIG_SCHEMA = object({
 		max_sessions_per_key: withDefault(integer({ min: 0, max: 1000 }), 0),
 		max_sessions_per_address: withDefault(integer({ min: 0, max: 1000 }), 0),
 		max_engine_share: withDefault(number({ min: 0.1, max: 1 }), 0.85),
+		max_viewers: withDefault(integer({ min: 0, max: 1000 }), 64),
 		max_connections: withDefault(integer({ min: 1, max: 100_000 }), 64),
 		session_max_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
 		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),

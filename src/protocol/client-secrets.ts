@@ -21,17 +21,19 @@ const name = string({ min: 1, max: 128 });
 const origin = string({ min: 1, max: 256, pattern: /^https?:\/\/[^/\s]+$/u, says: 'must be an origin, such as https://video.example' });
 
 /** What every secret says, in the request, in the answer and, signed, in the secret itself. */
+const actions = list(oneOf(TOKEN_ACTIONS), { min: 1, max: 2 });
 const PERMISSIONS = {
 	models: optional(list(name, { min: 1, max: 16 })),
 	origins: optional(list(origin, { min: 1, max: 16 })),
-	actions: withDefault(list(oneOf(TOKEN_ACTIONS), { min: 1, max: 2 }), ['control', 'view']),
 };
 const CONSTRAINTS = {
 	max_session_seconds: optional(integer({ min: 1, max: 86_400 })),
 	max_sessions: withDefault(integer({ min: 1, max: 1000 }), 1),
 };
 
-export const PERMISSIONS_SCHEMA = object(PERMISSIONS, 'refuse');
+export const PERMISSIONS_SCHEMA = object({ ...PERMISSIONS, actions }, 'refuse');
+/** Actions that are left out are both, or `view` alone in a secret for one session. */
+const REQUESTED_PERMISSIONS = object({ ...PERMISSIONS, actions: optional(actions) }, 'refuse');
 export const CONSTRAINTS_SCHEMA = object(CONSTRAINTS, 'refuse');
 export type Permissions = Infer<typeof PERMISSIONS_SCHEMA>;
 export type Constraints = Infer<typeof CONSTRAINTS_SCHEMA>;
@@ -41,7 +43,9 @@ export const CLIENT_SECRET_REQUEST = object({
 		anchor: optional(oneOf(['created_at'])),
 		seconds: withDefault(integer({ min: MIN_SECRET_SECONDS, max: MAX_SECRET_SECONDS }), DEFAULT_SECRET_SECONDS),
 	}, 'refuse')),
-	permissions: withDefault(PERMISSIONS_SCHEMA, PERMISSIONS_SCHEMA.parse({})),
+	/** To come to this session rather than to start one. */
+	session_id: optional(name),
+	permissions: withDefault(REQUESTED_PERMISSIONS, {}),
 	constraints: withDefault(CONSTRAINTS_SCHEMA, CONSTRAINTS_SCHEMA.parse({})),
 }, 'refuse');
 export type ClientSecretRequest = Infer<typeof CLIENT_SECRET_REQUEST>;
@@ -51,6 +55,7 @@ export type ClientSecret = {
 	readonly value: string;
 	/** Seconds since 1970 (as in OpenAI's Realtime API, whose clients this answer is for). */
 	readonly expires_at: number;
+	readonly session_id?: string;
 	readonly permissions: Permissions;
 	readonly constraints: Constraints;
 };

@@ -49,8 +49,8 @@ export const SERVER_SCHEMAS = {
 		session_id: id, protocol_version: id,
 		model: modelInfo,
 		ice_servers: list(iceServer, { max: 16 }),
-		/** How to come back after the connection was lost. */
-		resume_token: id,
+		/** How to come back after the connection was lost; who came to watch comes back with the token of before. */
+		resume_token: optional(id),
 		limits: object({
 			max_message_bytes: count, max_prompt_length: count, max_prompts: count, max_session_ms: count, idle_timeout_ms: count,
 			start_timeout_ms: count, resume_grace_ms: count, max_lead_ms: count,

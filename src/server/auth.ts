@@ -15,6 +15,8 @@ import { CLIENT_SECRET_PREFIX, Tokens, type TokenClaims } from './tokens.js';
 export type Grant = {
 	/** Of the server key, or of that which the client secret was made with. */
 	readonly keyId: string | undefined;
+	/** The session that the client secret is for: to come to it, not to start one. */
+	readonly sessionId: string | undefined;
 	/** May start and steer. */
 	readonly mayControl: boolean;
 	readonly maxSessionMs: number;
@@ -33,7 +35,9 @@ export type AuthOptions = {
 	readonly wallMs?: () => number;
 };
 
-const OPEN: Grant = { keyId: undefined, mayControl: true, maxSessionMs: Number.POSITIVE_INFINITY };
+/** In place of the id of a server key, in secrets of a server that has none. */
+const NO_KEY = 'none';
+const OPEN: Grant = { keyId: undefined, sessionId: undefined, mayControl: true, maxSessionMs: Number.POSITIVE_INFINITY };
 /** Uses of secrets that have expired are forgotten this often. */
 const SWEEP_INTERVAL_MS = 60_000;
 /** The whole of 127.0.0.0/8 is the loopback (RFC 1122 section 3.2.1.3). */
@@ -106,16 +110,38 @@ export class Auth {
 		if (key === undefined) {
 			throw new TurbocastError('unauthorized', 'This server has no keys, and lets anyone on this machine in without; make one with `turbocast keys create`.');
 		}
+		this.#countMint(key.id);
+		const { session_id: sessionId, constraints } = request;
+		const permissions = { ...request.permissions, actions: request.permissions.actions ?? (sessionId === undefined ? ['control' as const, 'view' as const] : ['view' as const]) };
+		const { value, expiresAt } = await this.#tokens.sign({
+			keyId: key.id, seconds: request.expires_after?.seconds ?? DEFAULT_SECRET_SECONDS, permissions, constraints,
+			session: sessionId === undefined ? undefined : { id: sessionId, is_link: false },
+		});
+		return { value, expires_at: expiresAt, ...(sessionId === undefined ? {} : { session_id: sessionId }), permissions, constraints };
+	}
+
+	/**
+	 * A secret that any number of people may use to come to one session, as its owner wishes. On a server without keys too: there
+	 * it says what they may not do. Throws `rate_limited`.
+	 */
+	async share(request: { readonly keyId: string | undefined; readonly sessionId: string; readonly seconds: number; readonly mayControl: boolean }): Promise<{ readonly value: string; readonly expires_at: number }> {
+		const keyId = request.keyId ?? NO_KEY;
+		this.#countMint(keyId);
+		const { value, expiresAt } = await this.#tokens.sign({
+			keyId, seconds: request.seconds, constraints: { max_sessions: 1 },
+			permissions: { actions: request.mayControl ? ['control', 'view'] : ['view'] }, session: { id: request.sessionId, is_link: true },
+		});
+		return { value, expires_at: expiresAt };
+	}
+
+	#countMint(keyId: string): void {
 		const { secretsPerMinute, clock } = this.#options;
-		const limit = this.#mints.get(key.id) ?? new RateLimit(secretsPerMinute, 60_000, clock.nowMs());
-		this.#mints.set(key.id, limit);
+		const limit = this.#mints.get(keyId) ?? new RateLimit(secretsPerMinute, 60_000, clock.nowMs());
+		this.#mints.set(keyId, limit);
 		const retryAfterMs = limit.take(clock.nowMs());
 		if (retryAfterMs > 0) {
 			throw new TurbocastError('rate_limited', `At most ${secretsPerMinute} client secrets a minute for one key.`, { retryAfterMs });
 		}
-		const { permissions, constraints } = request;
-		const { value, expiresAt } = await this.#tokens.sign({ keyId: key.id, seconds: request.expires_after?.seconds ?? DEFAULT_SECRET_SECONDS, permissions, constraints });
-		return { value, expires_at: expiresAt, permissions, constraints };
 	}
 
 	/**
@@ -124,18 +150,18 @@ export class Auth {
 	 */
 	async grant(request: IncomingMessage, model: string): Promise<Grant> {
 		await this.#refresh();
-		if (!this.#isRequired) {
-			return OPEN;
-		}
 		const credential = bearerOf(request) ?? protocolTokenOf(request);
 		if (credential?.startsWith(CLIENT_SECRET_PREFIX) !== true) {
-			return { ...OPEN, keyId: this.#serverKeyOf(credential).id };
+			return this.#isRequired ? { ...OPEN, keyId: this.#serverKeyOf(credential).id } : OPEN;
 		}
+		// On a server without keys too: a shared token gives less than coming without any.
 		const claims = await this.#tokens.verify(credential);
 		this.#check(claims, request.headers.origin, model);
 		this.#countOpening(claims);
 		const seconds = claims.constraints.max_session_seconds;
-		return { keyId: claims.sub, mayControl: claims.permissions.actions.includes('control'), maxSessionMs: seconds === undefined ? Number.POSITIVE_INFINITY : seconds * 1000 };
+		return {
+			keyId: claims.sub === NO_KEY ? undefined : claims.sub, sessionId: claims.session?.id, mayControl: claims.permissions.actions.includes('control'), maxSessionMs: seconds === undefined ? Number.POSITIVE_INFINITY : seconds * 1000,
+		};
 	}
 
 	#serverKeyOf(credential: string | undefined): StoredKey {
@@ -153,7 +179,7 @@ export class Auth {
 	}
 
 	#check({ sub, permissions }: TokenClaims, origin: string | undefined, model: string): void {
-		if (!this.#keys.some((key) => key.id === sub)) {
+		if (sub === NO_KEY ? this.#isRequired : !this.#keys.some((key) => key.id === sub)) {
 			throw new TurbocastError('unauthorized', 'The server key that this client secret was made with has been revoked.');
 		}
 		if (permissions.models?.includes(model) === false) {
@@ -164,7 +190,11 @@ export class Auth {
 		}
 	}
 
-	#countOpening({ jti, exp, constraints }: TokenClaims): void {
+	#countOpening({ jti, exp, constraints, session }: TokenClaims): void {
+		if (session?.is_link === true) {
+			// For as many as come; how many at once the session counts itself.
+			return;
+		}
 		const nowMs = this.#wallMs();
 		if (nowMs - this.#sweptAtMs > SWEEP_INTERVAL_MS) {
 			this.#sweptAtMs = nowMs;

@@ -4,11 +4,14 @@
  */
 import type { ChunkInputs } from '../engine/protocol.js';
 import { TurbocastError } from '../protocol/errors.js';
+import type { Member } from './member.js';
 
 export type Change = {
 	/** Of the message that asked for it. */
 	readonly eventId: string | undefined;
 	readonly receivedAtMs: number;
+	/** Whose message it was: to nobody else does its `eventId` mean anything. */
+	readonly author?: Member;
 };
 
 /** A change that a chunk has taken up. */

@@ -5,11 +5,10 @@ import { WebSocket, WebSocketServer, type RawData } from 'ws';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limits.js';
 import { errorMessage, eventIdOf, parseClientMessage, type ServerMessage } from '../protocol/messages.js';
-import type { Auth } from './auth.js';
+import { draining } from './admission.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
-import { draining } from './admission.js';
 import { Member } from './member.js';
 import type { SessionParts, Visitor } from './session-parts.js';
 import { Session, type SessionStateKind } from './session.js';
@@ -68,10 +67,8 @@ const parseFrame = (data: RawData, isBinary: boolean): unknown => {
 	}
 };
 
-export type ControlParts = SessionParts & { readonly auth: Auth };
-
 /** Of a connection that is told why it may not stay. */
-const NOBODY: Visitor = { grant: { keyId: undefined, mayControl: false, maxSessionMs: 0 }, address: '' };
+const NOBODY: Visitor = { grant: { keyId: undefined, sessionId: undefined, mayControl: false, maxSessionMs: 0 }, address: '' };
 
 class Connection {
 	readonly session: Session;
@@ -85,7 +82,8 @@ class Connection {
 	#silentIntervals = 0;
 	#isClosing = false;
 
-	constructor(socket: ControlSocket, parts: SessionParts, visitor: Visitor) {
+	/** `session`: one that is there already, to watch it. */
+	constructor(socket: ControlSocket, parts: SessionParts, visitor: Visitor, session?: Session) {
 		const { config, clock } = parts;
 		this.#socket = socket;
 		this.#parts = parts;
@@ -95,8 +93,8 @@ class Connection {
 			send: (message) => this.#send(message),
 			close: (closeCode, reason) => this.#close(closeCode, reason),
 		}, visitor);
-		this.session = new Session(parts, this.#member);
-		socket.beforeClose = (error) => void this.session.end('failed', error);
+		this.session = session ?? new Session(parts, this.#member);
+		socket.beforeClose = (error) => void this.session.leave(this.#member, 'failed', error);
 		socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
 		socket.on('pong', () => {
 			this.#silentIntervals = 0;
@@ -105,7 +103,7 @@ class Connection {
 		this.closed = new Promise((resolve) => {
 			socket.on('close', () => {
 				this.#isClosing = true;
-				void this.session.end('disconnected');
+				void this.session.leave(this.#member, 'disconnected');
 				resolve();
 			});
 		});
@@ -121,6 +119,11 @@ class Connection {
 		this.#socket.ping();
 	}
 
+	/** Comes to watch the session that it was made for. */
+	join(): void {
+		this.session.join(this.#member);
+	}
+
 	/** For good, whatever the client does. */
 	terminate(): void {
 		this.#socket.terminate();
@@ -132,7 +135,7 @@ class Connection {
 		}
 		const size = (data as Buffer).byteLength;
 		if (size > MAX_MESSAGE_BYTES) {
-			void this.session.end('failed', new TurbocastError('message_too_big', `A message may have at most ${MAX_MESSAGE_BYTES} bytes, not ${size}; send less at once.`));
+			void this.session.leave(this.#member, 'failed', new TurbocastError('message_too_big', `A message may have at most ${MAX_MESSAGE_BYTES} bytes, not ${size}; send less at once.`));
 			return;
 		}
 		let eventId: string | undefined;
@@ -161,10 +164,10 @@ class Connection {
 		const isMistake = error.entry.httpStatus < 500;
 		if (error.code === 'draining' && !this.session.isRunning) {
 			// Closed, so that it comes to another server through whatever stands in front.
-			void this.session.end('draining', error);
+			void this.session.leave(this.#member, 'draining', error);
 		}
 		if (isMistake && this.#mistakes.take(this.#parts.clock.nowMs()) > 0) {
-			void this.session.end('failed', new TurbocastError('rate_limited', `More than ${this.#parts.config.badMessagesPerMinute} mistakes in a minute; read the errors, then connect again.`, { retryAfterMs: 60_000 }));
+			void this.session.leave(this.#member, 'failed', new TurbocastError('rate_limited', `More than ${this.#parts.config.badMessagesPerMinute} mistakes in a minute; read the errors, then connect again.`, { retryAfterMs: 60_000 }));
 		}
 	}
 
@@ -225,7 +228,7 @@ const refusal = (request: IncomingMessage, parts: SessionParts): TurbocastError 
 	return undefined;
 };
 
-export const createControl = (parts: ControlParts): Control => {
+export const createControl = (parts: SessionParts): Control => {
 	const { config } = parts;
 	const open = new Set<Connection>();
 	const sockets = new WebSocketServer({
@@ -243,10 +246,23 @@ export const createControl = (parts: ControlParts): Control => {
 	const turnAway = (socket: ControlSocket, error: TurbocastError): void => void new Connection(socket, parts, NOBODY).session.end('failed', error);
 
 	const welcome = (socket: ControlSocket, visitor: Visitor): void => {
-		const connection = new Connection(socket, parts, visitor);
+		const { sessionId, keyId } = visitor.grant;
+		let session: Session | undefined;
+		try {
+			session = sessionId === undefined ? undefined : parts.sessions.find(sessionId, keyId);
+			session?.assertMayJoin();
+		} catch (error) {
+			turnAway(socket, TurbocastError.from(error));
+			return;
+		}
+		const connection = new Connection(socket, parts, visitor, session);
 		open.add(connection);
 		socket.on('close', () => open.delete(connection));
-		connection.session.greet();
+		if (session === undefined) {
+			connection.session.greet();
+		} else {
+			connection.join();
+		}
 	};
 
 	let closing: Promise<void> | undefined;
@@ -259,7 +275,7 @@ export const createControl = (parts: ControlParts): Control => {
 	};
 
 	const warn = (secondsLeft: number): void => {
-		for (const { session } of open) {
+		for (const session of new Set([...open].map((connection) => connection.session))) {
 			if (session.isRunning) {
 				session.warnOfEnd('draining', secondsLeft);
 			} else {
@@ -270,7 +286,7 @@ export const createControl = (parts: ControlParts): Control => {
 
 	return {
 		connections: () => open.size,
-		sessionStates: () => [...open].map(({ session }) => session.stateKind),
+		sessionStates: () => [...new Set([...open].map(({ session }) => session))].map(({ stateKind }) => stateKind),
 		warnOfEnd: (withinMs, signal) => {
 			const endsAtMs = parts.clock.nowMs() + withinMs;
 			for (const leftMs of [withinMs, ...DRAIN_WARNINGS_MS.filter((ms) => ms < withinMs)]) {

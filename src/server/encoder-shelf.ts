@@ -25,10 +25,6 @@ export class EncoderShelf {
 		return opening;
 	}
 
-	requestKeyframe(codec: VideoCodec): void {
-		void this.#open.get(codec)?.then((encoder) => encoder.requestKeyframe(), () => undefined);
-	}
-
 	/** Idempotent. */
 	close(): Promise<void> {
 		this.#closing ??= Promise.all([...this.#open.values()].map(async (opening) => {

@@ -31,7 +31,13 @@ export class Member {
 		this.#parts = parts;
 		this.#offers = new RateLimit(parts.config.offersPerMinute ?? DEFAULT_OFFERS_PER_MINUTE, 60_000, parts.clock.nowMs());
 		this.video = new ViewerSlot(parts.transport, {
-			onWatching: () => this.host.watchingChanged(),
+			onWatching: (viewer) => {
+				this.host.watchingChanged();
+				if (viewer !== undefined) {
+					// Whoever comes late, or back, has nothing to build the next frame upon.
+					this.host.keyframeNeeded(viewer);
+				}
+			},
 			onKeyframeNeeded: (viewer) => this.host.keyframeNeeded(viewer),
 		});
 	}

@@ -12,6 +12,7 @@ import type { Auth } from './auth.js';
 import { sendError } from './http-error.js';
 import { readJsonBody } from './json-body.js';
 import type { ModelInfo } from './model-info.js';
+import type { SessionRegistry } from './session-registry.js';
 import { readStaticFile } from './static-files.js';
 
 const DIST = fileURLToPath(new URL('../..', import.meta.url));
@@ -21,6 +22,7 @@ export type RouteParts = {
 	readonly engine: Engine;
 	readonly admission: Admission;
 	readonly auth: Auth;
+	readonly sessions: SessionRegistry;
 	readonly metrics: Metrics;
 	readonly log: Log;
 };
@@ -94,6 +96,9 @@ const answer = async (parts: RouteParts, request: IncomingMessage, response: Ser
 		case CLIENT_SECRETS_PATH: {
 			const key = await parts.auth.serverKey(request);
 			const body = CLIENT_SECRET_REQUEST.parse(await readJsonBody(request, MAX_SECRET_REQUEST_BYTES));
+			if (body.session_id !== undefined) {
+				parts.sessions.find(body.session_id, key?.id);
+			}
 			return sendJson(response, await parts.auth.mint(key, body));
 		}
 		case REALTIME_PATH:

@@ -24,6 +24,8 @@ export type ServerConfig = {
 	readonly maxSessionsPerAddress: number;
 	/** Share of real time, 0 to 1, that all sessions together may take of the engine. */
 	readonly maxEngineShare: number;
+	/** That come to watch one session, besides the connection that has it. */
+	readonly maxViewers: number;
 	readonly maxConnections: number;
 	readonly sessionMaxMs: number;
 	/** A generating session without a connected viewer ends after this. */

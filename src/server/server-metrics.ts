@@ -81,7 +81,7 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 		sessions: metrics.counter('turbocast_sessions_total', 'Sessions ended, by reason.'),
 		errors: metrics.counter('turbocast_errors_total', 'Errors sent to clients, by code.'),
 		engineLosses: metrics.counter('turbocast_engine_losses_total', 'Times that a session lost its engine.'),
-		frames: metrics.counter('turbocast_frames_total', 'Frames by what became of them: sent or dropped.'),
+		frames: metrics.counter('turbocast_frames_total', 'Frames by what became of them: sent or dropped, for each viewer; unseen or lost, for all.'),
 		queueMs: metrics.histogram('turbocast_queue_wait_ms', 'From session.start to the place that it was given.', QUEUE_BOUNDS_MS),
 		encodeMs: metrics.histogram('turbocast_encode_ms', 'Time of one frame inside the encoder.', ENCODE_BOUNDS_MS),
 		changeMs: metrics.histogram('turbocast_change_to_frame_ms', 'From a change, the first prompt included, to the hand-over of the first frame that carries it.', LATENCY_BOUNDS_MS),

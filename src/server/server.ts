@@ -17,6 +17,7 @@ import { modelInfo } from './model-info.js';
 import { createRoutes } from './routes.js';
 import type { ServerConfig } from './server-config.js';
 import { createServerMetrics } from './server-metrics.js';
+import { SessionRegistry } from './session-registry.js';
 
 export type ServerParts = {
 	/** Of turbocast, for those who read metrics. */
@@ -85,12 +86,13 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 		usual: { width: engine.model.width, height: engine.model.height, steps: config.defaultSteps === 0 ? engine.model.default_steps : config.defaultSteps },
 	});
 	const model = modelInfo(engine.model);
+	const sessions = new SessionRegistry();
 	const metrics = createServerMetrics(parts.metrics, { version: parts.version, engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates() });
 	const control = createControl({
-		config, engine, encoders, transport, admission, auth, model, metrics, log, clock, onFrame,
+		config, engine, encoders, transport, admission, auth, sessions, model, metrics, log, clock, onFrame,
 		randomUint32: parts.randomUint32 ?? systemUint32,
 	});
-	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, metrics: parts.metrics, log }));
+	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
 
 	const drain = async (withinMs: number): Promise<void> => {

@@ -7,10 +7,11 @@ import type { Encoders } from '../media/encoder.js';
 import type { ServerMessage } from '../protocol/messages.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission } from './admission.js';
-import type { Grant } from './auth.js';
+import type { Auth, Grant } from './auth.js';
 import type { ModelInfo } from './model-info.js';
 import type { ServerConfig } from './server-config.js';
 import type { ServerMetrics } from './server-metrics.js';
+import type { SessionRegistry } from './session-registry.js';
 
 export type SessionParts = {
 	readonly config: ServerConfig;
@@ -18,6 +19,8 @@ export type SessionParts = {
 	readonly encoders: Encoders;
 	readonly transport: Transport;
 	readonly admission: Admission;
+	readonly auth: Auth;
+	readonly sessions: SessionRegistry;
 	readonly model: ModelInfo;
 	readonly metrics: ServerMetrics;
 	readonly log: Log;

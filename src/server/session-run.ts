@@ -1,25 +1,31 @@
 /** What exists of a session once it was started: the whole line from the engine's stream to the frames that are sent, and word of both ends. */
 import type { EngineState, EngineStream } from '../engine/engine.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { ServerMessage } from '../protocol/messages.js';
+import type { ServerMessage, ServerMessages } from '../protocol/messages.js';
 import type { Viewer } from '../transport/transport.js';
 import type { Ticket } from './admission.js';
 import { ChangeLog } from './change-log.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
 import { runGeneration, type ChunkReport } from './generation-loop.js';
+import { KeyframeGate } from './keyframe-gate.js';
+import type { Member } from './member.js';
 import { runPlayout } from './playout-loop.js';
 import { appliedMessage, chunkMessage } from './session-reports.js';
 import type { SessionParts } from './session-parts.js';
 import type { StartRequest } from './start-request.js';
 
 export type SessionRunEvents = {
+	/** To everyone. */
 	readonly send: (message: ServerMessage) => void;
+	/** To everyone, with the `event_id` for its author alone. */
+	readonly sendOf: (author: Member | undefined, message: ServerMessages['event.applied']) => void;
 	/** Something went wrong, and the session goes on. */
 	readonly onLoss: (error: TurbocastError) => void;
 	/** It cannot go on. */
 	readonly onFailed: (error: TurbocastError) => void;
-	readonly watching: () => Viewer | undefined;
+	/** All that frames go to. */
+	readonly watching: () => readonly Viewer[];
 	/** Nobody has asked for the video at all. */
 	readonly isHeadless: () => boolean;
 };
@@ -30,6 +36,7 @@ export class SessionRun {
 	readonly line: FrameLine;
 	readonly changes: ChangeLog;
 	readonly encoders: EncoderShelf;
+	readonly keyframes = new KeyframeGate();
 	readonly #parts: SessionParts;
 	readonly #events: SessionRunEvents;
 	#frames = 0;
@@ -56,7 +63,7 @@ export class SessionRun {
 	play(stream: EngineStream, signal: AbortSignal): void {
 		const { engine, clock, onFrame, metrics } = this.#parts;
 		const { width, height, seed } = this.request;
-		const { send, onLoss, onFailed, watching, isHeadless } = this.#events;
+		const { send, sendOf, onLoss, onFailed, watching, isHeadless } = this.#events;
 		const stopListening = engine.onState((state) => this.#engineChanged(state));
 		signal.addEventListener('abort', stopListening, { once: true });
 		const generation = runGeneration({
@@ -72,18 +79,18 @@ export class SessionRun {
 			onLoss: (error) => this.#chunkLost(error),
 		}, stream, signal);
 		const playout = runPlayout({
-			line: this.line, changes: this.changes, clock, watching, isHeadless, onLoss,
+			line: this.line, changes: this.changes, clock, watching, isHeadless, onLoss, keyframes: this.keyframes,
 			encoderFor: (codec) => this.encoders.for(codec),
-			onSent: ({ chunk }) => {
-				metrics.frames.add(1, { outcome: 'sent' });
-				metrics.encodeMs.observe(chunk.encodeMs);
+			onSent: (chunk, viewers) => {
+				metrics.frames.add(viewers, { outcome: 'sent' });
+				metrics.encodeMs.observe(chunk.encodeMs, { codec: chunk.codec });
 			},
-			onDropped: () => metrics.frames.add(1, { outcome: 'dropped' }),
+			onLost: (outcome) => metrics.frames.add(1, { outcome }),
 			onApplied: (changes, played) => {
 				for (const change of changes) {
 					const message = appliedMessage(change, played, clock.nowMs());
 					metrics.changeMs.observe(message.server_latency_ms);
-					send(message);
+					sendOf(change.author, message);
 				}
 			},
 		}, signal);

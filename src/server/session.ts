@@ -5,11 +5,12 @@
 import type { Log } from '../base/log.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
-import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, MAX_PROMPTS, PROTOCOL_VERSION } from '../protocol/limits.js';
+import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, MAX_PROMPTS, PROTOCOL_VERSION, type MemberRole } from '../protocol/limits.js';
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ExpiringReason, type ServerMessage, type ServerMessages } from '../protocol/messages.js';
-import type { Viewer } from '../transport/transport.js';
+import { Company, type Companion } from './company.js';
 import { Countdown } from './countdown.js';
 import type { Member } from './member.js';
+import { assertMay } from './rights.js';
 import { newSessionId } from './session-id.js';
 import type { SessionParts } from './session-parts.js';
 import { SessionRun } from './session-run.js';
@@ -29,10 +30,8 @@ export type SessionStateKind = SessionState['kind'];
 /** All but the last, in which a session is not counted any more. */
 export const SESSION_STATES = ['waiting', 'queued', 'starting', 'generating'] as const satisfies readonly SessionStateKind[];
 
-/** What a client secret for viewing alone may not do. */
-const CONTROLLING: ReadonlySet<ClientMessage['type']> = new Set([
-	'session.start', 'session.update', 'input.action', 'session.pause', 'session.resume', 'session.reset', 'session.fork', 'session.share', 'session.stop',
-] as const);
+/** When to ask again for a place to watch. */
+const RETRY_WHEN_WATCHED_MS = 5000;
 
 const seconds = (timeMs: number): number => Math.round(timeMs / 1000);
 
@@ -40,6 +39,7 @@ export class Session {
 	readonly id = newSessionId();
 	readonly #parts: SessionParts;
 	readonly #owner: Member;
+	readonly #company: Company;
 	readonly #maxMs: number;
 	readonly #log: Log;
 	/** Aborts everything that this session runs. */
@@ -59,7 +59,8 @@ export class Session {
 		this.#owner = owner;
 		this.#maxMs = Math.min(config.sessionMaxMs, owner.visitor.grant.maxSessionMs);
 		this.#log = parts.log.child({ session: this.id });
-		owner.host = { watchingChanged: () => this.#watchingChanged(), keyframeNeeded: (viewer) => this.#run?.encoders.requestKeyframe(viewer.codec) };
+		this.#company = new Company(clock, this.#life.signal);
+		this.#take(owner, 'owner');
 		this.#startCountdown = new Countdown(clock, {
 			onElapsed: () => this.#fail(new TurbocastError('start_timeout', `No session was started within ${seconds(config.startTimeoutMs)} seconds; connect again when there is a prompt.`), 'idle'),
 		});
@@ -95,36 +96,102 @@ export class Session {
 		return this.#state.kind === 'waiting' || this.#state.kind === 'ended' ? undefined : this.#state.run;
 	}
 
-	/** Viewers to whom frames go. */
-	get #watching(): Viewer | undefined {
-		return this.#owner.video.watching;
-	}
-
-	/** Nobody has asked for the video at all. */
-	get #isHeadless(): boolean {
-		return !this.#owner.video.wasOffered;
+	/** Of the server key behind the connection that has the session. */
+	get keyId(): string | undefined {
+		return this.#owner.visitor.grant.keyId;
 	}
 
 	/** To everyone in the session. */
 	#send(message: ServerMessage): void {
 		if (this.#state.kind !== 'ended') {
-			this.#owner.send(message);
+			this.#company.send(message);
 		}
+	}
+
+	#take(member: Member, role: MemberRole): Companion {
+		member.host = {
+			watchingChanged: () => {
+				this.#watchingChanged();
+				this.#company.announce();
+			},
+			keyframeNeeded: (viewer) => this.#run?.keyframes.request(viewer.codec),
+		};
+		return this.#company.add(member, role);
 	}
 
 	/** Sends `session.created`; until a start, the start timeout runs. */
 	greet(): void {
+		this.#parts.sessions.add(this);
+		this.#owner.send(this.#createdMessage(this.id));
+		this.#awaitStart();
+	}
+
+	/** Throws `capacity_exhausted` when nobody more may come to watch. */
+	assertMayJoin(): void {
+		const { config } = this.#parts;
+		if (this.#company.guests >= config.maxViewers) {
+			throw new TurbocastError('capacity_exhausted', `All ${config.maxViewers} places to watch this session are taken; try again in a moment.`, { retryAfterMs: RETRY_WHEN_WATCHED_MS });
+		}
+	}
+
+	/** Somebody comes to watch, after `assertMayJoin`. */
+	join(member: Member): void {
+		const { clock } = this.#parts;
+		const { mayControl, maxSessionMs } = member.visitor.grant;
+		const { id, role } = this.#take(member, mayControl ? 'guest' : 'viewer');
+		member.send(this.#createdMessage(undefined));
+		member.send({ type: 'session.joined', session_id: this.id, member_id: id, role });
+		if (this.#state.kind === 'generating') {
+			member.send(this.#readyMessage(this.#state.run));
+		}
+		this.#watchingChanged();
+		this.#company.announce();
+		if (maxSessionMs < this.#maxMs) {
+			clock.sleep(maxSessionMs, this.#life.signal).then(
+				() => this.leave(member, 'max_duration', new TurbocastError('max_duration', `This client secret is for watching ${seconds(maxSessionMs)} seconds at most.`)),
+				() => undefined,
+			);
+		}
+	}
+
+	/**
+	 * A member goes: the one that has the session ends it, any other leaves the rest as they are. `error` is sent first when
+	 * there is one, and names the close code. Idempotent.
+	 */
+	async leave(member: Member, reason: EndReason, error?: TurbocastError): Promise<void> {
+		if (member === this.#owner) {
+			return this.end(reason, error);
+		}
+		if (this.#company.of(member) === undefined) {
+			return;
+		}
+		this.#company.remove(member);
+		if (error !== undefined) {
+			this.#parts.metrics.errors.add(1, { code: error.code });
+			member.send(errorMessage(error));
+		}
+		member.send(this.#endedMessage(reason));
+		member.peer.close(error?.entry.closeCode ?? 1000, reason);
+		await member.video.close(`left the session: ${reason}`);
+		this.#watchingChanged();
+	}
+
+	#createdMessage(resumeToken: string | undefined): ServerMessages['session.created'] {
 		const { config, model } = this.#parts;
-		this.#send({
+		return {
 			type: 'session.created', session_id: this.id, protocol_version: PROTOCOL_VERSION, model,
 			ice_servers: config.iceServers.map((server) => ({ ...server })),
-			resume_token: this.id,
+			...(resumeToken === undefined ? {} : { resume_token: resumeToken }),
 			limits: {
 				max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_prompts: MAX_PROMPTS, max_session_ms: this.#maxMs,
 				idle_timeout_ms: config.idleTimeoutMs, start_timeout_ms: config.startTimeoutMs, resume_grace_ms: 0, max_lead_ms: config.maxLeadMs,
 			},
-		});
-		this.#awaitStart();
+		};
+	}
+
+	#endedMessage(reason: EndReason): ServerMessages['session.ended'] {
+		const frames = this.#run?.frames ?? 0;
+		return { type: 'session.ended', session_id: this.id, reason, generated_ms: (frames * 1000) / this.#parts.model.fps, frames };
 	}
 
 	#awaitStart(): void {
@@ -133,17 +200,19 @@ export class Session {
 
 	/** Does what the message of a member asks. Throws what the client is to be told; the session goes on. */
 	async handle(message: ClientMessage, member: Member): Promise<void> {
-		if (!member.visitor.grant.mayControl && CONTROLLING.has(message.type)) {
-			throw new TurbocastError('forbidden', `This client secret is for watching only; ${message.type} needs one with the action "control".`);
+		const companion = this.#company.of(member);
+		if (companion === undefined) {
+			return;
 		}
+		assertMay(message, companion, this.#company.drives(member));
 		switch (message.type) {
 			case 'session.start':
 				return this.#start(message, member);
 			case 'session.update':
 			case 'input.action':
-				return member.send(steer(message, this.#started(message), this.#parts));
+				return member.send(steer(message, member, this.#started(message), this.#parts));
 			case 'session.stop':
-				void this.end('stopped');
+				void this.leave(member, 'stopped');
 				return;
 			case 'webrtc.offer':
 				return member.offer(message);
@@ -153,16 +222,29 @@ export class Session {
 			case 'session.resume':
 			case 'session.reset':
 			case 'session.fork':
-			case 'session.share':
-			case 'control.request':
-			case 'control.grant':
-			case 'control.release':
 				throw new TurbocastError('not_supported', `This server does not do ${message.type} yet.`);
+			case 'session.share':
+				return member.send(await this.#share(message));
+			case 'control.request':
+				return this.#company.request(companion, message.event_id);
+			case 'control.release':
+				return this.#company.release(companion, message.event_id);
+			case 'control.grant':
+				if (!this.#company.grant(companion, message.member_id, message.event_id)) {
+					throw new TurbocastError('invalid_request', '`member_id` is nobody who may drive: a guest or the owner, as session.members names them.', { param: 'member_id' });
+				}
+				return;
 			case 'ping':
 				return member.send({ ...message, type: 'pong', server_ms: this.#parts.clock.nowMs() });
 			default:
 				return assertNever(message);
 		}
+	}
+
+	/** A token with which others come to this session. */
+	async #share({ event_id: eventId, role, expires_in_seconds: forSeconds }: ClientMessages['session.share']): Promise<ServerMessages['session.shared']> {
+		const { value, expires_at: expiresAt } = await this.#parts.auth.share({ keyId: this.keyId, sessionId: this.id, seconds: forSeconds, mayControl: role === 'guest' });
+		return { type: 'session.shared', ...(eventId === undefined ? {} : { event_id: eventId }), token: value, role, expires_at: expiresAt };
 	}
 
 	#started({ type }: ClientMessage): SessionRun {
@@ -184,24 +266,25 @@ export class Session {
 
 	async #end(reason: EndReason, error: TurbocastError | undefined): Promise<void> {
 		const run = this.#run;
-		const { model, metrics } = this.#parts;
-		const frames = run?.frames ?? 0;
+		const { metrics, sessions } = this.#parts;
+		const ended = this.#endedMessage(reason);
+		sessions.delete(this);
 		if (error !== undefined) {
 			this.#tell(error);
 		}
-		this.#send({ type: 'session.ended', session_id: this.id, reason, generated_ms: (frames * 1000) / model.fps, frames });
+		this.#send(ended);
 		this.#state = { kind: 'ended', reason };
 		run?.ticket.release();
 		this.#life.abort(new TurbocastError('invalid_state', 'The session has ended.'));
 		for (const countdown of [this.#startCountdown, this.#idleCountdown, this.#durationCountdown]) {
 			countdown.stop();
 		}
-		this.#owner.peer.close(error?.entry.closeCode ?? 1000, reason);
+		this.#company.members.forEach(({ peer }) => peer.close(error?.entry.closeCode ?? 1000, reason));
 		if (run !== undefined) {
 			metrics.sessions.add(1, { reason });
-			this.#log.info({ reason, frames, code: error?.code }, 'The session has ended.');
+			this.#log.info({ reason, frames: ended.frames, code: error?.code }, 'The session has ended.');
 		}
-		const closings = await Promise.allSettled([this.#owner.video.close(`session ended: ${reason}`), run?.close()]);
+		const closings = await Promise.allSettled([...this.#company.members.map(({ video }) => video.close(`session ended: ${reason}`)), run?.close()]);
 		for (const closing of closings) {
 			if (closing.status === 'rejected') {
 				this.#log.error({ err: closing.reason as unknown }, 'A part of the session did not close.');
@@ -217,7 +300,7 @@ export class Session {
 		const receivedAtMs = clock.nowMs();
 		const request = resolveStart(message, engine.model, config.defaultSteps, this.#parts.randomUint32);
 		const run = this.#createRun(request, message, member);
-		run.changes.add({ eventId: message.event_id, receivedAtMs }, {});
+		run.changes.add({ eventId: message.event_id, receivedAtMs, author: member }, {});
 		if (run.ticket.isWaiting && !(await this.#waitInLine(run))) {
 			return;
 		}
@@ -267,10 +350,11 @@ export class Session {
 		});
 		return new SessionRun({ ...this.#parts, log: this.#log }, request, ticket, {
 			send: (sent) => this.#send(sent),
+			sendOf: (author, sent) => this.#company.sendOf(author, sent),
 			onLoss: (error) => this.#tell(error),
 			onFailed: (error) => this.#fail(error, 'failed'),
-			watching: () => this.#watching,
-			isHeadless: () => this.#isHeadless,
+			watching: () => this.#company.watching,
+			isHeadless: () => this.#company.isHeadless,
 		});
 	}
 
@@ -306,7 +390,7 @@ export class Session {
 	}
 
 	/**
-	 * The viewer came or went: without one, playout stops, generation stops at the lead, and the idle timeout runs. In a session
+	 * A viewer came or went: without any, playout stops, generation stops at the lead, and the idle timeout runs. In a session
 	 * that never had one (a client that only steers and listens) playout goes on unseen, so that its events come in time.
 	 */
 	#watchingChanged(): void {
@@ -314,11 +398,10 @@ export class Session {
 		if (run === undefined || this.#state.kind === 'queued') {
 			return;
 		}
-		const watching = this.#watching;
-		run.line.setWatched(watching !== undefined || this.#isHeadless);
-		if (watching !== undefined) {
+		const isWatched = this.#company.watching.length > 0;
+		run.line.setWatched(isWatched || this.#company.isHeadless);
+		if (isWatched) {
 			this.#idleCountdown.stop();
-			run.encoders.requestKeyframe(watching.codec);
 		} else {
 			this.#idleCountdown.start(this.#parts.config.idleTimeoutMs);
 		}

@@ -3,6 +3,7 @@ import { framesBeforeChunk } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { ClientMessages, ServerMessages } from '../protocol/messages.js';
 import type { ChangedInputs } from './change-log.js';
+import type { Member } from './member.js';
 import type { SessionParts } from './session-parts.js';
 import type { SessionRun } from './session-run.js';
 import { checkControls, checkSteps } from './start-request.js';
@@ -39,12 +40,12 @@ export const acceptedMessage = (eventId: string | undefined, run: SessionRun, pr
 });
 
 /** Takes a change for the next chunk and says so. Throws what is wrong with it; then nothing has changed. */
-export const steer = (message: Steering, run: SessionRun, parts: Pick<SessionParts, 'engine' | 'clock'>): ServerMessages['event.accepted'] => {
+export const steer = (message: Steering, author: Member, run: SessionRun, parts: Pick<SessionParts, 'engine' | 'clock'>): ServerMessages['event.accepted'] => {
 	const inputs = changesOf(message, parts);
 	if (inputs.steps !== undefined) {
 		run.ticket.useSteps(inputs.steps);
 	}
-	run.changes.add({ eventId: message.event_id, receivedAtMs: parts.clock.nowMs() }, inputs);
+	run.changes.add({ eventId: message.event_id, receivedAtMs: parts.clock.nowMs(), author }, inputs);
 	if (inputs.prompt !== undefined) {
 		parts.engine.prepare(inputs.prompt);
 	}

@@ -6,7 +6,7 @@ import { errors, jwtVerify, SignJWT } from 'jose';
 import { v7 } from 'uuid';
 import { CONSTRAINTS_SCHEMA, PERMISSIONS_SCHEMA, type Constraints, type Permissions } from '../protocol/client-secrets.js';
 import { TurbocastError } from '../protocol/errors.js';
-import { integer, object, string, type Infer } from '../protocol/schema.js';
+import { boolean, integer, object, optional, string, type Infer } from '../protocol/schema.js';
 
 export const CLIENT_SECRET_PREFIX = 'ek_';
 
@@ -22,10 +22,12 @@ const CLAIMS = object({
 	exp: integer({ min: 0, max: Number.MAX_SAFE_INTEGER }),
 	permissions: PERMISSIONS_SCHEMA,
 	constraints: CONSTRAINTS_SCHEMA,
+	/** The one that it is for; a link may be used by any number of people. */
+	session: optional(object({ id: string({ min: 1, max: 128 }), is_link: boolean() })),
 });
 export type TokenClaims = Infer<typeof CLAIMS>;
 
-export type TokenRequest = { readonly keyId: string; readonly seconds: number; readonly permissions: Permissions; readonly constraints: Constraints };
+export type TokenRequest = { readonly keyId: string; readonly seconds: number; readonly permissions: Permissions; readonly constraints: Constraints; readonly session?: TokenClaims['session'] };
 
 const refusal = (cause: unknown): TurbocastError =>
 	cause instanceof errors.JWTExpired
@@ -47,7 +49,7 @@ export class Tokens {
 	async sign(request: TokenRequest): Promise<{ value: string; expiresAt: number }> {
 		const issuedAt = Math.floor(this.#wallMs() / 1000);
 		const expiresAt = issuedAt + request.seconds;
-		const token = await new SignJWT({ permissions: request.permissions, constraints: request.constraints })
+		const token = await new SignJWT({ permissions: request.permissions, constraints: request.constraints, ...(request.session === undefined ? {} : { session: request.session }) })
 			.setProtectedHeader({ alg: ALGORITHM, typ: TYPE })
 			.setIssuer(ISSUER).setAudience(AUDIENCE).setSubject(request.keyId).setJti(v7())
 			.setIssuedAt(issuedAt).setExpirationTime(expiresAt)

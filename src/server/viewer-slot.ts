@@ -1,4 +1,4 @@
-/** The one viewer of a session: answers offers, takes candidates, and tells when somebody watches. */
+/** The video of one connection: answers offers, takes candidates, and tells when it is watched. */
 import { TurbocastError } from '../protocol/errors.js';
 import type { IceCandidate, Transport, Viewer } from '../transport/transport.js';
 

@@ -7,15 +7,19 @@ import type { IceCandidate, Transport, TransportCounts, Viewer, ViewerOffer, Vie
 
 export class MemoryViewer implements Viewer {
 	readonly id: string;
-	readonly codec: VideoCodec = 'h264';
+	readonly codec: VideoCodec;
+	/** Takes nothing, and then nothing until a key frame, as a real one. */
+	isStuck = false;
+	#needsKeyframe = true;
 	readonly chunks: EncodedChunk[] = [];
 	readonly metas: FrameMeta[] = [];
 	readonly candidates: (IceCandidate | null)[] = [];
 	readonly #events = new EventEmitter();
 	#state: ViewerState = { kind: 'connecting' };
 
-	constructor(id: string) {
+	constructor(id: string, codec: VideoCodec = 'h264') {
 		this.id = id;
+		this.codec = codec;
 	}
 
 	get state(): ViewerState {
@@ -23,6 +27,7 @@ export class MemoryViewer implements Viewer {
 	}
 
 	become(state: ViewerState): void {
+		this.#needsKeyframe ||= state.kind !== 'connected';
 		this.#state = state;
 		this.#events.emit('state', state);
 	}
@@ -42,9 +47,11 @@ export class MemoryViewer implements Viewer {
 	}
 
 	send(chunk: EncodedChunk): 'sent' | 'dropped' {
-		if (this.#state.kind !== 'connected') {
+		this.#needsKeyframe ||= this.isStuck;
+		if (this.#state.kind !== 'connected' || this.isStuck || (this.#needsKeyframe && !chunk.isKeyframe)) {
 			return 'dropped';
 		}
+		this.#needsKeyframe = false;
 		this.chunks.push(chunk);
 		this.#events.emit('chunk');
 		return 'sent';

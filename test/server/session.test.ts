@@ -119,12 +119,13 @@ test('a viewer that comes back gets a key frame, and one that asks for one gets 
 	viewer.become({ kind: 'disconnected' });
 	const before = viewer.chunks.length;
 	viewer.become({ kind: 'connected' });
-	await viewer.received(before + 2);
-	assert.ok(viewer.chunks.slice(before, before + 2).some((chunk) => chunk.isKeyframe), 'after it came back');
+	await viewer.received(before + 1);
+	assert.equal(viewer.chunks[before]?.isKeyframe, true, 'after it came back');
 	const asked = viewer.chunks.length;
 	viewer.askForKeyframe();
-	await viewer.received(asked + 3);
-	assert.ok(viewer.chunks.slice(asked, asked + 3).some((chunk) => chunk.isKeyframe), 'after it asked');
+	// The one that it came back with was a moment ago; the next comes when the interval is over.
+	await viewer.received(asked + 6);
+	assert.ok(viewer.chunks.slice(asked, asked + 6).some((chunk) => chunk.isKeyframe), 'after it asked');
 });
 
 test('a new offer replaces the viewer of the session', async () => {
