@@ -6,7 +6,7 @@ export default tseslint.config(
 	{
 		languageOptions: {
 			parserOptions: {
-				project: ['./src/protocol/tsconfig.json', './src/tsconfig.json', './client/tsconfig.json', './test/tsconfig.json', './bench/tsconfig.json'],
+				project: ['./src/protocol/tsconfig.json', './src/tsconfig.json', './client/tsconfig.json', './client/node/tsconfig.json', './test/tsconfig.json', './bench/tsconfig.json'],
 				tsconfigRootDir: import.meta.dirname,
 			},
 		},

@@ -3,6 +3,8 @@ import { TurbocastError, ERROR_CODES, ERRORS } from '../src/protocol/errors.js';
 import { SUBPROTOCOL, TOKEN_PROTOCOL_PREFIX } from '../src/protocol/limits.js';
 import { parseServerMessage, type ClientMessage, type ServerMessage } from '../src/protocol/messages.js';
 
+type SocketClass = new (url: string, protocols: string[]) => WebSocket;
+
 export type ControlSocketEvents = {
 	readonly onMessage: (message: ServerMessage) => void;
 	/** Once, whoever closed it. */
@@ -29,15 +31,20 @@ const errorOfClose = (event: CloseEvent, wasOpen: boolean): TurbocastError | und
 		: 'The server cannot be reached; check that it runs and that its address is right.');
 };
 
+/** `WebSocket.OPEN` */
+const OPEN = 1;
+
 export class ControlSocket {
 	readonly #url: string;
+	readonly #Socket: SocketClass;
 	readonly #events: ControlSocketEvents;
 	/** `undefined` until the token is there. */
 	#socket: WebSocket | undefined;
 	#isClosed = false;
 
-	constructor(url: string, token: TokenSource | undefined, events: ControlSocketEvents) {
+	constructor(Socket: SocketClass, url: string, token: TokenSource | undefined, events: ControlSocketEvents) {
 		this.#url = url;
+		this.#Socket = Socket;
 		this.#events = events;
 		if (typeof token === 'function') {
 			void this.#openWith(token);
@@ -60,7 +67,7 @@ export class ControlSocket {
 	#open(token: string | undefined): void {
 		const events = this.#events;
 		// Not in the address, which lands in logs; a browser sets no headers here.
-		const socket = new WebSocket(this.#url, token === undefined ? SUBPROTOCOL : [SUBPROTOCOL, `${TOKEN_PROTOCOL_PREFIX}${token}`]);
+		const socket = new this.#Socket(this.#url, [SUBPROTOCOL, ...(token === undefined ? [] : [`${TOKEN_PROTOCOL_PREFIX}${token}`])]);
 		this.#socket = socket;
 		let wasOpen = false;
 		socket.addEventListener('open', () => {
@@ -77,12 +84,14 @@ export class ControlSocket {
 				events.onMessage(message);
 			}
 		});
+		// A close follows, with all that may be told.
+		socket.addEventListener('error', () => undefined);
 		socket.addEventListener('close', (event) => events.onClose(errorOfClose(event, wasOpen)));
 	}
 
 	/** Throws `transport_failed` when the socket is not open. */
 	send(message: ClientMessage): void {
-		if (this.#socket?.readyState !== WebSocket.OPEN) {
+		if (this.#socket?.readyState !== OPEN) {
 			throw new TurbocastError('transport_failed', 'The connection to the server is not open; connect again.');
 		}
 		this.#socket.send(JSON.stringify(message));

@@ -1,13 +1,13 @@
 /** Tells of every frame that a `<video>` shows (requestVideoFrameCallback), by its RTP timestamp. */
-import type { FrameDisplayed } from './session-event.js';
+import type { ShownFrame } from './platform.js';
 
 export class DisplayWatch {
 	readonly #video: HTMLVideoElement;
-	readonly #onFrame: (frame: FrameDisplayed) => void;
+	readonly #onFrame: (frame: ShownFrame) => void;
 	#newestSent: number | undefined;
 	#handle: number | undefined;
 
-	constructor(video: HTMLVideoElement, onFrame: (frame: FrameDisplayed) => void) {
+	constructor(video: HTMLVideoElement, onFrame: (frame: ShownFrame) => void) {
 		this.#video = video;
 		this.#onFrame = onFrame;
 	}
@@ -22,7 +22,12 @@ export class DisplayWatch {
 			this.#handle = this.#video.requestVideoFrameCallback(watch);
 			const rtpTimestamp = metadata.rtpTimestamp ?? this.#newestSent;
 			if (rtpTimestamp !== undefined) {
-				this.#onFrame({ type: 'frame.displayed', rtp_timestamp: rtpTimestamp, at_ms: metadata.expectedDisplayTime, presented_frames: metadata.presentedFrames });
+				const { receiveTime, processingDuration, presentationTime, expectedDisplayTime, presentedFrames } = metadata;
+				this.#onFrame({
+					rtpTimestamp, atMs: expectedDisplayTime, receivedAtMs: receiveTime,
+					decodeMs: processingDuration === undefined ? undefined : processingDuration * 1000,
+					presentedAtMs: presentationTime, presentedFrames,
+				});
 			}
 		};
 		this.stop();

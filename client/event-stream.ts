@@ -29,13 +29,18 @@ export class EventStream<T> {
 		this.#readers.forEach((reader) => reader.wake?.());
 	}
 
-	/** Events from this call on. Leaving the loop ends the reading. */
-	read(): AsyncIterableIterator<T, undefined> {
+	/** Events from this call on. Leaving the loop ends the reading, and so does the signal, without an error. */
+	read(signal?: AbortSignal): AsyncIterableIterator<T, undefined> {
 		const reader: Reader<T> = { waiting: [], wake: undefined, dropped: 0 };
 		this.#readers.add(reader);
+		const leave = (): void => {
+			this.#readers.delete(reader);
+			reader.wake?.();
+		};
+		signal?.addEventListener('abort', leave, { once: true });
 		const iterate = async function* (stream: EventStream<T>): AsyncGenerator<T, undefined> {
 			try {
-				for (;;) {
+				while (signal?.aborted !== true) {
 					const event = reader.waiting.shift();
 					if (event !== undefined) {
 						yield event;
@@ -48,7 +53,9 @@ export class EventStream<T> {
 						reader.wake = undefined;
 					}
 				}
+				return undefined;
 			} finally {
+				signal?.removeEventListener('abort', leave);
 				stream.#readers.delete(reader);
 			}
 		};

@@ -1,33 +1,23 @@
-/** The video connection: receives one track and the telemetry of its frames. */
+/** The video connection of a browser. */
 import { TurbocastError } from '../src/protocol/errors.js';
 import { TELEMETRY_LABEL } from '../src/protocol/limits.js';
-import { FRAME_META, type ClientMessages, type FrameMeta, type ServerMessages } from '../src/protocol/messages.js';
-
-export type IceServers = ServerMessages['session.created']['ice_servers'];
-export type Candidate = ClientMessages['webrtc.candidate']['candidate'];
-
-export type VideoReceiverEvents = {
-	readonly onOffer: (sdp: string) => void;
-	readonly onCandidate: (candidate: Candidate) => void;
-	readonly onConnected: () => void;
-	/** It will not come back by itself. */
-	readonly onFailed: () => void;
-	readonly onFrameMeta: (meta: FrameMeta) => void;
-};
+import { FRAME_META, type ServerMessages } from '../src/protocol/messages.js';
+import type { Candidate, IceServers, VideoConnection, VideoEvents } from './platform.js';
 
 const candidateOf = (candidate: RTCIceCandidate | null): Candidate =>
 	candidate === null || candidate.candidate === ''
 		? null
 		: { candidate: candidate.candidate, sdp_mid: candidate.sdpMid, sdp_mline_index: candidate.sdpMLineIndex, username_fragment: candidate.usernameFragment };
 
-export class VideoReceiver {
+export class VideoReceiver implements VideoConnection {
 	readonly stream: MediaStream;
+	readonly receiver: RTCRtpReceiver;
 	readonly #connection: RTCPeerConnection;
-	readonly #events: VideoReceiverEvents;
+	readonly #events: VideoEvents;
 	/** Candidates of the server that came before its answer. */
 	#early: ServerMessages['webrtc.candidate']['candidate'][] | undefined = [];
 
-	constructor(iceServers: IceServers, events: VideoReceiverEvents) {
+	constructor(iceServers: IceServers, events: VideoEvents) {
 		this.#events = events;
 		const connection = new RTCPeerConnection({ iceServers, bundlePolicy: 'max-bundle' });
 		this.#connection = connection;
@@ -36,6 +26,7 @@ export class VideoReceiver {
 		if ('jitterBufferTarget' in receiver) {
 			receiver.jitterBufferTarget = 0;
 		}
+		this.receiver = receiver;
 		this.stream = new MediaStream([receiver.track]);
 		// Late records are worth nothing: unordered, never repeated.
 		const telemetry = connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });

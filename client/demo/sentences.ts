@@ -15,6 +15,8 @@ export const statusOf = (state: SessionState, isWanted: boolean): string => {
 		case 'starting': return 'Painting the first frames …';
 		case 'generating': return 'Generating. Edit the prompt any time.';
 		case 'restarting': return 'Restarting the engine; the video goes on by itself …';
+		case 'paused': return 'Paused.';
+		case 'reconnecting': return state.attempt === 0 ? 'The connection was lost; picking it up again …' : 'Still no connection; trying again …';
 		case 'ended': return 'Stopped.';
 		case 'failed': return state.error.message;
 	}

@@ -1,0 +1,136 @@
+/** The video of a session in Node: frames, joined with their records, to everyone who reads them. */
+import type { FrameMeta } from '../../src/protocol/messages.js';
+import type { IceServers, ShownFrame, VideoConnection, VideoEvents, VideoSink } from '../platform.js';
+import type { PacketGroup } from './access-units.js';
+import { FrameReceiver, type ReceivedUnit } from './frame-receiver.js';
+import type { EncodedFrame } from './video-frame.js';
+
+/** A record overtakes its frame or follows it at once; after this the frame goes on without one. */
+const RECORD_PATIENCE_MS = 60;
+/** Records that came before their frame: more than a second of them means that no video comes. */
+const MOST_RECORDS = 64;
+/** Two seconds at 30 frames a second. A reader that is further behind goes on at a key frame. */
+const MOST_WAITING_FRAMES = 60;
+
+export type Unit = Pick<PacketGroup<never>, 'rtpTimestamp' | 'isKeyframe'>;
+
+type Reader = {
+	readonly waiting: EncodedFrame[];
+	wake: (() => void) | undefined;
+	/** Until a key frame comes, what comes cannot be decoded. */
+	needsKeyframe: boolean;
+};
+
+export class FrameSink implements VideoSink {
+	readonly #onShown: (frame: ShownFrame) => void;
+	readonly #records = new Map<number, FrameMeta>();
+	readonly #readers = new Set<Reader>();
+	#receiver: FrameReceiver | undefined;
+	/** The frame that waits for its record. */
+	#held: { readonly unit: ReceivedUnit; readonly timer: ReturnType<typeof setTimeout> } | undefined;
+	#frames = 0;
+	#isClosed = false;
+
+	constructor(onShown: (frame: ShownFrame) => void) {
+		this.#onShown = onShown;
+	}
+
+	open(iceServers: IceServers, events: VideoEvents): VideoConnection {
+		const receiver: FrameReceiver = new FrameReceiver(iceServers, events, (unit) => receiver === this.#receiver && this.#received(unit));
+		this.#receiver = receiver;
+		return receiver;
+	}
+
+	show(): void {
+		// Whoever reads is shown what comes.
+	}
+
+	announced(meta: FrameMeta): void {
+		this.#records.set(meta.rtp_timestamp, meta);
+		for (const oldest of this.#records.keys()) {
+			if (this.#records.size <= MOST_RECORDS) {
+				break;
+			}
+			this.#records.delete(oldest);
+		}
+		if (this.#held?.unit.rtpTimestamp === meta.rtp_timestamp) {
+			this.#release();
+		}
+	}
+
+	close(): void {
+		this.#isClosed = true;
+		this.#release();
+		this.#readers.forEach((reader) => reader.wake?.());
+	}
+
+	/** From the next key frame on. A reader that is too slow loses frames up to a later one, and never slows the others. */
+	async* read(signal: AbortSignal | undefined): AsyncGenerator<EncodedFrame, undefined> {
+		const reader: Reader = { waiting: [], wake: undefined, needsKeyframe: true };
+		const wake = (): void => reader.wake?.();
+		this.#readers.add(reader);
+		signal?.addEventListener('abort', wake, { once: true });
+		this.#receiver?.requestKeyframe();
+		try {
+			while (signal?.aborted !== true) {
+				const frame = reader.waiting.shift();
+				if (frame !== undefined) {
+					this.#shown(frame);
+					yield frame;
+				} else if (this.#isClosed) {
+					return undefined;
+				} else {
+					await new Promise<void>((resolve) => {
+						reader.wake = resolve;
+					});
+					reader.wake = undefined;
+				}
+			}
+			return undefined;
+		} finally {
+			signal?.removeEventListener('abort', wake);
+			this.#readers.delete(reader);
+		}
+	}
+
+	#received(unit: ReceivedUnit): void {
+		this.#release();
+		if (this.#records.has(unit.rtpTimestamp)) {
+			this.#hand(unit);
+		} else {
+			this.#held = { unit, timer: setTimeout(() => this.#release(), RECORD_PATIENCE_MS) };
+		}
+	}
+
+	#release(): void {
+		const held = this.#held;
+		this.#held = undefined;
+		clearTimeout(held?.timer);
+		if (held !== undefined) {
+			this.#hand(held.unit);
+		}
+	}
+
+	#hand(unit: ReceivedUnit): void {
+		const frame: EncodedFrame = { kind: 'encoded', ...unit, meta: this.#records.get(unit.rtpTimestamp) };
+		this.#records.delete(unit.rtpTimestamp);
+		for (const reader of this.#readers) {
+			if (reader.waiting.length >= MOST_WAITING_FRAMES) {
+				reader.waiting.length = 0;
+				reader.needsKeyframe = true;
+				this.#receiver?.requestKeyframe();
+			}
+			if (!reader.needsKeyframe || frame.isKeyframe) {
+				reader.needsKeyframe = false;
+				reader.waiting.push(frame);
+				reader.wake?.();
+			}
+		}
+	}
+
+	#shown({ rtpTimestamp }: EncodedFrame): void {
+		this.#frames += 1;
+		const nowMs = performance.now();
+		this.#onShown({ rtpTimestamp, atMs: nowMs, receivedAtMs: undefined, decodeMs: undefined, presentedAtMs: nowMs, presentedFrames: this.#frames });
+	}
+}
