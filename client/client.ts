@@ -21,7 +21,7 @@ export type ConnectionOptions = {
 
 export type ConnectOptions = ConnectionOptions & {
 	/** Shows the picture. Without one, take `session.stream`; `displayed` is then never known. */
-	readonly video?: HTMLVideoElement;
+	readonly video?: HTMLVideoElement | null;
 	/** Called for each video connection before it is negotiated: for encoded transforms. */
 	readonly onReceiver?: (receiver: RTCRtpReceiver) => void;
 };
@@ -51,7 +51,7 @@ export const closeOnAbort = (session: LiveSession, signal: AbortSignal | undefin
  */
 export const connect = (url?: string, options: ConnectOptions = {}): BrowserSession => {
 	const address = socketUrl(url ?? '/', globalThis.location?.href ?? 'http://127.0.0.1/');
-	const session = new BrowserSession({ ...sessionOptions(address, options), video: options.video, onReceiver: options.onReceiver });
+	const session = new BrowserSession({ ...sessionOptions(address, options), video: options.video ?? undefined, onReceiver: options.onReceiver });
 	closeOnAbort(session, options.signal);
 	return session;
 };

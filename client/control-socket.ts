@@ -3,7 +3,7 @@ import { TurbocastError, ERROR_CODES, ERRORS } from '../src/protocol/errors.js';
 import { SUBPROTOCOL, TOKEN_PROTOCOL_PREFIX } from '../src/protocol/limits.js';
 import { parseServerMessage, type ClientMessage, type ServerMessage } from '../src/protocol/messages.js';
 
-type SocketClass = new (url: string, protocols: string[]) => WebSocket;
+export type SocketClass = new (url: string, protocols: string[]) => WebSocket;
 
 export type ControlSocketEvents = {
 	readonly onMessage: (message: ServerMessage) => void;

@@ -29,3 +29,13 @@ export const abortable = async <T>(promise: Promise<T>, signal: AbortSignal | un
 		signal.removeEventListener('abort', abort);
 	}
 };
+
+/** As `abortable`, for an answer that nobody waits for any more once this has failed: `forget` is told why. */
+export const untilAborted = async <T>(answer: Promise<T>, signal: AbortSignal | undefined, forget: (reason: Error) => void): Promise<T> => {
+	try {
+		return await abortable(answer, signal);
+	} catch (error) {
+		forget(error instanceof Error ? error : new Error(String(error)));
+		throw error;
+	}
+};

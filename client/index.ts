@@ -8,7 +8,7 @@ export type { LiveSession } from './live-session.js';
 export { defaultReconnect, reconnectDelayMs, type LostConnection, type ReconnectPolicy } from './reconnect.js';
 export type { ResumeStorage } from './resume-store.js';
 export type { FrameDisplayed, SessionEvent } from './session-event.js';
-export type { At, ForkOptions, Prompt, PromptOptions, RequestOptions, StartOptions, UpdateOptions } from './session-request.js';
+export type { At, ForkOptions, Prompt, PromptOptions, RequestOptions, ShareOptions, StartOptions, UpdateOptions } from './session-request.js';
 export type { ModelInfo, RunInfo, SessionState } from './session-state.js';
 export { CHANGE_STAGES, FRAME_STAGES, type ChangeStage, type ChangeTimeline, type FrameStage, type FrameTimeline, type Timeline } from './timeline.js';
 export { ERRORS, TurbocastError, type ErrorCode } from '../src/protocol/errors.js';

@@ -5,17 +5,20 @@ import type { StepCount } from '../src/protocol/limits.js';
 import type { ClientMessage, ClientMessages, FrameMeta, ServerMessage, ServerMessages } from '../src/protocol/messages.js';
 import { PendingChanges, type Change } from './change.js';
 import { ClockSync, type ClockOffset } from './clock-sync.js';
-import { ControlSocket, type TokenSource } from './control-socket.js';
-import { abortable, deferred } from './deferred.js';
+import { ControlLink } from './control-link.js';
+import type { TokenSource } from './control-socket.js';
+import { abortable, deferred, untilAborted } from './deferred.js';
 import { EventStream } from './event-stream.js';
+import { Gate } from './gate.js';
 import { PendingReplies } from './pending-replies.js';
-import type { Platform, ShownFrame, VideoConnection, VideoSink } from './platform.js';
+import type { Platform, ShownFrame, VideoSink } from './platform.js';
 import type { ReconnectPolicy } from './reconnect.js';
 import type { ResumeStore } from './resume-store.js';
 import type { SessionEvent } from './session-event.js';
-import { actionMessage, forkMessage, resetMessage, startMessage, updateMessage, type At, type ForkOptions, type Prompt, type PromptOptions, type RequestOptions, type StartOptions, type UpdateOptions } from './session-request.js';
+import { actionMessage, forkMessage, resetMessage, shareMessage, startAfter, startMessage, updateMessage, type At, type ForkOptions, type Prompt, type PromptOptions, type RequestOptions, type ShareOptions, type StartOptions, type UpdateOptions } from './session-request.js';
 import { isOver, type ModelInfo, type RunInfo, type SessionState } from './session-state.js';
 import { TimelineBook } from './timeline-book.js';
+import { VideoLink } from './video-link.js';
 
 export type SessionOptions = {
 	readonly url: string;
@@ -25,12 +28,7 @@ export type SessionOptions = {
 	readonly store: ResumeStore;
 };
 
-/** A video connection that fails is made anew this many times in a row. */
-const MOST_VIDEO_CONNECTIONS = 4;
-/** What is asked for while there is no connection waits for one: more than this is no longer what anybody wants. */
-const MOST_WAITING_REQUESTS = 64;
-
-const isRefusal = (error: TurbocastError): boolean => error.code === 'unauthorized' || error.code === 'token_expired';
+const OVER = 'The session has ended; connect again.';
 
 /** Made by `connect`. */
 export class LiveSession {
@@ -45,22 +43,19 @@ export class LiveSession {
 	readonly #ended = deferred<SessionState>();
 	readonly #options: SessionOptions;
 	readonly #sink: VideoSink;
+	readonly #video: VideoLink;
 	readonly #clock: ClockSync;
 	readonly #book: TimelineBook;
 	readonly #changes: PendingChanges;
 	readonly #replies = new PendingReplies();
+	readonly #gate = new Gate();
 	readonly #events = new EventStream<SessionEvent>();
-	#socket: ControlSocket;
-	/** Settled when the present connection may carry requests. */
-	#open = deferred<void>();
-	#isOpen = false;
-	#waitingRequests = 0;
-	#connection: VideoConnection | undefined;
-	#videoFailures = 0;
+	readonly #link: ControlLink;
 	#nextEvent = 1;
 	#state: SessionState = { kind: 'connecting' };
 	#greeting: ServerMessages['session.created'] | undefined;
 	#run: RunInfo | undefined;
+	#members: ServerMessages['session.members'] | undefined;
 	/** What would start this session again, as it is now. */
 	#start: ClientMessages['session.start'] | undefined;
 	#resumeToken: string | undefined;
@@ -70,10 +65,6 @@ export class LiveSession {
 	/** The last error that no message of ours caused: the reason of a close that follows it. */
 	#lastError: TurbocastError | undefined;
 	#hasServerEnded = false;
-	#isTokenFresh = false;
-	#attempt = 0;
-	#lostAtMs = 0;
-	#retryTimer: ReturnType<typeof setTimeout> | undefined;
 
 	constructor(options: SessionOptions) {
 		this.#options = options;
@@ -81,7 +72,7 @@ export class LiveSession {
 		this.ready = this.#ready.promise;
 		this.ended = this.#ended.promise;
 		this.#clock = new ClockSync({
-			sendPing: (sentAtMs) => this.#socket.send({ type: 'ping', ts_ms: sentAtMs }),
+			sendPing: (sentAtMs) => this.#link.send({ type: 'ping', ts_ms: sentAtMs }),
 			onSynced: (offset) => this.#events.emit({ type: 'clock.synced', offset }),
 			onSilence: () => this.#lost(new TurbocastError('transport_failed', 'The server has not answered for a while; the network may be gone.')),
 			nowMs: () => performance.now(),
@@ -89,9 +80,20 @@ export class LiveSession {
 		this.#book = new TimelineBook(() => this.#clock.offset);
 		this.#changes = new PendingChanges(this.#book);
 		this.#sink = options.platform.openSink((frame) => this.#shown(frame));
+		this.#video = new VideoLink(this.#sink, {
+			send: (message) => this.#send(message),
+			onConnected: () => this.#videoConnected(),
+			onFrameMeta: (meta) => this.#frameMeta(meta),
+			onFailed: (error) => this.#finish(error),
+		});
 		this.#resumeToken = options.store.load();
-		this.#socket = this.#connect();
-		globalThis.addEventListener?.('online', this.#onOnline);
+		const { url, token, platform, reconnect } = options;
+		this.#link = new ControlLink({
+			url, token, Socket: platform.WebSocket, reconnect,
+			onMessage: (message) => this.#receive(message),
+			onClose: (error) => this.#lost(this.#lastError ?? error),
+			onWaiting: (waiting) => this.#enter({ kind: 'reconnecting', ...waiting }),
+		});
 	}
 
 	get state(): SessionState {
@@ -125,7 +127,7 @@ export class LiveSession {
 
 	/** Statistics of the video connection (webrtc-stats), or `undefined` before there is one. */
 	async stats(): Promise<RTCStatsReport | undefined> {
-		return this.#connection?.getStats();
+		return this.#video.stats();
 	}
 
 	/** Starts generating. Resolves when the server has accepted the prompt. */
@@ -157,12 +159,7 @@ export class LiveSession {
 	async update(options: UpdateOptions): Promise<Change> {
 		return this.#request((eventId) => {
 			const message = updateMessage(eventId, options);
-			const { prompt, prompts, seed, parameters } = message;
-			if (this.#start !== undefined) {
-				const { prompt: before, prompts: mixBefore, ...rest } = this.#start;
-				const words = prompt !== undefined ? { prompt } : prompts !== undefined ? { prompts } : { ...(before === undefined ? {} : { prompt: before }), ...(mixBefore === undefined ? {} : { prompts: mixBefore }) };
-				this.#start = { ...rest, ...words, ...(seed === undefined ? {} : { seed }), ...(parameters === undefined ? {} : { parameters: { ...rest.parameters, ...parameters } }) };
-			}
+			this.#start &&= startAfter(this.#start, message);
 			return message;
 		}, options);
 	}
@@ -192,12 +189,38 @@ export class LiveSession {
 		return this.#ask((eventId) => forkMessage(eventId, options), options) as Promise<ServerMessages['session.forked']>;
 	}
 
+	/** A token with which others see this session, or steer it too (`guest`): for `connect(url, { token })`, or behind the address of the page. */
+	async share(options: ShareOptions = {}): Promise<ServerMessages['session.shared']> {
+		return this.#ask((eventId) => shareMessage(eventId, options), options) as Promise<ServerMessages['session.shared']>;
+	}
+
+	/** Who is here and who steers; `undefined` while nobody ever joined. Told by `session.members` whenever it changes. */
+	get members(): ServerMessages['session.members'] | undefined {
+		return this.#members;
+	}
+
+	/** Asks to steer. Whether that was granted, `session.members` tells. */
+	async requestControl({ signal }: RequestOptions = {}): Promise<void> {
+		await this.#gate.pass(signal);
+		this.#send({ type: 'control.request' });
+	}
+
+	async grantControl(memberId: string, { signal }: RequestOptions = {}): Promise<void> {
+		await this.#gate.pass(signal);
+		this.#send({ type: 'control.grant', member_id: memberId });
+	}
+
+	async releaseControl({ signal }: RequestOptions = {}): Promise<void> {
+		await this.#gate.pass(signal);
+		this.#send({ type: 'control.release' });
+	}
+
 	/** Ends the session properly. Resolves with the last state. */
 	async stop({ signal }: RequestOptions = {}): Promise<SessionState> {
 		if (!isOver(this.#state)) {
 			try {
-				await abortable(this.#open.promise, signal);
-				this.#socket.send({ type: 'session.stop' });
+				await this.#gate.pass(signal);
+				this.#link.send({ type: 'session.stop' });
 			} catch {
 				this.close();
 			}
@@ -211,7 +234,7 @@ export class LiveSession {
 			return;
 		}
 		try {
-			this.#socket.send({ type: 'session.stop' });
+			this.#link.send({ type: 'session.stop' });
 		} catch {
 			// Nobody there to hear it.
 		}
@@ -220,48 +243,26 @@ export class LiveSession {
 
 	async #request(message: (eventId: string) => ClientMessage, { signal }: RequestOptions): Promise<Change> {
 		const askedAtMs = performance.now();
-		await this.#whenOpen(signal);
+		await this.#gate.pass(signal);
 		const eventId = this.#newEventId();
 		const built = message(eventId);
 		const change = this.#changes.add(eventId, built, askedAtMs);
 		this.#send(built);
-		return this.#untilAborted(change, signal, (reason) => this.#changes.refuse(eventId, reason));
+		return untilAborted(change, signal, (reason) => this.#changes.refuse(eventId, reason));
 	}
 
 	async #ask(message: (eventId: string) => ClientMessage, { signal }: RequestOptions): Promise<ServerMessage> {
-		await this.#whenOpen(signal);
+		await this.#gate.pass(signal);
 		const eventId = this.#newEventId();
 		const reply = this.#replies.add(eventId);
 		this.#send(message(eventId));
-		return this.#untilAborted(reply, signal, (reason) => this.#replies.refuse(eventId, reason));
-	}
-
-	async #untilAborted<T>(answer: Promise<T>, signal: AbortSignal | undefined, forget: (reason: Error) => void): Promise<T> {
-		try {
-			return await abortable(answer, signal);
-		} catch (error) {
-			forget(error instanceof Error ? error : new Error(String(error)));
-			throw error;
-		}
-	}
-
-	/** Throws when the session is over, or will not be open for too many already. */
-	async #whenOpen(signal: AbortSignal | undefined): Promise<void> {
-		if (this.#waitingRequests >= MOST_WAITING_REQUESTS) {
-			throw new TurbocastError('rate_limited', 'Too many requests wait for the connection; ask again when the session is back.');
-		}
-		this.#waitingRequests += 1;
-		try {
-			await abortable(this.#open.promise, signal);
-		} finally {
-			this.#waitingRequests -= 1;
-		}
+		return untilAborted(reply, signal, (reason) => this.#replies.refuse(eventId, reason));
 	}
 
 	/** A socket that is closing loses it; it is sent again when the session is back. */
 	#send(message: ClientMessage): void {
 		try {
-			this.#socket.send(message);
+			this.#link.send(message);
 		} catch {
 			// Its close event follows.
 		}
@@ -269,17 +270,6 @@ export class LiveSession {
 
 	#newEventId(): string {
 		return `e${this.#nextEvent++}-${Math.trunc(Math.random() * 0x7fff_ffff).toString(36)}`;
-	}
-
-	#connect(): ControlSocket {
-		this.#hasServerEnded = false;
-		this.#lastError = undefined;
-		const { platform, url, token } = this.#options;
-		const socket: ControlSocket = new ControlSocket(platform.WebSocket, url, token, {
-			onMessage: (message) => socket === this.#socket && this.#receive(message),
-			onClose: (error) => socket === this.#socket && this.#lost(this.#lastError ?? error),
-		});
-		return socket;
 	}
 
 	#receive(message: ServerMessage): void {
@@ -291,12 +281,9 @@ export class LiveSession {
 			case 'session.created':
 				return this.#greeted(message);
 			case 'webrtc.answer':
-				this.#connection?.answer(message.sdp).catch((error: unknown) => this.#videoFailed(error));
-				return;
+				return this.#video.answer(message.sdp);
 			case 'webrtc.candidate':
-				// One candidate of several: the others may still do.
-				this.#connection?.addCandidate(message.candidate).catch((error: unknown) => console.warn('turbocast: a candidate was refused.', error));
-				return;
+				return this.#video.addCandidate(message.candidate);
 			case 'event.accepted':
 				return this.#changes.accepted(message);
 			case 'event.applied':
@@ -327,14 +314,18 @@ export class LiveSession {
 				return this.#enter({ kind: 'queued', position: message.position, queueSize: message.queue_size, estimatedWaitMs: message.estimated_wait_ms });
 			case 'session.ready':
 				return this.#placed(message);
+			case 'session.joined':
+				this.#sink.show();
+				return;
+			case 'session.members':
+				this.#members = message;
+				return;
 			case 'pong':
 				return message.ts_ms === undefined ? undefined : this.#clock.received(message.ts_ms, message.server_ms);
 			case 'pacing.updated':
 			case 'session.expiring':
 			case 'session.forked':
 			case 'session.shared':
-			case 'session.joined':
-			case 'session.members':
 			case 'control.requested':
 			case 'control.granted':
 			case 'control.revoked':
@@ -351,8 +342,9 @@ export class LiveSession {
 	/** A connection is up: the session is brought back, or may be started. */
 	#greeted(message: ServerMessages['session.created']): void {
 		this.#greeting = message;
-		this.#attempt = 0;
-		this.#isTokenFresh = false;
+		this.#hasServerEnded = false;
+		this.#lastError = undefined;
+		this.#link.greeted();
 		this.#clock.start();
 		const resumeToken = this.#resumeToken;
 		if (resumeToken !== undefined) {
@@ -364,7 +356,7 @@ export class LiveSession {
 			this.#keep(message.resume_token);
 		}
 		this.#created.resolve(message.model);
-		this.#openVideo();
+		this.#video.open(message.ice_servers);
 		if (this.#resuming === undefined) {
 			this.#opened();
 		}
@@ -376,8 +368,7 @@ export class LiveSession {
 		for (const message of this.#changes.unanswered.filter(({ event_id: id }) => id !== this.#start?.event_id)) {
 			this.#send(message);
 		}
-		this.#isOpen = true;
-		this.#open.resolve();
+		this.#gate.open();
 	}
 
 	#placed(message: RunInfo): void {
@@ -431,22 +422,7 @@ export class LiveSession {
 		}
 	}
 
-	/** Sets up the video connection; a prompt may come before it is done. */
-	#openVideo(): void {
-		this.#connection?.close();
-		const connection: VideoConnection = this.#sink.open(this.#greeting?.ice_servers ?? [], {
-			onOffer: (sdp) => connection === this.#connection && this.#send({ type: 'webrtc.offer', sdp }),
-			onCandidate: (candidate) => connection === this.#connection && this.#send({ type: 'webrtc.candidate', candidate }),
-			onConnected: () => connection === this.#connection && this.#videoConnected(),
-			onFailed: (error) => connection === this.#connection && this.#videoFailed(error),
-			onFrameMeta: (meta) => this.#frameMeta(meta),
-		});
-		this.#connection = connection;
-		connection.offer().catch((error: unknown) => connection === this.#connection && this.#videoFailed(error));
-	}
-
 	#videoConnected(): void {
-		this.#videoFailures = 0;
 		const { model } = this.#greeting ?? {};
 		if (model === undefined) {
 			return;
@@ -455,18 +431,6 @@ export class LiveSession {
 		if (this.#start === undefined && this.#resuming === undefined && (this.#state.kind === 'connecting' || this.#state.kind === 'reconnecting')) {
 			this.#enter({ kind: 'ready', model });
 		}
-	}
-
-	#videoFailed(cause: unknown): void {
-		if (isOver(this.#state) || this.#state.kind === 'reconnecting') {
-			return;
-		}
-		this.#videoFailures += 1;
-		if (this.#videoFailures < MOST_VIDEO_CONNECTIONS) {
-			this.#openVideo();
-			return;
-		}
-		this.#finish(new TurbocastError('transport_failed', 'The video connection could not be made; a firewall may block UDP between this machine and the server.', { cause }));
 	}
 
 	#frameMeta(meta: FrameMeta): void {
@@ -492,52 +456,19 @@ export class LiveSession {
 		if (isOver(this.#state)) {
 			return;
 		}
-		this.#socket.close();
 		this.#clock.stop();
-		const wasConnected = this.#greeting !== undefined;
-		const isGone = this.#hasServerEnded && this.#start !== undefined;
-		if (error === undefined || isGone) {
-			this.#finish(error);
-			return;
-		}
-		if (this.#isOpen) {
-			this.#isOpen = false;
-			this.#open = deferred();
-		}
-		this.#replies.end(error);
+		this.#video.suspend();
+		this.#gate.shut();
 		this.#resuming = undefined;
-		if (isRefusal(error) && typeof this.#options.token === 'function' && !this.#isTokenFresh) {
-			// Client secrets run out; one that was made a moment ago and is refused as well will not do the third time.
-			this.#isTokenFresh = true;
-			this.#socket = this.#connect();
-			return;
+		const isGone = error === undefined || (this.#hasServerEnded && this.#start !== undefined);
+		if (error !== undefined) {
+			this.#replies.end(error);
 		}
-		const nowMs = performance.now();
-		if (this.#attempt === 0) {
-			this.#lostAtMs = nowMs;
-		}
-		const delayMs = this.#options.reconnect({ attempt: this.#attempt, sinceMs: nowMs - this.#lostAtMs, error, wasConnected });
-		if (delayMs === undefined) {
+		this.#lastError = undefined;
+		if (isGone || !this.#link.lost(error)) {
 			this.#finish(error);
-			return;
 		}
-		this.#enter({ kind: 'reconnecting', attempt: this.#attempt, delayMs, error });
-		this.#attempt += 1;
-		this.#retryTimer = setTimeout(() => this.#retry(), delayMs);
 	}
-
-	#retry(): void {
-		clearTimeout(this.#retryTimer);
-		this.#retryTimer = undefined;
-		this.#socket = this.#connect();
-	}
-
-	/** A network is back: no reason to wait longer. */
-	readonly #onOnline = (): void => {
-		if (this.#state.kind === 'reconnecting' && this.#retryTimer !== undefined) {
-			this.#retry();
-		}
-	};
 
 	#enter(state: SessionState): void {
 		if (isOver(this.#state)) {
@@ -553,19 +484,16 @@ export class LiveSession {
 			return;
 		}
 		this.#enter(error === undefined ? { kind: 'ended', reason: 'stopped' } : { kind: 'failed', error });
-		const reason = error ?? new TurbocastError('invalid_state', 'The session has ended; connect again.');
-		clearTimeout(this.#retryTimer);
-		globalThis.removeEventListener?.('online', this.#onOnline);
+		const reason = error ?? new TurbocastError('invalid_state', OVER);
 		this.#options.store.save(undefined);
 		this.#clock.stop();
-		this.#socket.close();
+		this.#link.close();
 		this.#changes.end(reason);
 		this.#replies.end(reason);
-		this.#open.reject(reason);
+		this.#gate.end(reason);
 		this.#created.reject(reason);
 		this.#ready.reject(reason);
-		this.#connection?.close();
-		this.#sink.close();
+		this.#video.close();
 		this.#ended.resolve(this.#state);
 		this.#events.close();
 	}

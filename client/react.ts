@@ -26,7 +26,7 @@ export const useLiveSession = (url?: string, options: Omit<ConnectOptions, 'vide
 		latest.current = options;
 	});
 	useEffect(() => {
-		const opened = connect(url, { ...latest.current, ...(video.current === null ? {} : { video: video.current }) });
+		const opened = connect(url, { ...latest.current, video: video.current });
 		setSession(opened);
 		return () => opened.close();
 	}, [url]);

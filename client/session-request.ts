@@ -1,5 +1,5 @@
 /** What an application asks of a session, and the messages that say so. */
-import type { StepCount, TransitionMode } from '../src/protocol/limits.js';
+import { DEFAULT_SHARE_SECONDS, type SHARE_ROLES, type StepCount, type TransitionMode } from '../src/protocol/limits.js';
 import type { ClientMessages } from '../src/protocol/messages.js';
 
 /** A text, or several that are mixed by the ratio of their weights. */
@@ -44,6 +44,13 @@ export type UpdateOptions = PromptOptions & {
 
 export type ForkOptions = RequestOptions & { readonly prompt?: Prompt; readonly seed?: number };
 
+export type ShareOptions = RequestOptions & {
+	/** `viewer` (the default) only watches; `guest` may ask to steer. */
+	readonly role?: (typeof SHARE_ROLES)[number];
+	/** For how long others can join with it; an hour by default. */
+	readonly expiresInSeconds?: number;
+};
+
 type Defined<T> = { [K in keyof T]: Exclude<T[K], undefined> };
 
 const defined = <T extends object>(value: T): Defined<T> =>
@@ -76,6 +83,13 @@ export const updateMessage = (event_id: string, options: UpdateOptions): ClientM
 	});
 };
 
+/** What would start the session again as it is after a change. */
+export const startAfter = (start: ClientMessages['session.start'], change: ClientMessages['session.update']): ClientMessages['session.start'] => {
+	const { prompt, prompts, ...rest } = start;
+	const words = change.prompt !== undefined || change.prompts !== undefined ? { prompt: change.prompt, prompts: change.prompts } : { prompt, prompts };
+	return defined({ ...rest, ...words, seed: change.seed ?? rest.seed, parameters: someOf({ ...rest.parameters, ...change.parameters }), pacing: change.pacing ?? rest.pacing });
+};
+
 export const actionMessage = (event_id: string, axes: { readonly [control: string]: number }, at: At | undefined): ClientMessages['input.action'] =>
 	defined({ type: 'input.action' as const, event_id, axes: { ...axes }, at: atField(at) });
 
@@ -84,3 +98,6 @@ export const resetMessage = (event_id: string, seed: number | undefined): Client
 
 export const forkMessage = (event_id: string, { prompt, seed }: ForkOptions): ClientMessages['session.fork'] =>
 	defined({ type: 'session.fork' as const, event_id, ...promptFields(prompt), seed });
+
+export const shareMessage = (event_id: string, { role = 'viewer', expiresInSeconds = DEFAULT_SHARE_SECONDS }: ShareOptions): ClientMessages['session.share'] =>
+	({ type: 'session.share', event_id, role, expires_in_seconds: expiresInSeconds });

@@ -86,8 +86,7 @@ export const openDecoder = async (): Promise<FrameDecoder> => {
 				if (sent < 0 || context.receiveFrameSync(picture) < 0) {
 					return undefined;
 				}
-				const { kind: _, ...rest } = frame;
-				return { ...rest, kind: 'decoded', width: picture.width, height: picture.height, pixels: picture.toBuffer() };
+				return { ...frame, kind: 'decoded', width: picture.width, height: picture.height, pixels: picture.toBuffer() };
 			} finally {
 				picture.free();
 			}

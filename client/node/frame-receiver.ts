@@ -93,8 +93,8 @@ export class FrameReceiver implements VideoConnection {
 		});
 	}
 
-	async getStats(): Promise<RTCStatsReport> {
-		return (await this.#connection.getStats()) as unknown as RTCStatsReport;
+	getStats(): Promise<RTCStatsReport> {
+		return this.#connection.getStats();
 	}
 
 	/** Asks for one, at most a few times a second. */

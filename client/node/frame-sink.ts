@@ -1,7 +1,6 @@
 /** The video of a session in Node: frames, joined with their records, to everyone who reads them. */
 import type { FrameMeta } from '../../src/protocol/messages.js';
 import type { IceServers, ShownFrame, VideoConnection, VideoEvents, VideoSink } from '../platform.js';
-import type { PacketGroup } from './access-units.js';
 import { FrameReceiver, type ReceivedUnit } from './frame-receiver.js';
 import type { EncodedFrame } from './video-frame.js';
 
@@ -12,10 +11,8 @@ const MOST_RECORDS = 64;
 /** Two seconds at 30 frames a second. A reader that is further behind goes on at a key frame. */
 const MOST_WAITING_FRAMES = 60;
 
-export type Unit = Pick<PacketGroup<never>, 'rtpTimestamp' | 'isKeyframe'>;
-
 type Reader = {
-	readonly waiting: EncodedFrame[];
+	readonly waiting: { readonly frame: EncodedFrame; readonly receivedAtMs: number }[];
 	wake: (() => void) | undefined;
 	/** Until a key frame comes, what comes cannot be decoded. */
 	needsKeyframe: boolean;
@@ -27,7 +24,7 @@ export class FrameSink implements VideoSink {
 	readonly #readers = new Set<Reader>();
 	#receiver: FrameReceiver | undefined;
 	/** The frame that waits for its record. */
-	#held: { readonly unit: ReceivedUnit; readonly timer: ReturnType<typeof setTimeout> } | undefined;
+	#held: { readonly unit: ReceivedUnit; readonly receivedAtMs: number; readonly timer: ReturnType<typeof setTimeout> } | undefined;
 	#frames = 0;
 	#isClosed = false;
 
@@ -73,10 +70,10 @@ export class FrameSink implements VideoSink {
 		this.#receiver?.requestKeyframe();
 		try {
 			while (signal?.aborted !== true) {
-				const frame = reader.waiting.shift();
-				if (frame !== undefined) {
-					this.#shown(frame);
-					yield frame;
+				const next = reader.waiting.shift();
+				if (next !== undefined) {
+					this.#shown(next.frame.rtpTimestamp, next.receivedAtMs);
+					yield next.frame;
 				} else if (this.#isClosed) {
 					return undefined;
 				} else {
@@ -95,10 +92,11 @@ export class FrameSink implements VideoSink {
 
 	#received(unit: ReceivedUnit): void {
 		this.#release();
+		const receivedAtMs = performance.now();
 		if (this.#records.has(unit.rtpTimestamp)) {
-			this.#hand(unit);
+			this.#hand(unit, receivedAtMs);
 		} else {
-			this.#held = { unit, timer: setTimeout(() => this.#release(), RECORD_PATIENCE_MS) };
+			this.#held = { unit, receivedAtMs, timer: setTimeout(() => this.#release(), RECORD_PATIENCE_MS) };
 		}
 	}
 
@@ -107,11 +105,11 @@ export class FrameSink implements VideoSink {
 		this.#held = undefined;
 		clearTimeout(held?.timer);
 		if (held !== undefined) {
-			this.#hand(held.unit);
+			this.#hand(held.unit, held.receivedAtMs);
 		}
 	}
 
-	#hand(unit: ReceivedUnit): void {
+	#hand(unit: ReceivedUnit, receivedAtMs: number): void {
 		const frame: EncodedFrame = { kind: 'encoded', ...unit, meta: this.#records.get(unit.rtpTimestamp) };
 		this.#records.delete(unit.rtpTimestamp);
 		for (const reader of this.#readers) {
@@ -122,15 +120,15 @@ export class FrameSink implements VideoSink {
 			}
 			if (!reader.needsKeyframe || frame.isKeyframe) {
 				reader.needsKeyframe = false;
-				reader.waiting.push(frame);
+				reader.waiting.push({ frame, receivedAtMs });
 				reader.wake?.();
 			}
 		}
 	}
 
-	#shown({ rtpTimestamp }: EncodedFrame): void {
+	#shown(rtpTimestamp: number, receivedAtMs: number): void {
 		this.#frames += 1;
 		const nowMs = performance.now();
-		this.#onShown({ rtpTimestamp, atMs: nowMs, receivedAtMs: undefined, decodeMs: undefined, presentedAtMs: nowMs, presentedFrames: this.#frames });
+		this.#onShown({ rtpTimestamp, atMs: nowMs, receivedAtMs, decodeMs: undefined, presentedAtMs: nowMs, presentedFrames: this.#frames });
 	}
 }

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { PendingChanges } from '../../client/change.js';
+import type { ClockOffset } from '../../client/clock-sync.js';
 import { EventStream } from '../../client/event-stream.js';
+import type { ShownFrame } from '../../client/platform.js';
+import { TimelineBook } from '../../client/timeline-book.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 
 const readAll = async <T>(events: AsyncIterable<T>): Promise<T[]> => {
@@ -16,42 +19,112 @@ const accepted = (eventId: string) => ({ type: 'event.accepted' as const, event_
 const applied = (eventId: string, rtpTimestamp: number) =>
 	({ type: 'event.applied' as const, event_id: eventId, chunk_index: 3, frame_id: 24, rtp_timestamp: rtpTimestamp, media_ms: 1500, server_latency_ms: 300, timings: { wait_ms: 100, generate_ms: 150, hold_ms: 40, encode_ms: 10 } });
 
+const newChanges = (): PendingChanges => new PendingChanges(new TimelineBook(() => undefined));
+const update = (event_id: string) => ({ type: 'session.update' as const, event_id, prompt: 'a dog' });
+const shown = (rtpTimestamp: number, atMs: number): ShownFrame => ({ rtpTimestamp, atMs, receivedAtMs: atMs - 8, decodeMs: 2, presentedAtMs: atMs - 4, presentedFrames: 1 });
+const meta = (rtpTimestamp: number, chunkIndex: number) => ({
+	type: 'frame.meta' as const, frame_id: 24, rtp_timestamp: rtpTimestamp, chunk_index: chunkIndex, media_ms: 1500, keyframe: false,
+	t_generated_ms: 50_250, t_taken_ms: 50_290, t_encoded_ms: 50_294, t_sent_ms: 50_300, applied_event_ids: [],
+});
+const chunk = (index: number) => ({
+	type: 'chunk.completed' as const, chunk_index: index, frames: 8, first_frame_id: 24, media_ms: 1500, steps: 4, seed: 1,
+	timings: { queue_ms: 5, text_ms: 10, recache_ms: 20, denoise_ms: 60, clean_ms: 15, decode_ms: 20 }, t_started_ms: 50_100, t_completed_ms: 50_280, lead_ms: 300, fps: 16, deadline_missed: false,
+});
+
 test('a change has three moments: accepted, applied, displayed', async () => {
-	const changes = new PendingChanges();
-	const asked = changes.add('e1', 1000);
+	const changes = newChanges();
+	const asked = changes.add('e1', update('e1'), 1000);
 	changes.accepted(accepted('e1'));
 	const change = await asked;
 	assert.deepEqual([change.eventId, change.chunkIndex, change.unknownWords], ['e1', 3, ['gnu']]);
-	changes.displayed(500, 1100);
+	changes.shown(shown(500, 1100));
 	changes.applied(applied('e1', 5625));
 	assert.deepEqual(await change.applied, { chunkIndex: 3, frameId: 24, rtpTimestamp: 5625, serverLatencyMs: 300 });
-	changes.displayed(5000, 1350);
-	changes.displayed(5625, 1400);
+	changes.shown(shown(5000, 1350));
+	changes.shown(shown(5625, 1400));
 	assert.deepEqual(await change.displayed, { latencyMs: 400, rtpTimestamp: 5625 });
 });
 
 test('a frame that was never shown is made up for by the next one, also across the wrap of the timestamp', async () => {
-	const changes = new PendingChanges();
-	const asked = changes.add('e1', 0);
+	const changes = newChanges();
+	const asked = changes.add('e1', update('e1'), 0);
 	changes.accepted(accepted('e1'));
 	changes.applied(applied('e1', 0xffff_fff0));
-	changes.displayed(0xffff_e000, 100);
-	changes.displayed(0x0000_1000, 200);
+	changes.shown(shown(0xffff_e000, 100));
+	changes.shown(shown(0x0000_1000, 200));
 	assert.equal((await (await asked).displayed).latencyMs, 200);
 });
 
 test('a frame that overtakes the word of its change counts', async () => {
-	const changes = new PendingChanges();
-	const asked = changes.add('e1', 0);
+	const changes = newChanges();
+	const asked = changes.add('e1', update('e1'), 0);
 	changes.accepted(accepted('e1'));
-	changes.displayed(5625, 90);
+	changes.shown(shown(5625, 90));
 	changes.applied(applied('e1', 5625));
 	assert.equal((await (await asked).displayed).latencyMs, 90);
 });
 
+test('the time of a change is laid out over both clocks, and its stages add up to the whole', async () => {
+	const clock: ClockOffset = { offsetMs: 49_000, uncertaintyMs: 1.5, roundTripMs: 3 };
+	const book = new TimelineBook(() => clock);
+	const changes = new PendingChanges(book);
+	const asked = changes.add('e1', update('e1'), 990);
+	changes.accepted(accepted('e1'));
+	const change = await asked;
+	changes.applied(applied('e1', 5625));
+	changes.shown(shown(5625, 1320));
+	book.meta(meta(5625, 3));
+	book.chunk(chunk(2));
+	book.chunk(chunk(3));
+	const { stagesMs, totalMs, uncertaintyMs } = await change.timeline;
+	assert.deepEqual(stagesMs, { uplink: 10, wait: 105, denoise: 90, decode: 55, pace: 40, encode: 10, network: 12, buffer: 2, unpack: 2, display: 4 } satisfies typeof stagesMs);
+	assert.equal(totalMs, 330);
+	assert.equal(Object.values(stagesMs).reduce((sum, ms) => sum + ms, 0), totalMs);
+	assert.equal(uncertaintyMs, 1.5);
+	assert.deepEqual(book.frame(shown(5625, 1320))?.timeline?.stagesMs, { pace: 40, encode: 10, network: 12, buffer: 2, unpack: 2, display: 4 });
+});
+
+test('what a browser does not tell, and a clock that is wrong, leave no stage negative and no millisecond out', async () => {
+	const book = new TimelineBook(() => ({ offsetMs: 49_020, uncertaintyMs: 30, roundTripMs: 60 }));
+	const changes = new PendingChanges(book);
+	const asked = changes.add('e1', update('e1'), 990);
+	changes.accepted(accepted('e1'));
+	changes.applied(applied('e1', 5625));
+	changes.shown({ rtpTimestamp: 5625, atMs: 1320, receivedAtMs: undefined, decodeMs: undefined, presentedAtMs: undefined, presentedFrames: 1 });
+	book.chunk(chunk(3));
+	book.meta(meta(5625, 3));
+	const { stagesMs, totalMs } = await (await asked).timeline;
+	assert.ok(Object.values(stagesMs).every((ms) => ms >= 0), JSON.stringify(stagesMs));
+	assert.deepEqual([stagesMs.network, stagesMs.buffer, stagesMs.display], [0, 0, 0]);
+	assert.equal(Object.values(stagesMs).reduce((sum, ms) => sum + ms, 0), totalMs);
+});
+
+test('a chunk whose report was lost leaves a change without its timeline, with a reason', async () => {
+	const book = new TimelineBook(() => ({ offsetMs: 0, uncertaintyMs: 1, roundTripMs: 2 }));
+	const changes = new PendingChanges(book);
+	const asked = changes.add('e1', update('e1'), 990);
+	changes.accepted(accepted('e1'));
+	changes.applied(applied('e1', 5625));
+	changes.shown(shown(5625, 1320));
+	book.meta(meta(5625, 3));
+	book.chunk(chunk(7));
+	await assert.rejects((await asked).timeline, { code: 'transport_failed' });
+});
+
+test('after a connection was lost, an unanswered change is known, and one whose word was lost is applied by a frame of a later chunk', async () => {
+	const changes = newChanges();
+	const first = changes.add('e1', update('e1'), 0);
+	changes.add('e2', update('e2'), 0).catch(() => undefined);
+	changes.accepted(accepted('e1'));
+	assert.deepEqual(changes.unanswered.map((message) => message.event_id), ['e2']);
+	changes.resumed(meta(5000, 3));
+	changes.resumed(meta(9000, 4));
+	assert.deepEqual(await (await first).applied, { chunkIndex: 4, frameId: 24, rtpTimestamp: 9000, serverLatencyMs: undefined });
+});
+
 test('a refused change rejects; one that was not ours is not taken for one', async () => {
-	const changes = new PendingChanges();
-	const asked = changes.add('e1', 0);
+	const changes = newChanges();
+	const asked = changes.add('e1', update('e1'), 0);
 	const error = new TurbocastError('invalid_prompt', 'no');
 	assert.equal(changes.refuse('other', error), false);
 	assert.equal(changes.refuse('e1', error), true);
@@ -60,11 +133,11 @@ test('a refused change rejects; one that was not ours is not taken for one', asy
 });
 
 test('the end of a session rejects what is still awaited, and nobody who does not wait is troubled', async () => {
-	const changes = new PendingChanges();
-	const asked = changes.add('e1', 0);
+	const changes = newChanges();
+	const asked = changes.add('e1', update('e1'), 0);
 	changes.accepted(accepted('e1'));
 	const change = await asked;
-	changes.add('e2', 0).catch(() => undefined);
+	changes.add('e2', update('e2'), 0).catch(() => undefined);
 	changes.end(new TurbocastError('transport_failed', 'lost'));
 	await assert.rejects(change.displayed, /lost/u);
 });
@@ -94,4 +167,16 @@ test('a slow reader loses its oldest events, and another loses none', async (con
 	}
 	assert.equal((await slow.next()).value, 1500 - 1024);
 	assert.equal(warned.mock.callCount(), 1);
+});
+
+test('a signal ends the reading of events without an error, also while it waits', async () => {
+	const stream = new EventStream<number>();
+	const stop = new AbortController();
+	const reading = readAll(stream.read(stop.signal));
+	stream.emit(1);
+	await Promise.resolve();
+	stop.abort();
+	stream.emit(2);
+	assert.deepEqual(await reading, [1]);
+	assert.deepEqual(await readAll(stream.read(AbortSignal.abort())), []);
 });

@@ -1,0 +1,152 @@
+/** The SDK in Node against a real service: engine, encoder, WebRTC by werift on both sides. */
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { connect, type EncodedFrame, type SessionState } from '../../client/node/index.js';
+import { silentLog } from '../../src/base/log.js';
+import { systemClock } from '../../src/base/time.js';
+import { newServerKey } from '../../src/server/keys.js';
+import { createWebRtcTransport } from '../../src/transport/webrtc.js';
+import { decodeChunks } from '../media/ffmpeg.js';
+import { startMachine, startService, type Machine, type Service } from '../server/service.js';
+
+let machine: Machine & AsyncDisposable;
+let service: Service;
+
+const newTransport = () =>
+	createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
+
+before(async () => {
+	machine = await startMachine();
+	service = await startService(machine, { iceServers: [] }, newTransport());
+});
+after(async () => {
+	await service?.[Symbol.asyncDispose]();
+	await machine?.[Symbol.asyncDispose]();
+});
+
+const take = async <T>(frames: AsyncIterable<T>, count: number): Promise<T[]> => {
+	const taken: T[] = [];
+	for await (const frame of frames) {
+		taken.push(frame);
+		if (taken.length === count) {
+			break;
+		}
+	}
+	return taken;
+};
+
+test('encoded frames come in order with their records, from a key frame on, and decode to pictures', async () => {
+	const session = connect(service.url);
+	await session.start('a cat jumps', { seed: 7, steps: 1, size: '32x32' });
+	const frames = await take(session.frames(), 20);
+	assert.equal(frames[0]?.isKeyframe, true);
+	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
+	assert.deepEqual(ids, ids.map((_, index) => (ids[0] ?? 0) + index));
+	assert.ok(frames.every((frame) => frame.kind === 'encoded' && frame.meta?.rtp_timestamp === frame.rtpTimestamp && frame.meta.keyframe === frame.isKeyframe));
+	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
+	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
+	assert.deepEqual(await session.stop(), { kind: 'ended', reason: 'stopped' });
+});
+
+test('a change is accepted, applied, and displayed with the frame that is handed over; its time is accounted for', async () => {
+	const session = connect(service.url);
+	const frames: EncodedFrame[] = [];
+	const first = await session.start('a cat');
+	const reading = (async () => {
+		for await (const frame of session.frames()) {
+			frames.push(frame);
+		}
+	})();
+	await first.displayed;
+	const change = await session.setPrompt('a dog');
+	const [applied, displayed, timeline] = await Promise.all([change.applied, change.displayed, change.timeline]);
+	assert.equal(applied.chunkIndex, change.chunkIndex);
+	assert.ok(displayed.latencyMs >= (applied.serverLatencyMs ?? Number.NaN));
+	assert.ok(Math.abs(timeline.totalMs - displayed.latencyMs) < 1e-6);
+	assert.ok(Math.abs(Object.values(timeline.stagesMs).reduce((sum, ms) => sum + ms, 0) - timeline.totalMs) < 1e-6);
+	const { clock } = session;
+	// One process, one clock: what the SDK measured is known to be wrong by no more than it says.
+	assert.ok(clock !== undefined && Math.abs(clock.offsetMs - (systemClock.nowMs() - performance.now())) <= clock.uncertaintyMs + 1, JSON.stringify(clock));
+	await session.stop();
+	await reading;
+	assert.equal(frames.find((frame) => frame.meta?.applied_event_ids.includes(change.eventId))?.rtpTimestamp, displayed.rtpTimestamp);
+});
+
+test('decoded frames have their size and as many bytes; several readers each get all of them', async () => {
+	const session = connect(service.url);
+	await session.start('a cat', { size: '32x32' });
+	const [pictures, units] = await Promise.all([take(session.frames({ decode: true }), 6), take(session.frames(), 6)]);
+	for (const { width, height, pixels } of pictures) {
+		assert.deepEqual([width, height, pixels.length], [32, 32, (32 * 32 * 3) / 2]);
+	}
+	// The channel of the records may open after the first frames.
+	assert.equal(pictures.at(-1)?.meta?.rtp_timestamp, pictures.at(-1)?.rtpTimestamp);
+	const ids = new Set(units.map((unit) => unit.rtpTimestamp));
+	assert.ok(pictures.some((picture) => ids.has(picture.rtpTimestamp)), 'the same frames went to both');
+	const luma = pictures.at(-1)?.pixels.subarray(0, 32 * 32) ?? new Uint8Array(0);
+	assert.ok(new Set(luma).size > 4, 'a picture, not one grey');
+	await session.stop();
+});
+
+test('a signal ends a request, the reading of frames, and a session', async () => {
+	const session = connect(service.url);
+	await session.start('a cat');
+	const reason = new Error('changed my mind');
+	await assert.rejects(session.setPrompt('a dog', { signal: AbortSignal.abort(reason) }), reason);
+	const reading = new AbortController();
+	const frames: EncodedFrame[] = [];
+	for await (const frame of session.frames({ signal: reading.signal })) {
+		frames.push(frame);
+		reading.abort();
+	}
+	assert.equal(frames.length, 1);
+	await session.stop();
+
+	const life = new AbortController();
+	const other = connect(service.url, { signal: life.signal });
+	await other.created;
+	life.abort();
+	assert.equal((await other.ended).kind, 'ended');
+	await assert.rejects(other.setPrompt('a dog'), { code: 'invalid_state' });
+});
+
+test('a server that is not there: the default policy fails at once, one of the application is asked each time', async () => {
+	const failed = await connect('ws://127.0.0.1:1').ended;
+	assert.ok(failed.kind === 'failed' && failed.error.code === 'transport_failed');
+	const asked: number[] = [];
+	const session = connect('ws://127.0.0.1:1', {
+		reconnect: ({ attempt, wasConnected }) => {
+			asked.push(attempt);
+			return wasConnected || attempt === 3 ? undefined : 1;
+		},
+	});
+	const states: SessionState['kind'][] = [];
+	for await (const event of session.events()) {
+		if (event.type === 'state.changed') {
+			states.push(event.state.kind);
+		}
+	}
+	assert.deepEqual(asked, [0, 1, 2, 3]);
+	assert.deepEqual(states, ['reconnecting', 'reconnecting', 'reconnecting', 'failed']);
+});
+
+test('a refused token is asked for once more, and only once; a fixed one never again', async () => {
+	const key = newServerKey();
+	await using own = await startService(machine, { iceServers: [] }, newTransport(), { keys: [key] });
+	const given: string[] = [];
+	const once = connect(own.url, {
+		token: () => {
+			given.push(given.length === 0 ? 'sk_wrong' : key);
+			return given.at(-1) ?? '';
+		},
+	});
+	await once.created;
+	assert.deepEqual(given, ['sk_wrong', key]);
+	await once.stop();
+	let asked = 0;
+	const never = await connect(own.url, { token: () => `sk_wrong${++asked}`, reconnect: () => 1 }).ended;
+	assert.ok(never.kind === 'failed' && never.error.code === 'unauthorized');
+	assert.equal(asked, 2);
+	const fixed = await connect(own.url, { token: 'sk_wrong', reconnect: () => 1 }).ended;
+	assert.ok(fixed.kind === 'failed' && fixed.error.code === 'unauthorized');
+});
