@@ -1,7 +1,7 @@
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-	{ ignores: ['dist/', 'node_modules/', 'training/', 'scripts/', 'bin/', 'eslint.config.js'] },
+	{ ignores: ['dist/', 'node_modules/', 'training/'] },
 	...tseslint.configs.recommendedTypeChecked,
 	{
 		languageOptions: {
@@ -20,6 +20,11 @@ export default tseslint.config(
 			'eqeqeq': 'error',
 			'no-console': 'off',
 		},
+	},
+	{
+		// Plain JavaScript, because it runs before anything is compiled: no types to check.
+		files: ['**/*.js', '**/*.mjs'],
+		...tseslint.configs.disableTypeChecked,
 	},
 	{
 		// node:test returns promises that the runner itself awaits.
