@@ -16,7 +16,7 @@ import type { ReconnectPolicy } from './reconnect.js';
 import type { ResumeStore } from './resume-store.js';
 import type { SessionEvent } from './session-event.js';
 import { actionMessage, forkMessage, resetMessage, shareMessage, startAfter, startMessage, updateMessage, type At, type ForkOptions, type Prompt, type PromptOptions, type RequestOptions, type ShareOptions, type StartOptions, type UpdateOptions } from './session-request.js';
-import { isOver, type ModelInfo, type RunInfo, type SessionState } from './session-state.js';
+import { chunkIndexOf, isOver, type ModelInfo, type RunInfo, type SessionState } from './session-state.js';
 import { TimelineBook } from './timeline-book.js';
 import { VideoLink } from './video-link.js';
 
@@ -299,9 +299,9 @@ export class LiveSession {
 			case 'session.reconnecting':
 				return this.#enter({ kind: 'restarting', message: message.message });
 			case 'session.paused':
-				return this.#enter({ kind: 'paused', chunkIndex: this.#chunkIndex });
+				return this.#enter({ kind: 'paused', chunkIndex: chunkIndexOf(this.#state) });
 			case 'session.resumed':
-				return this.#enter({ kind: 'generating', chunkIndex: this.#chunkIndex });
+				return this.#enter({ kind: 'generating', chunkIndex: chunkIndexOf(this.#state) });
 			case 'error':
 				return this.#failed(message);
 			case 'session.ended':
@@ -333,10 +333,6 @@ export class LiveSession {
 			default:
 				return assertNever(message);
 		}
-	}
-
-	get #chunkIndex(): number {
-		return 'chunkIndex' in this.#state ? this.#state.chunkIndex : -1;
 	}
 
 	/** A connection is up: the session is brought back, or may be started. */
@@ -383,7 +379,7 @@ export class LiveSession {
 		}
 		this.#sink.show();
 		if (message.resumed) {
-			this.#enter({ kind: message.is_paused ? 'paused' : 'generating', chunkIndex: this.#chunkIndex });
+			this.#enter({ kind: message.is_paused ? 'paused' : 'generating', chunkIndex: chunkIndexOf(this.#state) });
 		} else if (this.#state.kind !== 'generating') {
 			this.#enter({ kind: 'starting' });
 		}
@@ -424,11 +420,10 @@ export class LiveSession {
 
 	#videoConnected(): void {
 		const { model } = this.#greeting ?? {};
-		if (model === undefined) {
-			return;
+		if (model !== undefined) {
+			this.#ready.resolve(model);
 		}
-		this.#ready.resolve(model);
-		if (this.#start === undefined && this.#resuming === undefined && (this.#state.kind === 'connecting' || this.#state.kind === 'reconnecting')) {
+		if (model !== undefined && this.#start === undefined && this.#resuming === undefined && (this.#state.kind === 'connecting' || this.#state.kind === 'reconnecting')) {
 			this.#enter({ kind: 'ready', model });
 		}
 	}

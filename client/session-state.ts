@@ -29,3 +29,6 @@ export type SessionState =
 	| { readonly kind: 'failed'; readonly error: TurbocastError };
 
 export const isOver = (state: SessionState): boolean => state.kind === 'ended' || state.kind === 'failed';
+
+/** The last chunk that is known to be complete, -1 before the first. */
+export const chunkIndexOf = (state: SessionState): number => ('chunkIndex' in state ? state.chunkIndex : -1);
