@@ -73,6 +73,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 			config: {
 				host: config.server.host,
 				port: config.server.port,
+				trustedProxies: config.server.trusted_proxies,
 				allowedOrigins: config.server.allowed_origins,
 				defaultSteps: config.generation.steps === 0 ? engine.model.default_steps : config.generation.steps,
 				maxLeadMs: config.generation.max_lead_ms,
@@ -84,6 +85,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				maxSessionsPerAddress: config.limits.max_sessions_per_address,
 				maxEngineShare: config.limits.max_engine_share,
 				maxViewers: config.limits.max_viewers,
+				maxConnectionsPerAddress: config.limits.max_connections_per_address,
 				maxConnections: config.limits.max_connections,
 				sessionMaxMs: config.limits.session_max_ms,
 				idleTimeoutMs: config.limits.idle_timeout_ms,

@@ -21,6 +21,7 @@ export const CONFIG_SCHEMA = object({
 		host: withDefault(text, '127.0.0.1'),
 		port: withDefault(integer({ min: 0, max: 65_535 }), 8080),
 		allowed_origins: withDefault(list(text, { max: 256 }), []),
+		trusted_proxies: withDefault(list(text, { max: 64 }), []),
 		drain_ms: withDefault(integer({ min: 0, max: HOUR_MS }), 25_000),
 	}, 'refuse'),
 	auth: object({
@@ -59,7 +60,8 @@ export const CONFIG_SCHEMA = object({
 		max_sessions_per_address: withDefault(integer({ min: 0, max: 1000 }), 0),
 		max_engine_share: withDefault(number({ min: 0.1, max: 1 }), 0.85),
 		max_viewers: withDefault(integer({ min: 0, max: 1000 }), 64),
-		max_connections: withDefault(integer({ min: 1, max: 100_000 }), 64),
+		max_connections: withDefault(integer({ min: 1, max: 100_000 }), 512),
+		max_connections_per_address: withDefault(integer({ min: 0, max: 100_000 }), 0),
 		session_max_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
 		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),
 		start_timeout_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),

@@ -1,6 +1,6 @@
 /**
  * Who may generate, and who waits. A session is let in while there is a place and the engine's time suffices for it and those that
- * run; others wait in one line, first come, first served, which no key and no address may fill alone.
+ * run, some of which may give way by taking fewer steps; others wait in one line, first come, first served, which no key and no address may fill alone.
  */
 import type { Clock } from '../base/time.js';
 import type { Engine, EngineState } from '../engine/engine.js';
@@ -12,6 +12,8 @@ import { ChunkCost, type ChunkShape } from './chunk-cost.js';
 
 /** How long a session is taken to last before any has ended: a short one. */
 const FIRST_GUESS_MS = 10_000;
+/** How long it takes to measure the first chunk, when that is all that keeps one waiting. */
+const MEASURING_MS = 1000;
 /** Weight of the session that ended last in the mean of how long they last. */
 const NEWEST_WEIGHT = 0.3;
 /** When to ask again during a shutdown: what stands in front has found another server by then, or this one is back soon after. */
@@ -41,17 +43,24 @@ export type QueuePlace = { readonly position: number; readonly queueSize: number
 export type Wish = ChunkShape & {
 	readonly keyId: string | undefined;
 	readonly address: string;
-	/** Rather fewer steps than waiting. */
+	/** Rather fewer steps than waiting, and than letting others wait. */
 	readonly allowFewerSteps: boolean;
+	/** Called when a session that runs and allows it is given other steps, to let another in or because one has ended. */
+	readonly onSteps: (steps: number) => void;
 	/** Called when it has to wait, and whenever its position changes. */
 	readonly onQueued: (place: QueuePlace) => void;
 };
+
+/** The steps that a session is let in with, and those that others have from then on. */
+type Plan = { readonly steps: number; readonly giveWay: ReadonlyMap<Ticket, number> };
 
 /** A place, or one in the line. */
 export class Ticket {
 	readonly wish: Wish;
 	/** Asked for while it waits, in use once it is admitted. */
 	steps: number;
+	/** Asked for last. */
+	wishedSteps: number;
 	/** Clock time; `undefined` while it waits. */
 	startedAtMs: number | undefined;
 	/** Last told; 0 for never. */
@@ -66,6 +75,7 @@ export class Ticket {
 		this.#admission = admission;
 		this.wish = wish;
 		this.steps = wish.steps;
+		this.wishedSteps = wish.steps;
 		let admit: () => void = () => undefined;
 		let refuse: (error: TurbocastError) => void = () => undefined;
 		this.admitted = new Promise((resolve, reject) => {
@@ -135,12 +145,12 @@ export class Admission {
 
 	/** Whether a prompt would start without waiting. */
 	get startsAtOnce(): boolean {
-		return this.#closed() === undefined && this.#waiting.length === 0 && this.#stepsThatFit(this.#options.usual, false) !== undefined;
+		return this.#closed() === undefined && this.#waiting.length === 0 && this.#planFor(this.#options.usual, false) !== undefined;
 	}
 
 	/** Why a prompt would be refused, or `undefined` when it would start or wait in line. */
 	obstacle(): TurbocastError | undefined {
-		return this.#closed() ?? (this.startsAtOnce || this.#waiting.length < this.#options.maxWaiting ? undefined : this.#full());
+		return this.#closed() ?? (this.startsAtOnce || this.#waiting.length < this.#placesInLine ? undefined : this.#full());
 	}
 
 	/** A place, or one in the line. Throws why there is neither. */
@@ -153,7 +163,7 @@ export class Admission {
 		const ticket = new Ticket(this, wish);
 		this.#waiting.push(ticket);
 		this.#advance();
-		if (ticket.isWaiting && this.#waiting.length > this.#options.maxWaiting) {
+		if (ticket.isWaiting && this.#waiting.length > this.#placesInLine) {
 			this.#waiting.pop();
 			throw this.#full();
 		}
@@ -163,8 +173,12 @@ export class Admission {
 
 	/** A chunk was computed: the measure of what fits. */
 	observe(shape: ChunkShape, timings: ChunkTimings): void {
+		const wasMeasuring = this.#isMeasuring;
 		this.#cost.observe(shape, timings);
 		this.#advance();
+		while (wasMeasuring && this.#waiting.length > this.#placesInLine) {
+			this.#waiting.pop()?.refuse(this.#full());
+		}
 		this.#tellPositions();
 	}
 
@@ -195,6 +209,7 @@ export class Admission {
 			this.#waiting = this.#waiting.filter((other) => other !== ticket);
 		}
 		this.#advance();
+		this.#raise();
 		this.#tellPositions();
 	}
 
@@ -204,6 +219,7 @@ export class Admission {
 			throw new TurbocastError('capacity_exhausted', `The sessions that run leave no time for ${steps} steps; go on with ${ticket.steps}, and try again when one has ended.`, { retryAfterMs: this.#retryAfterMs(), param: 'parameters.steps' });
 		}
 		ticket.steps = steps;
+		ticket.wishedSteps = steps;
 	}
 
 	#closed(): TurbocastError | undefined {
@@ -251,30 +267,88 @@ export class Admission {
 	#advance(): void {
 		while (this.#closed() === undefined) {
 			const [head] = this.#waiting;
-			const steps = head === undefined ? undefined : this.#stepsThatFit({ ...head.wish, steps: head.steps }, head.wish.allowFewerSteps);
-			if (head === undefined || steps === undefined) {
+			const plan = head === undefined ? undefined : this.#planFor({ ...head.wish, steps: head.steps }, head.wish.allowFewerSteps);
+			if (head === undefined || plan === undefined) {
 				return;
 			}
 			this.#waiting.shift();
-			head.steps = steps;
+			plan.giveWay.forEach((steps, ticket) => this.#setSteps(ticket, steps));
+			head.steps = plan.steps;
 			head.startedAtMs = this.#options.clock.nowMs();
 			this.#running.add(head);
 			head.admit();
 		}
 	}
 
-	/** The wished steps, or the most below that fit where fewer are welcome. A session alone always fits: it may be slow, but it runs. */
-	#stepsThatFit(shape: ChunkShape, allowFewer: boolean): number | undefined {
-		if (this.free <= 0) {
+	/**
+	 * How a session could be let in: with the wished steps or, where fewer are welcome, the most that fit; then by those that run giving
+	 * way, who allow it, a level at a time from whoever has most. A session alone always fits: it may be slow, but it runs.
+	 */
+	#planFor(shape: ChunkShape, allowFewer: boolean): Plan | undefined {
+		if (this.free <= 0 || this.#isMeasuring) {
 			return undefined;
 		}
+		const giveWay = new Map<Ticket, number>();
 		if (this.#running.size === 0) {
-			return shape.steps;
+			return { steps: shape.steps, giveWay };
 		}
-		const known = Object.keys(this.#options.engine.model.schedules).map(Number);
-		const fewer = allowFewer ? known.filter((steps) => steps < shape.steps).sort((a, b) => b - a) : [];
-		const taken = this.#shareOf([...this.#running]);
-		return [shape.steps, ...fewer].find((steps) => taken + this.#share({ ...shape, steps }) <= this.#options.maxShare);
+		const wishes = [shape.steps, ...(allowFewer ? this.#levelsBelow(shape.steps) : [])];
+		let taken = this.share;
+		const fits = (steps: number): boolean => taken + this.#share({ ...shape, steps }) <= this.#options.maxShare;
+		let steps = wishes.find(fits);
+		const least = wishes.at(-1) ?? shape.steps;
+		while (steps === undefined) {
+			const [most] = [...this.#running]
+				.filter((ticket) => ticket.wish.allowFewerSteps)
+				.map((ticket) => ({ ticket, now: giveWay.get(ticket) ?? ticket.steps }))
+				.filter(({ now }) => this.#levelsBelow(now).length > 0)
+				.sort((one, two) => two.now - one.now);
+			const [next] = most === undefined ? [] : this.#levelsBelow(most.now);
+			if (most === undefined || next === undefined) {
+				return undefined;
+			}
+			giveWay.set(most.ticket, next);
+			taken -= this.#share({ ...most.ticket.wish, steps: most.now }) - this.#share({ ...most.ticket.wish, steps: next });
+			steps = fits(least) ? least : undefined;
+		}
+		return { steps, giveWay };
+	}
+
+	/** Gives back the steps that sessions were let in without, or gave way with, while nobody waits. */
+	#raise(): void {
+		const levels = Object.keys(this.#options.engine.model.schedules).map(Number).sort((a, b) => a - b);
+		while (this.#waiting.length === 0) {
+			const fits = (ticket: Ticket, steps: number): boolean =>
+				this.#running.size === 1 || this.share - this.#share({ ...ticket.wish, steps: ticket.steps }) + this.#share({ ...ticket.wish, steps }) <= this.#options.maxShare;
+			const [next] = [...this.#running]
+				.sort((one, two) => one.steps - two.steps)
+				.flatMap((ticket) => levels.filter((steps) => steps > ticket.steps && steps <= ticket.wishedSteps).slice(0, 1).map((steps) => ({ ticket, steps })))
+				.filter(({ ticket, steps }) => fits(ticket, steps));
+			if (next === undefined) {
+				return;
+			}
+			this.#setSteps(next.ticket, next.steps);
+		}
+	}
+
+	#setSteps(ticket: Ticket, steps: number): void {
+		ticket.steps = steps;
+		ticket.wish.onSteps(steps);
+	}
+
+	/** Numbers of steps that the model can do, below this one, the most first. */
+	#levelsBelow(steps: number): number[] {
+		return Object.keys(this.#options.engine.model.schedules).map(Number).filter((level) => level < steps).sort((a, b) => b - a);
+	}
+
+	/** A session runs, and what a chunk costs is not known yet: the next one waits for the first chunk rather than for luck. */
+	get #isMeasuring(): boolean {
+		return !this.#cost.isKnown && this.#running.size > 0;
+	}
+
+	/** Those who wait for nothing but the first measurement are no line. */
+	get #placesInLine(): number {
+		return this.#options.maxWaiting + (this.#isMeasuring ? Math.max(0, this.free) : 0);
 	}
 
 	/** Share of real time that one session takes of the engine. */
@@ -288,6 +362,9 @@ export class Admission {
 
 	/** As many sessions end, at their mean length, as run now. */
 	#waitMs(position: number): number {
+		if (this.#isMeasuring && position <= this.free) {
+			return MEASURING_MS;
+		}
 		return Math.ceil(position / Math.max(1, this.#running.size)) * this.#meanMs;
 	}
 

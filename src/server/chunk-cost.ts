@@ -19,6 +19,11 @@ export class ChunkCost {
 		this.#restMsPerPixel = blend(this.#restMsPerPixel, (timings.textMs + timings.cleanMs + timings.decodeMs) / pixels);
 	}
 
+	/** Whether a chunk was measured yet. */
+	get isKnown(): boolean {
+		return this.#stepMsPerPixel !== undefined;
+	}
+
 	/** Milliseconds of computation; 0 before the first chunk was measured. */
 	ms({ width, height, steps }: ChunkShape): number {
 		return ((this.#stepMsPerPixel ?? 0) * steps + (this.#restMsPerPixel ?? 0)) * width * height;

@@ -6,6 +6,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limits.js';
 import { errorMessage, eventIdOf, parseClientMessage, type ServerMessage } from '../protocol/messages.js';
 import { draining } from './admission.js';
+import { createAddressOf } from './client-address.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
@@ -72,6 +73,7 @@ const NOBODY: Visitor = { grant: { keyId: undefined, sessionId: undefined, mayCo
 
 class Connection {
 	readonly session: Session;
+	readonly address: string;
 	readonly #member: Member;
 	readonly #socket: ControlSocket;
 	readonly #parts: SessionParts;
@@ -87,6 +89,7 @@ class Connection {
 		const { config, clock } = parts;
 		this.#socket = socket;
 		this.#parts = parts;
+		this.address = visitor.address;
 		this.#messages = new RateLimit(config.messagesPerSecond, 1000, clock.nowMs());
 		this.#mistakes = new RateLimit(config.badMessagesPerMinute, 60_000, clock.nowMs());
 		this.#member = new Member(parts, {
@@ -231,6 +234,7 @@ const refusal = (request: IncomingMessage, parts: SessionParts): TurbocastError 
 export const createControl = (parts: SessionParts): Control => {
 	const { config } = parts;
 	const open = new Set<Connection>();
+	const addressOf = createAddressOf(config.trustedProxies);
 	const sockets = new WebSocketServer({
 		noServer: true, clientTracking: false, perMessageDeflate: false,
 		WebSocket: ControlSocket,
@@ -294,10 +298,17 @@ export const createControl = (parts: SessionParts): Control => {
 			}
 		},
 		upgrade: (request, socket, head) => {
+			const address = addressOf(request);
 			socket.on('error', (error) => parts.log.debug({ err: error }, 'A connection broke during its handshake.'));
 			const error = refusal(request, parts);
 			if (error !== undefined) {
 				refuseUpgrade(socket, error);
+				return;
+			}
+			const ofAddress = config.maxConnectionsPerAddress === 0 ? 0 : [...open].filter((connection) => connection.address === address).length;
+			if (ofAddress > 0 && ofAddress >= config.maxConnectionsPerAddress) {
+				const many = new TurbocastError('rate_limited', `At most ${config.maxConnectionsPerAddress} connections of one address may be open; close one first.`, { retryAfterMs: 10_000 });
+				sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, many));
 				return;
 			}
 			if (open.size >= config.maxConnections) {
@@ -307,7 +318,7 @@ export const createControl = (parts: SessionParts): Control => {
 				return;
 			}
 			parts.auth.grant(request, parts.model.id).then(
-				(grant) => sockets.handleUpgrade(request, socket, head, (opened) => welcome(opened, { grant, address: request.socket.remoteAddress ?? '' })),
+				(grant) => sockets.handleUpgrade(request, socket, head, (opened) => welcome(opened, { grant, address })),
 				(reason: unknown) => sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, TurbocastError.from(reason))),
 			);
 		},

@@ -8,6 +8,8 @@ export type ServerConfig = {
 	readonly host: string;
 	/** 0 takes any free port. */
 	readonly port: number;
+	/** Addresses and networks of proxies whose `X-Forwarded-For` is believed. */
+	readonly trustedProxies: readonly string[];
 	/** Origins besides our own whose pages may open a session; '*' allows all. */
 	readonly allowedOrigins: readonly string[];
 	/** Handed to browsers as they are. */
@@ -27,6 +29,8 @@ export type ServerConfig = {
 	/** That come to watch one session, besides the connection that has it. */
 	readonly maxViewers: number;
 	readonly maxConnections: number;
+	/** 0 for any number. */
+	readonly maxConnectionsPerAddress: number;
 	readonly sessionMaxMs: number;
 	/** A generating session without a connected viewer ends after this. */
 	readonly idleTimeoutMs: number;

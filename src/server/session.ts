@@ -345,6 +345,7 @@ export class Session {
 		const ticket = this.#parts.admission.enter({
 			keyId: visitor.grant.keyId, address: visitor.address, width, height, steps: inputs.steps,
 			allowFewerSteps: message.parameters?.allow_fewer_steps ?? false,
+			onSteps: (steps) => this.#run?.changes.adjust({ steps }),
 			onQueued: ({ position, queueSize, estimatedWaitMs }) =>
 				this.#send({ type: 'session.queued', session_id: this.id, position, queue_size: queueSize, estimated_wait_ms: estimatedWaitMs }),
 		});

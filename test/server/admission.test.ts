@@ -25,6 +25,8 @@ type Door = {
 	readonly admission: Admission;
 	readonly clock: SteppedClock;
 	readonly told: { [name: string]: QueuePlace[] };
+	/** Steps that sessions were given while they ran. */
+	readonly given: { [name: string]: number[] };
 	readonly enter: (name: string, wish?: Partial<Wish>) => Ticket;
 	readonly become: (state: EngineState) => void;
 };
@@ -47,10 +49,11 @@ const doorOf = (options: Partial<AdmissionOptions>): Door => {
 	} as unknown as Engine;
 	const admission = new Admission({ engine, clock, places: 1, maxWaiting: 4, maxPerKey: 0, maxPerAddress: 0, maxShare: 0.8, usual: { width, height, steps: 4 }, ...options });
 	const told: { [name: string]: QueuePlace[] } = {};
+	const given: { [name: string]: number[] } = {};
 	return {
-		admission, clock, told,
+		admission, clock, told, given,
 		enter: (name, wish = {}) => admission.enter({
-			keyId: undefined, address: name, steps: 4, width, height, allowFewerSteps: false, ...wish,
+			keyId: undefined, address: name, steps: 4, width, height, allowFewerSteps: false, onSteps: (steps) => (given[name] ??= []).push(steps), ...wish,
 			onQueued: (place) => (told[name] ??= []).push(place),
 		}),
 		become: (next) => {
@@ -143,6 +146,62 @@ test('who allows fewer steps gets the most that fit rather than a place in the l
 	assert.throws(() => second.useSteps(4), hasCode('capacity_exhausted'));
 	assert.equal(second.steps, 1);
 	assert.equal(enter('c', { allowFewerSteps: true }).isWaiting, true);
+});
+
+test('who runs and allows fewer steps gives way before anybody waits, and has them back afterwards', () => {
+	const { admission, given, enter } = doorOf({ places: 4 });
+	const { width, height } = machine.engine.model;
+	const first = enter('a', { allowFewerSteps: true });
+	// 4 steps take 5 x 40 of 500 ms, 2 take 120 ms, 1 takes 80; 400 ms may be taken.
+	admission.observe({ width, height, steps: 4 }, costing(40, 4));
+	const second = enter('b');
+	assert.deepEqual([second.isWaiting, second.steps, given['a']], [false, 4, undefined]);
+	const third = enter('c');
+	assert.deepEqual([third.isWaiting, third.steps, first.steps], [true, 4, 4], 'a and b take it all: even with a at 1 step c does not fit, and then nobody gives way for nothing');
+	third.release();
+	const modest = enter('d', { steps: 1, allowFewerSteps: true });
+	assert.deepEqual([modest.isWaiting, first.steps, given['a']], [false, 2, [2]]);
+	second.release();
+	assert.deepEqual([first.steps, given['a']], [4, [2, 4]], 'there is room again');
+	assert.equal(admission.share <= 0.8, true);
+});
+
+test('until the first chunk is measured one session runs alone; the next waits for that and no longer', async () => {
+	const { admission, told, enter } = doorOf({ places: 3, maxWaiting: 0 });
+	const { width, height } = machine.engine.model;
+	enter('a');
+	const [second, third] = [enter('b'), enter('c')];
+	assert.deepEqual([second.isWaiting, told['b']?.[0]?.estimatedWaitMs], [true, 1000]);
+	assert.throws(() => enter('d'), hasCode('capacity_exhausted'), 'there are three places');
+	// Half of real time: two would take all of it.
+	admission.observe({ width, height, steps: 4 }, costing(50, 4));
+	await assert.rejects(second.admitted, hasCode('capacity_exhausted'));
+	await assert.rejects(third.admitted, hasCode('capacity_exhausted'));
+	const quick = doorOf({ places: 3, maxWaiting: 0 });
+	quick.enter('a');
+	const [next, last] = [quick.enter('b'), quick.enter('c')];
+	quick.admission.observe({ width, height, steps: 4 }, costing(10, 4));
+	await Promise.all([next.admitted, last.admitted]);
+});
+
+test('through the server: one address has only so many connections, and a trusted proxy says which it is', async () => {
+	await using service = await startService(machine, { maxConnectionsPerAddress: 2, trustedProxies: ['127.0.0.1'] });
+	const from = (address: string): ControlClient => new ControlClient(service.socketUrl, undefined, { headers: { 'x-forwarded-for': address } });
+	const [one, two] = [from('192.0.2.1'), from('192.0.2.1')];
+	await Promise.all([one.next('session.created'), two.next('session.created')]);
+	const many = from('192.0.2.1');
+	assert.equal((await many.next('error')).code, 'rate_limited');
+	assert.equal((await many.closed).code, 4429);
+	await from('192.0.2.2').next('session.created');
+	one.socket.terminate();
+	await one.closed;
+	for (;;) {
+		const again = from('192.0.2.1');
+		if ((await Promise.race([again.next('session.created').catch(() => undefined), again.next('error').catch(() => undefined)]))?.type === 'session.created') {
+			return;
+		}
+		await again.closed;
+	}
 });
 
 test('while the engine restarts the line stands; when it is back it moves; when it is given up it ends', async () => {
