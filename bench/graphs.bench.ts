@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import type { Feeds, Graph } from '../src/engine/backend.js';
 import { createOnnxRuntime } from '../src/engine/backends/onnxruntime.js';
 import { networkSizes } from '../src/engine/networks.js';
+import { denoiserArithmetic } from '../src/engine/profile.js';
 import type { EngineProfile } from '../src/engine/protocol.js';
 import { ENGINE_PROFILES } from '../src/engine/protocol.js';
 import { ditGraph } from '../src/model/dit.js';
@@ -32,11 +33,11 @@ const withRanges = (vaeSpec: OwnModelSpec['vae']): OwnModelSpec['vae'] =>
 	Object.keys(vaeSpec.int8_ranges).length > 0 ? vaeSpec : { ...vaeSpec, int8_ranges: Object.fromEntries(activationNames(vaeSpec).map((name) => [name, ANY_RANGE])) };
 
 const graphsOf = (profile: EngineProfile): Graph[] => {
-	const isInt8 = profile === 'cpu-int8';
+	const isInt8 = profile !== 'cpu-fp32';
 	return [
 		textEncoderGraph(spec.text, text),
 		textKeysGraph(spec.dit, dit),
-		ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, linears: isInt8 ? 'int8' : 'float32', frames: spec.stream.latents_per_chunk, ...size }),
+		ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(profile), frames: spec.stream.latents_per_chunk, ...size }),
 		decoderGraph(withRanges(spec.vae), { weights: vae, arithmetic: isInt8 ? 'int8' : 'float32', ...size }),
 	];
 };

@@ -33,7 +33,7 @@ export const GENERATE_FLAGS = {
 	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
 	size: { values: ['WxH'], says: 'pixels; one of the sizes of the model, of published models any multiple of 16' },
 	image: { values: ['FILE'], says: 'PNG or JPEG that the clip begins with; of models that make a picture move' },
-	profile: { values: ['P'], says: 'cpu-int8 or cpu-fp32' },
+	profile: { values: ['P'], says: 'cpu-int8, cpu-fp32 or cpu-int8-attention' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;

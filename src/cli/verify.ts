@@ -5,7 +5,7 @@ import { verifyFolder } from '../verify/verify.js';
 import type { Arguments, FlagTable } from './arguments.js';
 
 export const VERIFY_FLAGS = {
-	profile: { values: ['P'], says: 'cpu-fp32 (default) or cpu-int8' },
+	profile: { values: ['P'], says: 'cpu-fp32 (default), cpu-int8 or cpu-int8-attention' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;

@@ -20,6 +20,7 @@ import { createEmbeddingCache } from './embedding-cache.js';
 import { withImage } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
 import { type DecodedLatent, type DecoderMemory, type Networks, networkSizes, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
+import { denoiserArithmetic } from './profile.js';
 import { ResidentGraphs } from './resident-graphs.js';
 import { openScratchFile } from './scratch-file.js';
 import { createTextEmbedder, encodeUmt5 } from './text-embedder.js';
@@ -70,7 +71,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights)));
 	const denoiser = (expert: Expert): Promise<GraphSession> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
 		checkDitTensors(weights, dit, clip?.attention !== undefined);
-		return ditGraph(dit, { weights, mode, linears: profile === 'cpu-int8' ? 'int8' : 'float32', frames, height, width });
+		return ditGraph(dit, { weights, mode, ...denoiserArithmetic(profile), frames, height, width });
 	}));
 	const decoding = joinedDecoder(vae, height, width);
 	const decoder = async (position: 'first' | 'next'): Promise<GraphSession> => {

@@ -17,6 +17,7 @@ import { Weights } from '../model/weights.js';
 import type { Graph, GraphSession, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { loadJoinedNetworks } from './joined-networks.js';
+import { denoiserArithmetic } from './profile.js';
 import type { EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
@@ -161,7 +162,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const frames = spec.stream.latents_per_chunk;
 	const textLength = spec.text.text_len;
 	const { num_layers: layers, num_heads: heads } = spec.dit;
-	const isInt8 = options.profile === 'cpu-int8';
+	const isInt8 = options.profile !== 'cpu-fp32';
 
 	const backend = createOnnxRuntime({ threads: options.threads });
 	const size = { height: latentHeight, width: latentWidth };
@@ -179,7 +180,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 		return {
 			textEncoder: await load(textEncoderGraph(spec.text, text)),
 			textKeys: await load(textKeysGraph(spec.dit, dit)),
-			denoiser: await load(ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, linears: isInt8 ? 'int8' : 'float32', frames, ...size })),
+			denoiser: await load(ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(options.profile), frames, ...size })),
 			decoder: await load(decoderGraph(spec.vae, { weights: vae, arithmetic: isInt8 && Object.keys(spec.vae.int8_ranges).length > 0 ? 'int8' : 'float32', ...size })),
 		};
 	};

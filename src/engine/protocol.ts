@@ -5,7 +5,7 @@
  */
 import type { ErrorCode } from '../protocol/errors.js';
 
-export const ENGINE_PROFILES = ['cpu-int8', 'cpu-fp32'] as const;
+export const ENGINE_PROFILES = ['cpu-int8', 'cpu-fp32', 'cpu-int8-attention'] as const;
 export type EngineProfile = (typeof ENGINE_PROFILES)[number];
 
 /** Which networks of a joined model stay in memory: all, one at a time, or all if they fit. */

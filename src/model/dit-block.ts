@@ -2,6 +2,7 @@
 import { attention, joinHeads, splitHeads } from './attention.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
+import { int8Attention } from './int8-attention.js';
 import type { LinearLayer, LinearLayers } from './linear-layers.js';
 import { add, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
 import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
@@ -24,6 +25,8 @@ export type BlockContext = {
 	readonly e0: Value;
 	/** Self-attention over few blocks of keys and a linear branch, instead of over all keys. */
 	readonly sparse: SparseShape | undefined;
+	/** Of dense attention without a past. */
+	readonly attention: 'float32' | 'int8';
 };
 
 export type KeysAndValues = { readonly k: Value; readonly v: Value };
@@ -68,7 +71,7 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 		}
 		const inputs = { q: qHeads, k: kHeads, v: vHeads };
 		if (c.sparse === undefined) {
-			return attention(g, { ...inputs, scale });
+			return c.attention === 'int8' ? int8Attention(g.at('int8'), inputs) : attention(g, { ...inputs, scale });
 		}
 		const [name, headDim] = [`${at}.${LINEAR_BRANCH}`, dim / heads];
 		const proj = { weight: c.weights.value(g, `${name}.weight`, [headDim, headDim]), bias: c.weights.value(g, `${name}.bias`, [headDim]) };

@@ -26,6 +26,8 @@ export type DitGraphOptions = {
 	readonly weights: Weights;
 	/** How the linear layers of the blocks are computed, but for queries and keys of sparse attention; everything else is float32. */
 	readonly linears: 'float32' | 'int8';
+	/** How dense self-attention of a clip is computed; that over few blocks or over a past is always float32. Default: float32. */
+	readonly attention?: 'float32' | 'int8' | undefined;
 	readonly mode: DitMode;
 	/** Latent frames of one call, and the size of a latent. */
 	readonly frames: number;
@@ -86,7 +88,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const e0 = floatLinears(weights)(g, silu(g, 'e/silu', e), [{ name: 'time_projection.1', outputs: 6 * dim, inputs: dim }])[0] as Value;
 	const table = (name: string): Value => reshape(g, `${name}/batch`, g.input(name, 'float32', [tokens, headDim / 2]), [1, tokens, headDim / 2]);
 	const context: BlockContext = {
-		spec, weights, sparse,
+		spec, weights, sparse, attention: options.attention ?? 'float32',
 		dense: options.linears === 'int8' ? int8Linears(weights) : floatLinears(weights), exact: floatLinears(weights),
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),

@@ -15,7 +15,8 @@ export const floatLinears = (weights: Weights, bias: 'bias' | 'no bias' = 'bias'
 		linear(g, name, x, weights.value(g, `${name}.weight`, [outputs, inputs]), bias === 'bias' ? weights.value(g, `${name}.bias`, [outputs]) : undefined));
 
 /**
- * Weights are signed 8-bit with a scale per output (unsigned ones take a path without AMX or VNNI), activations unsigned with
+ * Weights are signed 8-bit with a scale per output (unsigned ones take a path without AMX or VNNI; where signed ones would saturate, the
+ * backend makes them unsigned), activations unsigned with
  * a scale per call. Layers that read the same x become one multiplication, so that x is quantised once.
  */
 export const int8Linears = (weights: Weights): LinearLayers => (g, x, layers) => {

@@ -37,6 +37,7 @@ export const subtract = binary('Sub');
 export const multiply = binary('Mul');
 export const divide = binary('Div');
 export const relu = unary('Relu');
+export const absolute = unary('Abs');
 export const sigmoid = unary('Sigmoid');
 export const geluTanh = unary('Gelu', { approximate: { string: 'tanh' } });
 /** Over the last axis. */
@@ -153,6 +154,10 @@ export const gather = (g: GraphBuilder, name: string, table: Value, indices: Val
 /** Sum over `axis`, which is kept with size 1. */
 export const sum = (g: GraphBuilder, name: string, x: Value, axis: number): Value =>
 	g.node({ op: 'ReduceSum', name, inputs: [x, g.integers(`${name}/axis`, [axis])], type: x.type, dims: x.dims.map((dimension, index) => (index === axis ? 1 : dimension)) });
+
+/** Largest over `axis`, which is kept with size 1. */
+export const maximum = (g: GraphBuilder, name: string, x: Value, axis: number): Value =>
+	g.node({ op: 'ReduceMax', name, inputs: [x, g.integers(`${name}/axis`, [axis])], type: x.type, dims: x.dims.map((dimension, index) => (index === axis ? 1 : dimension)) });
 
 /** Over the last axis; `weight` and `bias` [last]. */
 export const layerNorm = (g: GraphBuilder, name: string, x: Value, weight: Value, bias: Value | undefined, epsilon: number): Value => {

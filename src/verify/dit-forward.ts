@@ -1,5 +1,6 @@
 /** A denoiser out of a golden folder, ready to run: what the kinds around a DiT share. */
 import type { Backend, Feeds, Tensor } from '../engine/backend.js';
+import { denoiserArithmetic } from '../engine/profile.js';
 import type { EngineProfile } from '../engine/protocol.js';
 import { ditGraph, type DitMode } from '../model/dit.js';
 import { checkDitTensors } from '../model/dit-tensors.js';
@@ -64,7 +65,7 @@ const tensor = (dims: readonly number[], data: Float32Array): Tensor => ({ type:
 export const loadDitForward = async ({ spec, weights, mode, profile, size, context, backend }: DitForwardOptions): Promise<DitForward> => {
 	checkDitTensors(weights, spec, mode.kind === 'clip' && mode.sparse !== undefined);
 	const { frames, height, width } = size;
-	const graph = ditGraph(spec, { weights, linears: profile === 'cpu-int8' ? 'int8' : 'float32', mode, frames, height, width });
+	const graph = ditGraph(spec, { weights, ...denoiserArithmetic(profile), mode, frames, height, width });
 	const textKeys = await backend.load(textKeysGraph(spec, weights));
 	let text: Feeds;
 	try {

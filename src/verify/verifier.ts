@@ -12,7 +12,7 @@ export type Verifier = (folder: GoldenFolder, profile: EngineProfile, backend: B
 
 export type Kind = {
 	readonly verify: Verifier;
-	/** Whether `cpu-int8` computes anything of this kind in 8 bits; the others are held to float32's bound in both profiles. */
+	/** Whether `cpu-int8` computes anything of this kind in 8 bits; the others are held to float32's bound in every profile. */
 	readonly hasInt8Linears: boolean;
 };
 

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import type { Feeds, Graph } from '../../src/engine/backend.js';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
 import { GraphBuilder } from '../../src/model/graph-builder.js';
+import { int8Linears } from '../../src/model/linear-layers.js';
 import { concat, linear, matMul, multiply } from '../../src/model/operators.js';
 import { encodeSafetensors, parseSafetensors } from '../../src/model/safetensors.js';
 import { Weights } from '../../src/model/weights.js';
@@ -87,4 +88,21 @@ test('close is idempotent, and a closed session refuses to run', async () => {
 	await Promise.all([session.close(), session.close()]);
 	await session.close();
 	await assert.rejects(session.run(good), /Graph small is closed/u);
+});
+
+test('8-bit linear layers are exact where their bytes are largest, which saturates on processors without VNNI unless it is prevented', async () => {
+	const [rows, inputs, outputs] = [8, 64, 32];
+	const shape = { 'layer.weight': [outputs, inputs], 'layer.bias': [outputs] };
+	const tensors = { 'layer.weight': { dtype: 'F32', shape: shape['layer.weight'], data: new Float32Array(outputs * inputs).fill(0.5) }, 'layer.bias': { dtype: 'F32', shape: shape['layer.bias'], data: new Float32Array(outputs) } } as const;
+	const g = new GraphBuilder('largest-bytes');
+	const x = g.input('x', 'float32', [rows, inputs]);
+	const layers = int8Linears(new Weights(parseSafetensors('weights', encodeSafetensors(tensors))));
+	g.output('y', layers(g, x, [{ name: 'layer', outputs, inputs }])[0] ?? assert.fail('no layer'));
+	const session = await createOnnxRuntime({ threads: 1 }).load(g.finish());
+	try {
+		const { y } = await session.run({ x: { type: 'float32', dims: [rows, inputs], data: new Float32Array(rows * inputs).fill(2) } });
+		assert.ok([...y?.data as Float32Array].every((value) => Math.abs(value - inputs) < 0.01 * inputs), String((y?.data as Float32Array)[0]));
+	} finally {
+		await session.close();
+	}
 });

@@ -11,7 +11,7 @@ import { Weights } from '../../src/model/weights.js';
 import { assertClose, assertWithin } from '../model/closeness.js';
 import { randomNormals, type RandomModelOptions, writeRandomModel } from '../model/random-model.js';
 
-const TOLERANCE: { readonly [P in EngineProfile]: number } = { 'cpu-fp32': 1e-5, 'cpu-int8': 3e-2 };
+const TOLERANCE: { readonly [P in EngineProfile]: number } = { 'cpu-fp32': 1e-5, 'cpu-int8': 3e-2, 'cpu-int8-attention': 3e-2 };
 
 /** Besides the small spec itself: shapes that a shortcut would get wrong. */
 const MODELS: { readonly [what: string]: RandomModelOptions } = {

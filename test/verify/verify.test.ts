@@ -61,6 +61,14 @@ for (const [what, { kind, golden }] of Object.entries(DITS)) {
 	});
 }
 
+test('dense attention of a clip in 8 bits costs more than linear layers do, and stays within its bound', async () => {
+	const { config, cases, weights } = clipGolden(ODD_DIT, undefined, 3);
+	await using folder = await writeGolden('wan-dit', config, cases, weights);
+	const [linears, attention] = [await verdicts(folder.path, 'cpu-int8'), await verdicts(folder.path, 'cpu-int8-attention')];
+	assertPass(attention, cases.length);
+	assert.ok(attention.every(({ relativeError }, index) => relativeError !== linears[index]?.relativeError), 'another arithmetic is really used');
+});
+
 test('a -quant checkpoint runs like the one it was made from, but for what 8-bit weights cost', async () => {
 	const { config, cases, weights } = clipGolden(ODD_DIT, SPARSE, 5);
 	const { tensors } = parseSafetensors('weights', weights);
