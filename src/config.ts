@@ -65,6 +65,7 @@ export const CONFIG_SCHEMA = object({
 		session_max_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
 		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),
 		start_timeout_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
+		resume_grace_ms: withDefault(integer({ min: 0, max: HOUR_MS }), 15_000),
 		messages_per_second: withDefault(integer({ min: 1, max: 10_000 }), 200),
 		secrets_per_minute: withDefault(integer({ min: 1, max: 100_000 }), 50),
 		bad_messages_per_minute: withDefault(integer({ min: 1, max: 10_000 }), 60),

@@ -4,11 +4,12 @@
  */
 import { TurbocastError } from '../protocol/errors.js';
 import { controlVector } from './control-vector.js';
-import { breathe, type EmitFrames, stopwatch, type StreamSnapshot } from './generator.js';
+import { breathe, type EmitFrames, type GeneratedChunk, stopwatch } from './generator.js';
 import type { Networks } from './networks.js';
 import { gaussianNoise } from './noise.js';
 import type { PromptEncoder } from './prompt-encoder.js';
-import type { ChunkInputs, ChunkTimings } from './protocol.js';
+import type { ChunkInputs } from './protocol.js';
+import type { StreamSnapshot } from './stream-state.js';
 import { rcmExperts, rcmLoop, rcmTimes } from './rcm.js';
 import { checkFinite, latentFrame } from './sampler.js';
 
@@ -26,7 +27,7 @@ export class ClipGenerator {
 	readonly #prompts: PromptEncoder;
 	readonly #nowMs: () => number;
 	readonly #options: ClipGeneratorOptions;
-	#seed: number;
+	readonly #seed: number;
 	#nextChunkIndex: number;
 	#imageLatents: Float32Array | undefined;
 
@@ -45,7 +46,7 @@ export class ClipGenerator {
 	}
 
 	/** As `Generator.generateChunk`. The noise is named by (seed, clip, step), so that a clip comes out the same whenever it is made. */
-	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<Omit<ChunkTimings, 'queueMs'>> {
+	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<GeneratedChunk> {
 		const networks = this.#networks;
 		const { spec, latentWidth, latentHeight } = networks;
 		const { latents } = this.#options;
@@ -68,7 +69,7 @@ export class ClipGenerator {
 
 		const experts = clip.boundary === undefined ? undefined : rcmExperts(times, clip.boundary);
 		const count = vae.latent_channels * latents * latentHeight * latentWidth;
-		const noiseOf = (stepIndex: number): Float32Array => gaussianNoise({ seed: this.#seed, chunkIndex: this.#nextChunkIndex, stepIndex }, count);
+		const noiseOf = (stepIndex: number): Float32Array => gaussianNoise({ seed: inputs.seed ?? this.#seed, chunkIndex: this.#nextChunkIndex, stepIndex }, count);
 		let x: Float64Array | undefined;
 		const loop = rcmLoop({
 			times, solver: spec.sampler === 'renoise' ? 'sde' : 'ode', noise: noiseOf(0), freshNoise: (step) => noiseOf(step + 1),
@@ -97,15 +98,14 @@ export class ClipGenerator {
 		// Heard before the clip counts: a cancellation that came during the last decoding still does.
 		await checkpoint();
 		this.#nextChunkIndex += 1;
-		return { textMs, denoiseMs, decodeMs: lap(), cleanMs: 0 };
+		return {
+			timings: { textMs, recacheMs: 0, denoiseMs, decodeMs: lap(), cleanMs: 0 },
+			checkpoint: { nextChunkIndex: this.#nextChunkIndex, isWhole: true, chunks: [], memory: [] },
+		};
 	}
 
-	snapshot(): StreamSnapshot {
-		return { seed: this.#seed, nextChunkIndex: this.#nextChunkIndex, kv: { latents: 0, ringHead: 0, layers: [] }, memory: [] };
-	}
-
-	restore({ seed, nextChunkIndex }: StreamSnapshot): void {
-		this.#seed = seed;
+	/** Nothing but the count of clips: what is remembered of a clip is its seed and its inputs. */
+	restore({ nextChunkIndex }: StreamSnapshot): void {
 		this.#nextChunkIndex = nextChunkIndex;
 	}
 

@@ -116,12 +116,13 @@ export class EngineHost implements Engine {
 		const stream = new StreamHost(id, options, {
 			send: (request) => child.send(request),
 			nowMs: this.#options.clock.nowMs,
+			model: this.model,
 			framesPerChunk: options.latents === undefined ? framesPerChunk(this.model) : framesFromStart(this.model, options.latents),
 			onClosed: () => this.#streams.delete(id),
 		});
 		this.#streams.set(id, stream);
-		const { seed, width, height, firstChunkIndex = 0, latents, image } = options;
-		child.send({ type: 'stream.open', stream: id, seed, width, height, firstChunkIndex, latents, image });
+		const { seed, width, height, latents, image, keepsSnapshot = false, restore } = options;
+		child.send({ type: 'stream.open', stream: id, seed, width, height, firstChunkIndex: stream.nextChunkIndex, latents, image, checkpoints: keepsSnapshot, restore });
 		return stream;
 	}
 

@@ -34,10 +34,15 @@ export type EngineServerOptions = {
 
 const sizeKey = ({ width, height, latents }: Pick<Open, 'width' | 'height' | 'latents'>): string => `${width}x${height}x${latents ?? 'usual'}`;
 
-const createGenerator = ({ networks, prompts }: Loaded, nowMs: () => number, { seed, firstChunkIndex, latents, image }: Open): Generator | ClipGenerator =>
-	(networks.spec.clip === undefined
+const createGenerator = ({ networks, prompts }: Loaded, nowMs: () => number, { seed, firstChunkIndex, latents, image, restore }: Open): Generator | ClipGenerator => {
+	const generator = networks.spec.clip === undefined
 		? new Generator(networks, prompts, nowMs, { seed, firstChunkIndex })
-		: new ClipGenerator(networks, prompts, nowMs, { seed, firstChunkIndex, latents: latents ?? networks.spec.stream.latents_per_chunk, image }));
+		: new ClipGenerator(networks, prompts, nowMs, { seed, firstChunkIndex, latents: latents ?? networks.spec.stream.latents_per_chunk, image });
+	if (restore !== undefined) {
+		generator.restore(restore);
+	}
+	return generator;
+};
 
 export class EngineServer {
 	readonly #options: EngineServerOptions;
@@ -213,7 +218,7 @@ export class EngineServer {
 
 	async #generate({ request, stream, cancel, queuedAtMs }: Job): Promise<void> {
 		const { send, nowMs } = this.#options;
-		const { width, height } = stream.options;
+		const { width, height, checkpoints } = stream.options;
 		const startMs = nowMs();
 		const address = { stream: request.stream, chunkIndex: request.chunkIndex };
 		let frames = 0;
@@ -222,11 +227,11 @@ export class EngineServer {
 			cancel.signal.throwIfAborted();
 			const loaded = await this.#load(stream.options);
 			stream.generator ??= createGenerator(loaded, nowMs, stream.options);
-			const timings = await stream.generator.generateChunk(request.inputs, (firstIndexInChunk, pictures) => {
+			const { timings, checkpoint } = await stream.generator.generateChunk(request.inputs, (firstIndexInChunk, pictures) => {
 				frames += pictures.length;
 				send({ type: 'frames', ...address, firstIndexInChunk, width, height, frames: pictures });
 			}, cancel.signal);
-			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs: startMs - queuedAtMs, ...timings } });
+			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs: startMs - queuedAtMs, ...timings }, ...(checkpoints ? { checkpoint } : {}) });
 		} catch (error) {
 			verdict = cancel.signal.aborted ? () => send({ type: 'chunk.cancelled', ...address }) : () => this.#fail(request, error);
 		}

@@ -3,6 +3,7 @@ import type { RawFrame } from '../base/frame.js';
 import type { ModelSpec } from '../model/spec.js';
 import type { TurbocastError } from '../protocol/errors.js';
 import type { ChunkInputs, ChunkTimings } from './protocol.js';
+import type { StreamSnapshot } from './stream-state.js';
 
 export type EngineState =
 	| { readonly kind: 'starting' }
@@ -25,6 +26,10 @@ export type StreamOptions = {
 	/** Where to go on after an engine was lost; the history before it is gone. Default 0. */
 	readonly firstChunkIndex?: number;
 	readonly firstFrameId?: number;
+	/** Whether `snapshot` is wanted; it costs a few milliseconds a chunk. Default false. */
+	readonly keepsSnapshot?: boolean;
+	/** Goes on from the state of another stream of this model and size, on this engine or any; `firstChunkIndex` is then its own. */
+	readonly restore?: StreamSnapshot;
 };
 
 /** One chunk as it arrives: its frames in order, each as soon as its latent is decoded. */
@@ -44,6 +49,8 @@ export type EngineStream = {
 	readonly seed: number;
 	/** Index of the next chunk to be generated. */
 	readonly nextChunkIndex: number;
+	/** The state after the last chunk: plain data that outlives the engine. `undefined` before the first chunk, and without `keepsSnapshot`. */
+	readonly snapshot: StreamSnapshot | undefined;
 	/** Starts one chunk. One at a time: a second call before the first has ended is an `invalid_state`. Aborting cancels within one step. */
 	readonly generate: (inputs: ChunkInputs, signal?: AbortSignal) => ChunkRun;
 	readonly close: () => Promise<void>;

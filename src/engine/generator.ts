@@ -1,21 +1,16 @@
 /** One stream: its state, which is data, and the making of its next chunk. */
 import type { ChunkInputs, ChunkTimings } from './protocol.js';
 import { controlVector } from './control-vector.js';
-import { KvCache, type KvSnapshot } from './kv-cache.js';
+import { KvCache, type LayerKv } from './kv-cache.js';
 import type { DecoderMemory, Networks } from './networks.js';
 import type { PromptEncoder } from './prompt-encoder.js';
 import { cleanPass, denoiseChunk, latentFrame, type ChunkContext } from './sampler.js';
-
-/** Everything that the future of a stream depends on besides its inputs (structured-clone safe). */
-export type StreamSnapshot = {
-	readonly seed: number;
-	readonly nextChunkIndex: number;
-	readonly kv: KvSnapshot;
-	readonly memory: DecoderMemory;
-};
+import { inWindow, MAX_CHECKPOINT_KV_BYTES, type Checkpoint, type ChunkMemory, type StreamSnapshot } from './stream-state.js';
 
 /** Takes the pictures of one latent frame as soon as they are decoded; `firstIndexInChunk` is that of the first. */
 export type EmitFrames = (firstIndexInChunk: number, frames: readonly Uint8Array[]) => void;
+
+export type GeneratedChunk = { readonly timings: Omit<ChunkTimings, 'queueMs'>; readonly checkpoint: Checkpoint };
 
 /**
  * Gives the event loop a full turn, so that a message which came during the last run of a network is heard before the next:
@@ -33,31 +28,39 @@ export const stopwatch = (nowMs: () => number): (() => number) => {
 	};
 };
 
+const kvBytes = (layers: readonly LayerKv[]): number => layers.reduce((sum, { k, v }) => sum + k.byteLength + v.byteLength, 0);
+
+/** What of a chunk's memory is handed over: without keys and values that are too large. */
+const handedOver = ({ layers, ...rest }: ChunkMemory): ChunkMemory =>
+	layers === undefined || kvBytes(layers) > MAX_CHECKPOINT_KV_BYTES ? rest : { ...rest, layers };
+
+/** What the next chunk sees of those before. */
+type Past = {
+	readonly kv: KvCache;
+	/** Without `layers`, which the cache holds. */
+	readonly chunks: readonly ChunkMemory[];
+	readonly memory: DecoderMemory;
+	/** Chunks whose keys and values were just made again; `undefined` when the past is as it was. */
+	readonly rebuilt: readonly ChunkMemory[] | undefined;
+};
+
 export class Generator {
 	readonly #networks: Networks;
 	readonly #prompts: PromptEncoder;
 	readonly #nowMs: () => number;
-	readonly #kv: KvCache;
 	#seed: number;
 	#nextChunkIndex: number;
-	#memory: DecoderMemory;
+	#past: Past;
+	/** Restored without keys and values: the next chunk makes them first. */
+	#mustRebuild = false;
 
 	constructor(networks: Networks, prompts: PromptEncoder, nowMs: () => number, options: { readonly seed: number; readonly firstChunkIndex: number }) {
-		const { dit, stream } = networks.spec;
 		this.#networks = networks;
 		this.#prompts = prompts;
 		this.#nowMs = nowMs;
 		this.#seed = options.seed;
 		this.#nextChunkIndex = options.firstChunkIndex;
-		this.#memory = networks.emptyMemory();
-		this.#kv = new KvCache({
-			layers: dit.num_layers,
-			heads: dit.num_heads,
-			headDim: networks.headDim,
-			tokensPerLatent: networks.tokensPerLatent,
-			capacityLatents: stream.window_latents - stream.latents_per_chunk,
-			sinkLatents: stream.sink_latents,
-		});
+		this.#past = this.#nothing();
 	}
 
 	get nextChunkIndex(): number {
@@ -69,7 +72,7 @@ export class Generator {
 	 * The stream moves on only when all of it has succeeded. Throws the reason of `signal` within one run of a network,
 	 * `generation_invalid`, or `invalid_request`; the stream is as before then, and the same chunk may be asked for again.
 	 */
-	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<Omit<ChunkTimings, 'queueMs'>> {
+	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<GeneratedChunk> {
 		const networks = this.#networks;
 		const { stream, vae } = networks.spec;
 		const checkpoint = async (): Promise<void> => {
@@ -83,46 +86,88 @@ export class Generator {
 		const prompt = await this.#prompts.encode(inputs.prompt);
 		const textMs = lap();
 
-		const context: ChunkContext = {
-			networks, past: this.#kv, prompt, control, seed: this.#seed, chunkIndex: this.#nextChunkIndex, checkpoint,
-		};
-		const chunk = await denoiseChunk(context, inputs.steps);
+		const common = { networks, prompt, seed: inputs.seed ?? this.#seed, checkpoint };
+		const past = await this.#pastFor(inputs.past ?? 'keep', common);
+		const recacheMs = lap();
+
+		const chunkIndex = this.#nextChunkIndex;
+		const context: ChunkContext = { ...common, past: past.kv, control, chunkIndex };
+		const latent = await denoiseChunk(context, inputs.steps);
 		const denoiseMs = lap();
 
-		let memory = this.#memory;
+		let { memory } = past;
 		let emitted = 0;
 		for (let index = 0; index < stream.latents_per_chunk; index++) {
 			await checkpoint();
-			const decoded = await networks.decodeLatent(latentFrame(chunk, vae.latent_channels, stream.latents_per_chunk, index), memory);
+			const decoded = await networks.decodeLatent(latentFrame(latent, vae.latent_channels, stream.latents_per_chunk, index), memory);
 			memory = decoded.memory;
 			emit(emitted, decoded.frames);
 			emitted += decoded.frames.length;
 		}
 		const decodeMs = lap();
 
-		const keysAndValues = await cleanPass(context, chunk);
+		const layers = await cleanPass(context, latent);
 		// Heard before the chunk becomes history: a cancellation that came during the clean pass still counts.
 		await checkpoint();
-		this.#kv.append(keysAndValues, stream.latents_per_chunk);
-		this.#memory = memory;
-		this.#nextChunkIndex += 1;
-		return { textMs, denoiseMs, decodeMs, cleanMs: lap() };
-	}
-
-	snapshot(): StreamSnapshot {
+		past.kv.append(layers, stream.latents_per_chunk);
+		const chunk: ChunkMemory = { chunkIndex, ordinal: (past.chunks.at(-1)?.ordinal ?? -1) + 1, latent, control };
+		this.#past = { kv: past.kv, chunks: inWindow(networks.spec, [...past.chunks, chunk]), memory, rebuilt: undefined };
+		this.#mustRebuild = false;
+		this.#nextChunkIndex = chunkIndex + 1;
 		return {
-			seed: this.#seed,
-			nextChunkIndex: this.#nextChunkIndex,
-			kv: this.#kv.snapshot(),
-			memory: this.#memory.map((array) => array.slice()),
+			timings: { textMs, recacheMs, denoiseMs, decodeMs, cleanMs: lap() },
+			checkpoint: {
+				nextChunkIndex: this.#nextChunkIndex, isWhole: past.rebuilt !== undefined, memory,
+				chunks: [...(past.rebuilt ?? []), { ...chunk, layers }].map(handedOver),
+			},
 		};
 	}
 
-	/** Goes on where the snapshot was taken, bit for bit. It must come from the same model at the same size. */
-	restore(snapshot: StreamSnapshot): void {
-		this.#kv.restore(snapshot.kv);
-		this.#seed = snapshot.seed;
-		this.#nextChunkIndex = snapshot.nextChunkIndex;
-		this.#memory = snapshot.memory.map((array) => array.slice());
+	/**
+	 * Goes on where the snapshot was taken: bit for bit where it has keys and values, otherwise from such as the latents give. It
+	 * must come from the same model at the same size.
+	 */
+	restore({ nextChunkIndex, chunks, memory }: StreamSnapshot): void {
+		const past = this.#nothing();
+		const layers = chunks.flatMap((chunk) => (chunk.layers === undefined ? [] : [{ ordinal: chunk.ordinal, layers: chunk.layers }]));
+		this.#mustRebuild = layers.length < chunks.length;
+		if (!this.#mustRebuild) {
+			past.kv.restoreChunks(layers, this.#networks.spec.stream.latents_per_chunk);
+		}
+		// eslint-disable-next-line @typescript-eslint/no-unused-vars
+		this.#past = { ...past, chunks: chunks.map(({ layers: _, ...rest }) => rest), memory };
+		this.#nextChunkIndex = nextChunkIndex;
+	}
+
+	#nothing(): Past {
+		const { spec, headDim, tokensPerLatent } = this.#networks;
+		const { dit, stream } = spec;
+		const kv = new KvCache({
+			layers: dit.num_layers, heads: dit.num_heads, headDim, tokensPerLatent,
+			capacityLatents: stream.window_latents - stream.latents_per_chunk,
+			sinkLatents: stream.sink_latents,
+		});
+		return { kv, chunks: [], memory: this.#networks.emptyMemory(), rebuilt: undefined };
+	}
+
+	/** A past of its own wherever it is not the one of before, so that a chunk that fails leaves that alone. */
+	async #pastFor(mode: NonNullable<ChunkInputs['past']>, common: Omit<ChunkContext, 'past' | 'control' | 'chunkIndex'>): Promise<Past> {
+		if (mode === 'forget') {
+			return { ...this.#nothing(), rebuilt: [] };
+		}
+		const isAsBefore = mode === 'keep' && !this.#mustRebuild;
+		if (isAsBefore || this.#past.chunks.length === 0) {
+			return this.#past;
+		}
+		// Chunk by chunk at the positions where they were, as when they were made: the same masks, the same order.
+		const { kv } = this.#nothing();
+		const rebuilt: ChunkMemory[] = [];
+		for (const [ordinal, { chunkIndex, latent, control }] of this.#past.chunks.entries()) {
+			const layers = await cleanPass({ ...common, past: kv, control, chunkIndex }, latent);
+			kv.append(layers, this.#networks.spec.stream.latents_per_chunk);
+			rebuilt.push({ chunkIndex, ordinal, latent, control, layers });
+		}
+		// eslint-disable-next-line @typescript-eslint/no-unused-vars
+		return { kv, chunks: rebuilt.map(({ layers: _, ...rest }) => rest), memory: this.#past.memory, rebuilt };
 	}
 }

@@ -77,19 +77,32 @@ export class KvCache {
 		return { latents: this.#latents, ringHead: this.#ringHead, layers: this.#layers.map(({ k, v }) => ({ k: k.slice(), v: v.slice() })) };
 	}
 
-	/** Replaces the contents; the snapshot must come from a cache of the same shape. */
-	restore(snapshot: KvSnapshot): void {
+	/**
+	 * Replaces the contents by chunks that were appended before, each in the slots that it had: `ordinal` counts the chunks appended to that
+	 * cache before it. In order; those that have left the window may be missing.
+	 */
+	restoreChunks(chunks: readonly { readonly ordinal: number; readonly layers: readonly LayerKv[] }[], latentsPerChunk: number): void {
 		const { layers, heads, headDim, tokensPerLatent, capacityLatents, sinkLatents } = this.#shape;
-		const size = heads * snapshot.latents * tokensPerLatent * headDim;
-		const fits = snapshot.layers.length === layers && snapshot.latents <= capacityLatents
-			&& snapshot.ringHead < Math.max(1, capacityLatents - sinkLatents)
-			&& snapshot.layers.every(({ k, v }) => k.length === size && v.length === size);
-		if (!fits) {
+		const size = heads * latentsPerChunk * tokensPerLatent * headDim;
+		if (chunks.some((chunk) => chunk.layers.length !== layers || chunk.layers.some(({ k, v }) => k.length !== size || v.length !== size))) {
 			throw new Error('KV cache: the snapshot was taken of another model or size.');
 		}
-		this.#latents = snapshot.latents;
-		this.#ringHead = snapshot.ringHead;
-		this.#layers = snapshot.layers.map(({ k, v }) => ({ k: k.slice(), v: v.slice() }));
+		const taken = ((chunks.at(-1)?.ordinal ?? -1) + 1) * latentsPerChunk;
+		const held = Math.min(capacityLatents, taken);
+		const ring = capacityLatents - sinkLatents;
+		const slotOf = (latent: number): number | undefined =>
+			latent < capacityLatents ? latent : ring <= 0 ? undefined : sinkLatents + ((latent - capacityLatents) % ring);
+		const empty = (): Float32Array => new Float32Array(heads * held * tokensPerLatent * headDim);
+		this.#layers = Array.from({ length: layers }, () => ({ k: empty(), v: empty() }));
+		for (const chunk of chunks) {
+			const slots = Array.from({ length: latentsPerChunk }, (_, index) => slotOf(chunk.ordinal * latentsPerChunk + index));
+			this.#layers.forEach(({ k, v }, layer) => {
+				this.#write(k, chunk.layers[layer]?.k, slots, held);
+				this.#write(v, chunk.layers[layer]?.v, slots, held);
+			});
+		}
+		this.#latents = held;
+		this.#ringHead = ring <= 0 ? 0 : Math.max(0, taken - capacityLatents) % ring;
 	}
 
 	/** The slot of each new frame, oldest first; `undefined` for one that a shorter window could not hold anyway. */

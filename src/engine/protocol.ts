@@ -4,6 +4,7 @@
  * generates one chunk per `chunk.generate` and hands its frames over latent by latent, so a request is the credit.
  */
 import type { ErrorCode } from '../protocol/errors.js';
+import type { Checkpoint, StreamSnapshot } from './stream-state.js';
 
 export const ENGINE_PROFILES = ['cpu-int8', 'cpu-fp32', 'cpu-int8-attention'] as const;
 export type EngineProfile = (typeof ENGINE_PROFILES)[number];
@@ -15,13 +16,25 @@ export type Residency = (typeof RESIDENCIES)[number];
 /** Where encoded prompts are kept on disk, and how many bytes of them at most. */
 export type EmbeddingCacheSettings = { readonly folder: string; readonly maxBytes: number };
 
+export type WeightedPrompt = { readonly text: string; readonly weight: number };
+/** One text, or several whose meanings are mixed; only the ratios of the weights count. */
+export type Prompt = string | readonly WeightedPrompt[];
+
+/** What becomes of the past before a chunk: it stays, is seen again with the chunk's prompt, or is forgotten. */
+export const PAST_MODES = ['keep', 'recache', 'forget'] as const;
+export type PastMode = (typeof PAST_MODES)[number];
+
 /** Everything that a chunk depends on besides the stream's own past; latched when generation of the chunk begins. */
 export type ChunkInputs = {
-	readonly prompt: string;
+	readonly prompt: Prompt;
 	/** A key of the model's `schedules`. */
 	readonly steps: number;
 	/** Control values by name, in the model's units; absent ones have their default. */
 	readonly controls: { readonly [name: string]: number };
+	/** Of the noise; the stream's own when left out. */
+	readonly seed?: number;
+	/** `keep` when left out. */
+	readonly past?: PastMode;
 };
 
 export type EngineRequest =
@@ -29,6 +42,10 @@ export type EngineRequest =
 	| {
 		readonly type: 'stream.open'; readonly stream: number; readonly seed: number; readonly width: number; readonly height: number; readonly firstChunkIndex: number;
 		readonly latents?: number | undefined; readonly image?: Uint8Array | undefined;
+		/** Whether `chunk.done` is to bring what the chunk changed. */
+		readonly checkpoints: boolean;
+		/** Goes on from here; its `nextChunkIndex` is `firstChunkIndex`. */
+		readonly restore?: StreamSnapshot | undefined;
 	}
 	| { readonly type: 'chunk.generate'; readonly stream: number; readonly chunkIndex: number; readonly inputs: ChunkInputs }
 	/** Encodes the prompt ahead of its use, so that the chunk that brings it does not wait for it. */
@@ -39,7 +56,7 @@ export type EngineRequest =
 	/** Ends the process after the step at hand. */
 	| { readonly type: 'engine.close' };
 
-export type ChunkTimings = { readonly queueMs: number; readonly textMs: number; readonly denoiseMs: number; readonly cleanMs: number; readonly decodeMs: number };
+export type ChunkTimings = { readonly queueMs: number; readonly textMs: number; readonly recacheMs: number; readonly denoiseMs: number; readonly cleanMs: number; readonly decodeMs: number };
 
 /** Streams on one engine. Each holds its window in memory (a few MB for a small model) and waits for the others' chunks in turn. */
 export const MAX_STREAMS = 16;
@@ -57,6 +74,6 @@ export type EngineEvent =
 	| { readonly type: 'engine.failed'; readonly code: ErrorCode; readonly message: string }
 	/** The frames of one latent: each `data` is I420 (see RawFrame). */
 	| { readonly type: 'frames'; readonly stream: number; readonly chunkIndex: number; readonly firstIndexInChunk: number; readonly width: number; readonly height: number; readonly frames: readonly Uint8Array[] }
-	| { readonly type: 'chunk.done'; readonly stream: number; readonly chunkIndex: number; readonly frames: number; readonly timings: ChunkTimings }
+	| { readonly type: 'chunk.done'; readonly stream: number; readonly chunkIndex: number; readonly frames: number; readonly timings: ChunkTimings; readonly checkpoint?: Checkpoint }
 	| { readonly type: 'chunk.cancelled'; readonly stream: number; readonly chunkIndex: number }
 	| { readonly type: 'chunk.failed'; readonly stream: number; readonly chunkIndex: number; readonly code: ErrorCode; readonly message: string };

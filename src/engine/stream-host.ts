@@ -3,7 +3,9 @@ import { BoundedQueue } from '../base/bounded-queue.js';
 import type { RawFrame } from '../base/frame.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { ChunkRun, EngineStream, StreamOptions } from './engine.js';
+import type { ModelSpec } from '../model/spec.js';
 import type { ChunkInputs, ChunkTimings, EngineEvent, EngineRequest } from './protocol.js';
+import { StreamCopy, type StreamSnapshot } from './stream-state.js';
 
 /** Events of a stream. */
 export type StreamEvent = Extract<EngineEvent, { readonly stream: number }>;
@@ -12,6 +14,7 @@ export type StreamEvent = Extract<EngineEvent, { readonly stream: number }>;
 export type StreamPort = {
 	readonly send: (request: EngineRequest) => void;
 	readonly nowMs: () => number;
+	readonly model: ModelSpec;
 	/** Frames in a chunk: the most that can ever wait to be read. */
 	readonly framesPerChunk: number;
 	readonly onClosed: () => void;
@@ -43,6 +46,7 @@ export class StreamHost implements EngineStream {
 	readonly seed: number;
 	readonly #id: number;
 	readonly #port: StreamPort;
+	readonly #copy: StreamCopy;
 	#state: StreamState = { kind: 'idle' };
 	#nextChunkIndex: number;
 	#nextFrameId: number;
@@ -51,12 +55,17 @@ export class StreamHost implements EngineStream {
 		this.#id = id;
 		this.#port = port;
 		this.seed = options.seed;
-		this.#nextChunkIndex = options.firstChunkIndex ?? 0;
+		this.#copy = new StreamCopy(port.model, options.restore);
+		this.#nextChunkIndex = options.restore?.nextChunkIndex ?? options.firstChunkIndex ?? 0;
 		this.#nextFrameId = options.firstFrameId ?? 0;
 	}
 
 	get nextChunkIndex(): number {
 		return this.#nextChunkIndex;
+	}
+
+	get snapshot(): StreamSnapshot | undefined {
+		return this.#copy.snapshot;
 	}
 
 	generate(inputs: ChunkInputs, signal?: AbortSignal): ChunkRun {
@@ -138,6 +147,9 @@ export class StreamHost implements EngineStream {
 			case 'chunk.done':
 				// Also after an abort that came too late: the engine's history holds this chunk now.
 				this.#nextChunkIndex = event.chunkIndex + 1;
+				if (event.checkpoint !== undefined) {
+					this.#copy.take(event.checkpoint);
+				}
 				return this.#finish(run, event.timings);
 			case 'chunk.cancelled':
 				return this.#finish(run, run.cancelReason ?? new TurbocastError('engine_failed', 'The engine cancelled the chunk by itself.'));

@@ -69,6 +69,7 @@ export class Pacer {
 	readonly #arrivals: Estimate[];
 	readonly #generation = new Estimate();
 	#chunk: { readonly startedMs: number; arrived: number } | undefined;
+	#maxLeadMs: number;
 	#fps: number;
 	#queued = 0;
 	/** Absolute due time of the next frame; undefined until the first frame is there. */
@@ -83,6 +84,7 @@ export class Pacer {
 	constructor(options: PacerOptions) {
 		this.#options = options;
 		this.#fps = options.fps;
+		this.#maxLeadMs = options.maxLeadMs;
 		this.#arrivals = Array.from({ length: options.framesPerChunk }, () => new Estimate());
 	}
 
@@ -101,6 +103,25 @@ export class Pacer {
 			generationMs: this.#generation.meanMs,
 			startLeadMs: this.#startLeadMs(),
 		};
+	}
+
+	/** From the next chunk on. */
+	setMaxLead(maxLeadMs: number): void {
+		this.#maxLeadMs = maxLeadMs;
+	}
+
+	/** Display was held on purpose and goes on now: that was no stall. */
+	resume(nowMs: number): void {
+		if (this.#dueMs !== undefined) {
+			this.#dueMs = Math.max(this.#dueMs, nowMs);
+		}
+	}
+
+	/** A frame came from the engine that was queued before, by one that was lost. */
+	frameRepeated(): void {
+		if (this.#chunk !== undefined) {
+			this.#chunk.arrived += 1;
+		}
 	}
 
 	/** How long the queue lasts: negative by how much the next frame is already late. */
@@ -202,7 +223,7 @@ export class Pacer {
 			(most, arrival, index) => Math.max(most, (index + 1) * intervalMs - Math.max(0, arrival.meanMs - SAFETY_DEVIATIONS * arrival.deviationMs)),
 			0,
 		);
-		const mostMs = Math.max(0, this.#options.maxLeadMs - addedMs);
+		const mostMs = Math.max(0, this.#maxLeadMs - addedMs);
 		return Math.min(neededMs + SAFETY_FRAMES * intervalMs, mostMs);
 	}
 

@@ -1,6 +1,6 @@
 /** Fields that several messages share. */
 import {
-	MAX_BLEND_CHUNKS, MAX_EVENT_ID_LENGTH, MAX_LEAD_MS, MAX_PROMPT_LENGTH, MAX_PROMPT_WEIGHT, MAX_PROMPTS, MAX_SEED, MIN_LEAD_MS, MIN_PROMPT_WEIGHT, STEP_COUNTS, TRANSITION_MODES,
+	MAX_AT_CHUNK, MAX_AT_MEDIA_MS, MAX_BLEND_CHUNKS, MAX_EVENT_ID_LENGTH, MAX_LEAD_MS, MAX_PROMPT_LENGTH, MAX_PROMPT_WEIGHT, MAX_PROMPTS, MAX_SEED, MIN_LEAD_MS, MIN_PROMPT_WEIGHT, STEP_COUNTS, TRANSITION_MODES,
 } from './limits.js';
 import { integer, list, nullable, number, object, oneOf, optional, string, type Infer, type Schema } from './schema.js';
 
@@ -33,7 +33,7 @@ export const transition = object({
 export type Transition = Infer<typeof transition>;
 
 /** When a change is to be heard; one of the two. What is past is the next chunk. */
-export const at = object({ chunk: optional(count), media_ms: optional(ms) });
+export const at = object({ chunk: optional(integer({ min: 0, max: MAX_AT_CHUNK })), media_ms: optional(number({ min: 0, max: MAX_AT_MEDIA_MS })) });
 export type At = Infer<typeof at>;
 
 export const pacing = object({ max_lead_ms: optional(integer({ min: MIN_LEAD_MS, max: MAX_LEAD_MS })) });

@@ -34,6 +34,10 @@ export type TransitionMode = (typeof TRANSITION_MODES)[number];
 export const MAX_BLEND_CHUNKS = 64;
 export const DEFAULT_BLEND_CHUNKS = 4;
 
+/** Farthest moment that a change can be put off to: longer than any session lasts. */
+export const MAX_AT_CHUNK = 1_000_000;
+export const MAX_AT_MEDIA_MS = 86_400_000;
+
 /** By how much generation may run ahead of display. */
 export const MIN_LEAD_MS = 100;
 export const MAX_LEAD_MS = 60_000;

@@ -10,7 +10,7 @@ import { anything, object, optional, string, type Schema } from './schema.js';
 import { SERVER_SCHEMAS, type ServerMessage, type ServerMessages } from './server-messages.js';
 
 export * from './client-messages.js';
-export { promptText } from './fields.js';
+export { promptText, type At, type Transition } from './fields.js';
 export * from './server-messages.js';
 
 const envelope = object({ type: string({ min: 1, max: 64 }), event_id: optional(anything()) });

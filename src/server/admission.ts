@@ -96,6 +96,11 @@ export class Ticket {
 		this.#admission.changeSteps(this, steps);
 	}
 
+	/** Says again where in the line it is; nothing once it is admitted. */
+	tellPlace(): void {
+		this.#admission.tellPlace(this);
+	}
+
 	/** Gives the place back, or leaves the line. Idempotent. */
 	release(): void {
 		this.#admission.release(this);
@@ -211,6 +216,13 @@ export class Admission {
 		this.#advance();
 		this.#raise();
 		this.#tellPositions();
+	}
+
+	tellPlace(ticket: Ticket): void {
+		if (this.#waiting.includes(ticket)) {
+			ticket.position = 0;
+			this.#tellPositions();
+		}
 	}
 
 	changeSteps(ticket: Ticket, steps: number): void {

@@ -48,7 +48,7 @@ const missing = (): TurbocastError => new TurbocastError('unauthorized', 'This s
 const bearerOf = (request: IncomingMessage): string | undefined => /^Bearer +(\S+)$/iu.exec(request.headers.authorization ?? '')?.[1];
 
 /** Browsers cannot set headers on a WebSocket, and an address lands in logs; a sub-protocol does not. */
-const protocolTokenOf = (request: IncomingMessage): string | undefined =>
+export const protocolTokenOf = (request: IncomingMessage): string | undefined =>
 	request.headers['sec-websocket-protocol']?.split(',').map((name) => name.trim()).find((name) => name.startsWith(TOKEN_PROTOCOL_PREFIX))?.slice(TOKEN_PROTOCOL_PREFIX.length);
 
 export class Auth {

@@ -47,9 +47,9 @@ export class Company {
 		return [...this.#present.keys()].flatMap(({ video }) => video.watching ?? []);
 	}
 
-	/** Nobody has asked for the video at all. */
+	/** Somebody is here, and nobody has asked for the video. */
 	get isHeadless(): boolean {
-		return [...this.#present.keys()].every(({ video }) => !video.wasOffered);
+		return this.#present.size > 0 && [...this.#present.keys()].every(({ video }) => !video.wasOffered);
 	}
 
 	get members(): Member[] {
@@ -80,6 +80,15 @@ export class Company {
 			this.#requests.delete(companion.id);
 			this.#seat.leave(companion.id);
 			this.announce();
+		}
+	}
+
+	/** Another connection of the same member: whoever drives goes on driving. */
+	replace(before: Member, after: Member): void {
+		const companion = this.of(before);
+		if (companion !== undefined) {
+			this.#present.delete(before);
+			this.#present.set(after, { ...companion, member: after });
 		}
 	}
 

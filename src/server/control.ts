@@ -4,14 +4,16 @@ import type { Duplex } from 'node:stream';
 import { WebSocket, WebSocketServer, type RawData } from 'ws';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limits.js';
-import { errorMessage, eventIdOf, parseClientMessage, type ServerMessage } from '../protocol/messages.js';
+import { errorMessage, eventIdOf, parseClientMessage, type ClientMessage, type ServerMessage } from '../protocol/messages.js';
 import { draining } from './admission.js';
+import { protocolTokenOf, type Grant } from './auth.js';
 import { createAddressOf } from './client-address.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
 import { Member } from './member.js';
 import type { SessionParts, Visitor } from './session-parts.js';
+import { RESUME_TOKEN_PREFIX } from './session-id.js';
 import { Session, type SessionStateKind } from './session.js';
 
 /** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
@@ -72,7 +74,7 @@ const parseFrame = (data: RawData, isBinary: boolean): unknown => {
 const NOBODY: Visitor = { grant: { keyId: undefined, sessionId: undefined, mayControl: false, maxSessionMs: 0 }, address: '' };
 
 class Connection {
-	readonly session: Session;
+	#session: Session;
 	readonly address: string;
 	readonly #member: Member;
 	readonly #socket: ControlSocket;
@@ -96,7 +98,7 @@ class Connection {
 			send: (message) => this.#send(message),
 			close: (closeCode, reason) => this.#close(closeCode, reason),
 		}, visitor);
-		this.session = session ?? new Session(parts, this.#member);
+		this.#session = session ?? new Session(parts, this.#member);
 		socket.beforeClose = (error) => void this.session.leave(this.#member, 'failed', error);
 		socket.on('message', (data, isBinary) => this.#receive(data, isBinary));
 		socket.on('pong', () => {
@@ -110,6 +112,10 @@ class Connection {
 				resolve();
 			});
 		});
+	}
+
+	get session(): Session {
+		return this.#session;
 	}
 
 	/** Called at every heartbeat: a socket whose other end has vanished without a word is given up. */
@@ -150,10 +156,28 @@ class Connection {
 			}
 			const value = parseFrame(data, isBinary);
 			eventId = eventIdOf(value);
-			this.session.handle(parseClientMessage(value), this.#member).catch(refuse);
+			this.#handle(parseClientMessage(value)).catch(refuse);
 		} catch (error) {
 			refuse(error);
 		}
+	}
+
+	/** A start that names a session which is still there goes on with that one; everything else is for the session of this connection. */
+	#handle(message: ClientMessage): Promise<void> {
+		const { grant } = this.#member.visitor;
+		if (message.type !== 'session.start' || message.resume_token === undefined || this.#session.isRunning || grant.sessionId !== undefined || !grant.mayControl) {
+			return this.#session.handle(message, this.#member);
+		}
+		const found = this.#parts.sessions.findByToken(message.resume_token);
+		if (found !== undefined && found !== this.#session) {
+			this.#session.abandon();
+			this.#session = found;
+			return found.takeOver(this.#member, message);
+		}
+		if (found === undefined && message.prompt === undefined && message.prompts === undefined) {
+			return Promise.reject(new TurbocastError('session_not_found', 'The session of this token has ended; start another one with a prompt.', { param: 'resume_token' }));
+		}
+		return this.#session.handle(message, this.#member);
 	}
 
 	/** Answers with the error; whoever makes too many mistakes is closed. */
@@ -231,6 +255,21 @@ const refusal = (request: IncomingMessage, parts: SessionParts): TurbocastError 
 	return undefined;
 };
 
+/** A resume token is a credential as good as that with which its session began: a client secret that is used up does not stand in the way. */
+const grantOf = (request: IncomingMessage, { auth, sessions, model }: SessionParts): Promise<Grant> => {
+	const token = protocolTokenOf(request);
+	if (token?.startsWith(RESUME_TOKEN_PREFIX) !== true) {
+		return auth.grant(request, model.id);
+	}
+	const session = sessions.findByToken(token);
+	return session !== undefined
+		? Promise.resolve(session.visitor.grant)
+		// Where nobody is asked for a credential, this one does no harm.
+		: auth.grant(request, model.id).catch(() => {
+			throw new TurbocastError('session_not_found', 'The session of this token has ended; connect with a key or a client secret, and start another one.');
+		});
+};
+
 export const createControl = (parts: SessionParts): Control => {
 	const { config } = parts;
 	const open = new Set<Connection>();
@@ -271,7 +310,7 @@ export const createControl = (parts: SessionParts): Control => {
 
 	let closing: Promise<void> | undefined;
 	const close = async (): Promise<void> => {
-		await Promise.all([...open].map((connection) => connection.session.end('draining', draining())));
+		await Promise.all(parts.sessions.all.map((session) => session.end('draining', draining())));
 		clearInterval(heartbeat);
 		await Promise.race([Promise.all([...open].map((connection) => connection.closed)), parts.clock.sleep(CLOSING_HANDSHAKE_MS)]);
 		open.forEach((connection) => connection.terminate());
@@ -279,7 +318,7 @@ export const createControl = (parts: SessionParts): Control => {
 	};
 
 	const warn = (secondsLeft: number): void => {
-		for (const session of new Set([...open].map((connection) => connection.session))) {
+		for (const session of parts.sessions.all) {
 			if (session.isRunning) {
 				session.warnOfEnd('draining', secondsLeft);
 			} else {
@@ -290,7 +329,7 @@ export const createControl = (parts: SessionParts): Control => {
 
 	return {
 		connections: () => open.size,
-		sessionStates: () => [...new Set([...open].map(({ session }) => session))].map(({ stateKind }) => stateKind),
+		sessionStates: () => parts.sessions.all.map(({ stateKind }) => stateKind),
 		warnOfEnd: (withinMs, signal) => {
 			const endsAtMs = parts.clock.nowMs() + withinMs;
 			for (const leftMs of [withinMs, ...DRAIN_WARNINGS_MS.filter((ms) => ms < withinMs)]) {
@@ -317,7 +356,7 @@ export const createControl = (parts: SessionParts): Control => {
 				sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, full));
 				return;
 			}
-			parts.auth.grant(request, parts.model.id).then(
+			grantOf(request, parts).then(
 				(grant) => sockets.handleUpgrade(request, socket, head, (opened) => welcome(opened, { grant, address })),
 				(reason: unknown) => sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, TurbocastError.from(reason))),
 			);

@@ -17,20 +17,42 @@ export class FrameLine {
 	/** Those that wait for anything to happen here. */
 	#wakers: (() => void)[] = [];
 	#isWatched = false;
+	#isPaused = false;
+	#wantedLeadMs: number;
 
 	constructor(options: FrameLineOptions) {
 		this.#options = options;
+		this.#wantedLeadMs = options.maxLeadMs;
 		this.pacer = new Pacer({
-			fps: options.model.fps, framesPerChunk: framesPerChunk(options.model), maxLeadMs: this.#maxLeadMs, firstRtpTimestamp: options.firstRtpTimestamp,
+			fps: options.model.fps, framesPerChunk: framesPerChunk(options.model), maxLeadMs: this.maxLeadMs, firstRtpTimestamp: options.firstRtpTimestamp,
 			// A clip is shown at its own speed; between two clips the last picture stands.
 			keepsSpeed: options.model.clip !== undefined,
 		});
 	}
 
-	/** Of clips, one may be made while another is shown. */
-	get #maxLeadMs(): number {
-		const { model, maxLeadMs } = this.#options;
-		return model.clip === undefined ? maxLeadMs : Math.max(maxLeadMs, CLIPS_AHEAD * chunkMs(model));
+	/** In use. Of clips, one may be made while another is shown. */
+	get maxLeadMs(): number {
+		const { model } = this.#options;
+		return model.clip === undefined ? this.#wantedLeadMs : Math.max(this.#wantedLeadMs, CLIPS_AHEAD * chunkMs(model));
+	}
+
+	setMaxLead(maxLeadMs: number): void {
+		this.#wantedLeadMs = maxLeadMs;
+		this.pacer.setMaxLead(this.maxLeadMs);
+		this.#wake();
+	}
+
+	get isPaused(): boolean {
+		return this.#isPaused;
+	}
+
+	/** While paused no frame is taken and no chunk begun; one that has begun is finished. */
+	setPaused(isPaused: boolean): void {
+		this.#isPaused = isPaused;
+		if (!isPaused) {
+			this.pacer.resume(this.#options.clock.nowMs());
+		}
+		this.#wake();
 	}
 
 	get isWatched(): boolean {
@@ -52,13 +74,12 @@ export class FrameLine {
 	/** Resolves when the next chunk may begin. */
 	async waitForStart(signal: AbortSignal): Promise<void> {
 		const { clock, model } = this.#options;
-		const maxLeadMs = this.#maxLeadMs;
 		const perChunk = framesPerChunk(model);
-		// Without a viewer the media clock stands still, and only what is queued can be counted.
-		const mostUnwatched = Math.max(perChunk, Math.floor((maxLeadMs * model.fps) / 1000));
 		for (;;) {
 			signal.throwIfAborted();
-			if (!this.#isWatched && this.#frames.length + perChunk > mostUnwatched) {
+			// Without a viewer the media clock stands still, and only what is queued can be counted.
+			const mostUnwatched = Math.max(perChunk, Math.floor((this.maxLeadMs * model.fps) / 1000));
+			if (this.#isPaused || (!this.#isWatched && this.#frames.length + perChunk > mostUnwatched)) {
 				await this.#changed(undefined, signal);
 				continue;
 			}
@@ -76,7 +97,7 @@ export class FrameLine {
 		for (;;) {
 			signal.throwIfAborted();
 			const decision = this.pacer.nextDue(clock.nowMs());
-			if (!this.#isWatched || 'starved' in decision) {
+			if (!this.#isWatched || this.#isPaused || 'starved' in decision) {
 				await this.#changed(undefined, signal);
 				continue;
 			}

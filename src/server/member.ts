@@ -14,14 +14,14 @@ export type MemberHost = {
 };
 
 const DEFAULT_OFFERS_PER_MINUTE = 30;
-const NOWHERE: MemberHost = { watchingChanged: () => undefined, keyframeNeeded: () => undefined };
+export const NO_HOST: MemberHost = { watchingChanged: () => undefined, keyframeNeeded: () => undefined };
 
 export class Member {
 	readonly peer: SessionPeer;
 	readonly visitor: Visitor;
 	readonly video: ViewerSlot;
 	/** Changed when the member goes over to another session, its video with it. */
-	host: MemberHost = NOWHERE;
+	host: MemberHost = NO_HOST;
 	readonly #parts: Pick<SessionParts, 'clock'>;
 	readonly #offers: RateLimit;
 

@@ -1,5 +1,6 @@
 /** A model as the protocol and `/v1/models` show it. */
 import { framesPerChunk, type ModelSpec } from '../model/spec.js';
+import { TRANSITION_MODES } from '../protocol/limits.js';
 import type { ServerMessages } from '../protocol/messages.js';
 
 export type ModelInfo = ServerMessages['session.created']['model'];
@@ -15,5 +16,6 @@ export const modelInfo = (spec: ModelSpec): ModelInfo => ({
 	default_steps: spec.default_steps,
 	controls: spec.controls.map(({ name, label, min, max, default: usual }) => ({ name, label, min, max, default: usual })),
 	examples: [...spec.examples],
-	transitions: [],
+	// A clip has no past that could be seen again.
+	transitions: spec.clip === undefined ? [...TRANSITION_MODES] : ['cut', 'blend'],
 });

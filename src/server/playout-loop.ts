@@ -30,6 +30,8 @@ export type PlayoutParts = {
 	readonly watching: () => readonly Viewer[];
 	/** Nobody has asked for the video at all: frames pass unseen at their time, and changes count as applied then. */
 	readonly isHeadless: () => boolean;
+	/** A frame's moment has come, whether or not anybody sees it. */
+	readonly onPlayed: (played: PlayedFrame) => void;
 	/** Encoded once, and sent to so many. */
 	readonly onSent: (chunk: EncodedChunk, viewers: number) => void;
 	readonly onLost: (loss: FrameLoss) => void;
@@ -121,6 +123,7 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 	const play = async (frame: RawFrame): Promise<void> => {
 		const takenAtMs = clock.nowMs();
 		const taken = line.pacer.frameTaken(takenAtMs);
+		parts.onPlayed({ frame, rtpTimestamp: taken.rtpTimestamp, mediaMs: taken.mediaMs, takenAtMs });
 		const codecs = new Set(parts.watching().map((viewer) => viewer.codec));
 		const carried = changes.carriedBy(frame.chunkIndex);
 		const outcomes = await Promise.all([...codecs].map(async (codec) => {

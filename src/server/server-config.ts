@@ -36,6 +36,8 @@ export type ServerConfig = {
 	readonly idleTimeoutMs: number;
 	/** A connection without a session ends after this. */
 	readonly startTimeoutMs: number;
+	/** A started session whose connection was lost is held for this long; 0 ends it at once. */
+	readonly resumeGraceMs: number;
 	readonly messagesPerSecond: number;
 	/** Mistakes of one connection before it is closed. */
 	readonly badMessagesPerMinute: number;

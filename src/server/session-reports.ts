@@ -4,14 +4,14 @@ import type { CarriedChange } from './change-log.js';
 import type { ChunkReport } from './generation-loop.js';
 import type { PlayedFrame } from './playout-loop.js';
 
-export const chunkMessage = (report: ChunkReport, { modelFps, fps, seed }: { readonly modelFps: number; readonly fps: number; readonly seed: number }): ServerMessages['chunk.completed'] => {
+export const chunkMessage = (report: ChunkReport, { modelFps, fps }: { readonly modelFps: number; readonly fps: number }): ServerMessages['chunk.completed'] => {
 	const { timings } = report;
 	return {
 		type: 'chunk.completed',
 		chunk_index: report.chunkIndex, frames: report.frames, first_frame_id: report.firstFrameId,
 		media_ms: (report.firstFrameId * 1000) / modelFps,
-		steps: report.steps, seed,
-		timings: { queue_ms: timings.queueMs, text_ms: timings.textMs, recache_ms: 0, denoise_ms: timings.denoiseMs, clean_ms: timings.cleanMs, decode_ms: timings.decodeMs },
+		steps: report.inputs.steps, seed: report.seed,
+		timings: { queue_ms: timings.queueMs, text_ms: timings.textMs, recache_ms: timings.recacheMs, denoise_ms: timings.denoiseMs, clean_ms: timings.cleanMs, decode_ms: timings.decodeMs },
 		t_started_ms: report.startedAtMs, t_completed_ms: report.startedAtMs + report.generateMs,
 		lead_ms: report.leadMs,
 		fps,

@@ -1,10 +1,12 @@
 /** What exists of a session once it was started: the whole line from the engine's stream to the frames that are sent, and word of both ends. */
-import type { EngineState, EngineStream } from '../engine/engine.js';
+import type { RawFrame } from '../base/frame.js';
+import type { EngineState, EngineStream, StreamOptions } from '../engine/engine.js';
+import type { StreamSnapshot } from '../engine/stream-state.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { ServerMessage, ServerMessages } from '../protocol/messages.js';
 import type { Viewer } from '../transport/transport.js';
 import type { Ticket } from './admission.js';
-import { ChangeLog } from './change-log.js';
+import { ChangeLog, type ChangedInputs } from './change-log.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
 import { runGeneration, type ChunkReport } from './generation-loop.js';
@@ -14,6 +16,10 @@ import { runPlayout } from './playout-loop.js';
 import { appliedMessage, chunkMessage } from './session-reports.js';
 import type { SessionParts } from './session-parts.js';
 import type { StartRequest } from './start-request.js';
+
+/** Shares of the model's frame rate between which nothing is said: a session that hovers at the edge does not chatter. */
+const BEHIND_BELOW = 0.95;
+const RECOVERED_FROM = 0.99;
 
 export type SessionRunEvents = {
 	/** To everyone. */
@@ -30,6 +36,20 @@ export type SessionRunEvents = {
 	readonly isHeadless: () => boolean;
 };
 
+/** Where a session goes on that did not begin by itself: a chunk of another one. */
+export type Continuation = {
+	readonly request: StartRequest;
+	readonly snapshot: StreamSnapshot;
+	readonly changes: ChangeLog;
+	/** Of the chunk before, shown first. */
+	readonly lastFrame: RawFrame;
+	/** To be heard in the first chunk. */
+	readonly change: ChangedInputs;
+};
+
+/** After the last whole chunk. */
+type Latest = { readonly snapshot: StreamSnapshot; readonly lastFrame: RawFrame };
+
 export class SessionRun {
 	readonly request: StartRequest;
 	readonly ticket: Ticket;
@@ -39,18 +59,24 @@ export class SessionRun {
 	readonly keyframes = new KeyframeGate();
 	readonly #parts: SessionParts;
 	readonly #events: SessionRunEvents;
+	readonly #continuation: Continuation | undefined;
 	#frames = 0;
+	#latest: Latest | undefined;
+	#lastPlayed = { frameId: 0, mediaMs: 0 };
+	/** Whether display is slower than the model wants because generation falls behind. */
+	#isBehind = false;
 	#loops: readonly Promise<void>[] = [];
 
-	constructor(parts: SessionParts, request: StartRequest, ticket: Ticket, events: SessionRunEvents) {
+	constructor(parts: SessionParts, request: StartRequest, ticket: Ticket, events: SessionRunEvents, continuation?: Continuation) {
 		const { config, engine, clock, encoders } = parts;
-		const { width, height, inputs } = request;
+		const { width, height } = request;
 		this.#parts = parts;
 		this.#events = events;
 		this.request = request;
 		this.ticket = ticket;
-		this.line = new FrameLine({ model: engine.model, maxLeadMs: config.maxLeadMs, firstRtpTimestamp: parts.randomUint32(), clock });
-		this.changes = new ChangeLog(inputs, Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default])));
+		this.#continuation = continuation;
+		this.line = new FrameLine({ model: engine.model, maxLeadMs: request.maxLeadMs, firstRtpTimestamp: parts.randomUint32(), clock });
+		this.changes = continuation?.changes ?? new ChangeLog(request.state, { controlDefaults: Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default])) });
 		this.encoders = new EncoderShelf(encoders, { width, height, fps: engine.model.fps, bitrateBps: config.bitrateBps });
 	}
 
@@ -59,17 +85,48 @@ export class SessionRun {
 		return this.#frames;
 	}
 
+	/** What its engine stream is to be opened with. */
+	get streamOptions(): StreamOptions {
+		const { width, height } = this.request;
+		const from = this.#continuation;
+		return {
+			seed: this.changes.state.seed, width, height, keepsSnapshot: true,
+			...(from === undefined ? {} : { restore: from.snapshot, firstFrameId: from.lastFrame.frameId + 1 }),
+		};
+	}
+
+	/** On display, or last on display. */
+	get lastPlayed(): { readonly frameId: number; readonly mediaMs: number } {
+		return this.#lastPlayed;
+	}
+
+	/** Where another session can go on. Throws `invalid_state` before the first chunk is whole. */
+	fork(change: ChangedInputs): Continuation {
+		if (this.#latest === undefined) {
+			throw new TurbocastError('invalid_state', 'There is nothing to fork before the first chunk is complete; wait for chunk.completed.');
+		}
+		const { snapshot, lastFrame } = this.#latest;
+		return { request: { ...this.request, maxLeadMs: this.line.maxLeadMs }, snapshot, lastFrame, change, changes: this.changes.forkAt(snapshot.nextChunkIndex) };
+	}
+
+	setMaxLead(maxLeadMs: number, eventId: string | undefined): void {
+		this.line.setMaxLead(maxLeadMs);
+		this.#tellPacing('requested', eventId);
+	}
+
 	/** Starts the two loops and the watch over them. Both end with the signal; the stream is closed with them. */
 	play(stream: EngineStream, signal: AbortSignal): void {
 		const { engine, clock, onFrame, metrics } = this.#parts;
-		const { width, height, seed } = this.request;
 		const { send, sendOf, onLoss, onFailed, watching, isHeadless } = this.#events;
+		if (this.#continuation !== undefined) {
+			this.line.push(this.#continuation.lastFrame);
+		}
 		const stopListening = engine.onState((state) => this.#engineChanged(state));
 		signal.addEventListener('abort', stopListening, { once: true });
 		const generation = runGeneration({
-			engine, clock, line: this.line, changes: this.changes, stream: { seed, width, height },
-			onStarted: (chunkIndex, firstFrameId) => send({
-				type: 'generation.started', chunk_index: chunkIndex, seed, media_ms: (firstFrameId * 1000) / engine.model.fps, history: chunkIndex === 0 ? 'new' : 'lost',
+			engine, clock, line: this.line, changes: this.changes, stream: this.streamOptions,
+			onStarted: ({ chunkIndex, firstFrameId, seed, history }) => send({
+				type: 'generation.started', chunk_index: chunkIndex, seed, media_ms: (firstFrameId * 1000) / engine.model.fps, history,
 			}),
 			onFrame: (frame) => {
 				this.#frames += 1;
@@ -81,6 +138,9 @@ export class SessionRun {
 		const playout = runPlayout({
 			line: this.line, changes: this.changes, clock, watching, isHeadless, onLoss, keyframes: this.keyframes,
 			encoderFor: (codec) => this.encoders.for(codec),
+			onPlayed: ({ frame, mediaMs }) => {
+				this.#lastPlayed = { frameId: frame.frameId, mediaMs };
+			},
 			onSent: (chunk, viewers) => {
 				metrics.frames.add(viewers, { outcome: 'sent' });
 				metrics.encodeMs.observe(chunk.encodeMs, { codec: chunk.codec });
@@ -126,9 +186,33 @@ export class SessionRun {
 
 	#chunkCompleted(report: ChunkReport): void {
 		const { metrics, engine, admission } = this.#parts;
-		const { width, height, seed } = this.request;
-		admission.observe({ width, height, steps: report.steps }, report.timings);
+		const { width, height } = this.request;
+		if (report.snapshot !== undefined && report.lastFrame !== undefined) {
+			this.#latest = { snapshot: report.snapshot, lastFrame: report.lastFrame };
+		}
+		admission.observe({ width, height, steps: report.inputs.steps }, report.timings);
 		metrics.chunkCompleted(report);
-		this.#events.send(chunkMessage(report, { modelFps: engine.model.fps, fps: this.line.pacer.fps, seed }));
+		this.#events.send(chunkMessage(report, { modelFps: engine.model.fps, fps: this.line.pacer.fps }));
+		this.#watchPace();
+	}
+
+	/** Says so when display has to slow down, and when it need not any more. */
+	#watchPace(): void {
+		const share = this.line.pacer.fps / this.#parts.engine.model.fps;
+		if (!this.#isBehind && share < BEHIND_BELOW) {
+			this.#isBehind = true;
+			this.#tellPacing('behind');
+		} else if (this.#isBehind && share >= RECOVERED_FROM) {
+			this.#isBehind = false;
+			this.#tellPacing('recovered');
+		}
+	}
+
+	#tellPacing(reason: ServerMessages['pacing.updated']['reason'], eventId?: string): void {
+		const { pacer, maxLeadMs } = this.line;
+		this.#events.send({
+			type: 'pacing.updated', ...(eventId === undefined ? {} : { event_id: eventId }), reason,
+			fps: pacer.fps, lead_ms: pacer.leadMs(this.#parts.clock.nowMs()), max_lead_ms: maxLeadMs,
+		});
 	}
 }

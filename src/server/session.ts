@@ -1,20 +1,22 @@
 /**
- * One session, from `session.created` to `session.ended`: who is in it, and what state it is in. `session-run.ts` holds the line of a started
- * session, `member.ts` a connection, `steering.ts` the changes, `countdown.ts` what ends by itself.
+ * One session, from `session.created` to `session.ended`: who is in it, and what state it is in. It outlives the connection that has it for a while.
+ * `session-run.ts` holds the line of a started session, `member.ts` a connection, `steering.ts` the changes, `countdown.ts` what ends by itself.
  */
 import type { Log } from '../base/log.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
-import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, MAX_PROMPTS, PROTOCOL_VERSION, type MemberRole } from '../protocol/limits.js';
+import type { MemberRole } from '../protocol/limits.js';
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ExpiringReason, type ServerMessage, type ServerMessages } from '../protocol/messages.js';
 import { Company, type Companion } from './company.js';
-import { Countdown } from './countdown.js';
-import type { Member } from './member.js';
+import { DEFAULT_FORK_WAIT_MS, ForkShelf } from './fork-shelf.js';
+import { Member, NO_HOST } from './member.js';
 import { assertMay } from './rights.js';
-import { newSessionId } from './session-id.js';
-import type { SessionParts } from './session-parts.js';
-import { SessionRun } from './session-run.js';
-import { resolveStart } from './start-request.js';
+import { newResumeToken, newSessionId } from './session-id.js';
+import { createCountdowns, type SessionCountdowns } from './session-countdowns.js';
+import { createdMessage, forkedMessage, readyMessage } from './session-messages.js';
+import type { SessionParts, Visitor } from './session-parts.js';
+import { SessionRun, type Continuation } from './session-run.js';
+import { promptsOf, resolveStart, type StartRequest } from './start-request.js';
 import { acceptedMessage, steer } from './steering.js';
 
 type SessionState =
@@ -37,41 +39,53 @@ const seconds = (timeMs: number): number => Math.round(timeMs / 1000);
 
 export class Session {
 	readonly id = newSessionId();
+	/** Whoever knows it goes on with this session. */
+	readonly resumeToken = newResumeToken();
+	/** Who began it: a connection that comes back has the same rights. */
+	readonly visitor: Visitor;
 	readonly #parts: SessionParts;
-	readonly #owner: Member;
+	/** Where it begins when it is a fork. */
+	readonly #continuation: Continuation | undefined;
+	/** `undefined` while it waits for a connection to come back, or to begin. */
+	#owner: Member | undefined;
+	#wasResumed = false;
+	readonly #forks = new ForkShelf();
 	readonly #company: Company;
 	readonly #maxMs: number;
 	readonly #log: Log;
 	/** Aborts everything that this session runs. */
 	readonly #life = new AbortController();
-	/** Runs while nobody has started. */
-	readonly #startCountdown: Countdown;
-	/** Runs while nobody watches. */
-	readonly #idleCountdown: Countdown;
-	/** Runs from the start on. */
-	readonly #durationCountdown: Countdown;
+	readonly #countdowns: SessionCountdowns;
 	#state: SessionState = { kind: 'waiting' };
 	#ending: Promise<void> | undefined;
 
-	constructor(parts: SessionParts, owner: Member) {
+	/** Of a connection; or of none yet, as the continuation of another session. */
+	constructor(parts: SessionParts, from: Member | { readonly visitor: Visitor; readonly continuation: Continuation }) {
 		const { config, clock } = parts;
 		this.#parts = parts;
-		this.#owner = owner;
-		this.#maxMs = Math.min(config.sessionMaxMs, owner.visitor.grant.maxSessionMs);
+		this.visitor = from.visitor;
+		this.#maxMs = Math.min(config.sessionMaxMs, from.visitor.grant.maxSessionMs);
 		this.#log = parts.log.child({ session: this.id });
 		this.#company = new Company(clock, this.#life.signal);
-		this.#take(owner, 'owner');
-		this.#startCountdown = new Countdown(clock, {
-			onElapsed: () => this.#fail(new TurbocastError('start_timeout', `No session was started within ${seconds(config.startTimeoutMs)} seconds; connect again when there is a prompt.`), 'idle'),
+		this.#countdowns = createCountdowns({ config, clock, maxMs: this.#maxMs }, {
+			onWarning: (reason, left) => this.warnOfEnd(reason, left),
+			onFailed: (error, reason) => this.#fail(error, reason),
+			onGraceOver: () => void this.end('disconnected'),
 		});
-		this.#idleCountdown = new Countdown(clock, {
-			onWarning: (left) => this.warnOfEnd('idle', left),
-			onElapsed: () => this.#fail(new TurbocastError('idle_timeout', `Nobody was watching for ${seconds(config.idleTimeoutMs)} seconds; connect again to go on.`), 'idle'),
-		});
-		this.#durationCountdown = new Countdown(clock, {
-			onWarning: (left) => this.warnOfEnd('max_duration', left),
-			onElapsed: () => this.#fail(new TurbocastError('max_duration', `The session reached its longest duration of ${seconds(this.#maxMs)} seconds; start another one.`), 'max_duration'),
-		});
+		if (from instanceof Member) {
+			this.#continuation = undefined;
+			this.#owner = from;
+			this.#take(from, 'owner');
+		} else {
+			this.#continuation = from.continuation;
+			parts.sessions.add(this);
+			this.#countdowns.grace.start(config.resumeGraceMs > 0 ? config.resumeGraceMs : DEFAULT_FORK_WAIT_MS);
+		}
+	}
+
+	/** It runs, or waits to be begun, without a connection that has it. */
+	get isDetached(): boolean {
+		return this.#owner === undefined && this.#state.kind !== 'ended';
 	}
 
 	get hasEnded(): boolean {
@@ -98,7 +112,7 @@ export class Session {
 
 	/** Of the server key behind the connection that has the session. */
 	get keyId(): string | undefined {
-		return this.#owner.visitor.grant.keyId;
+		return this.visitor.grant.keyId;
 	}
 
 	/** To everyone in the session. */
@@ -108,7 +122,7 @@ export class Session {
 		}
 	}
 
-	#take(member: Member, role: MemberRole): Companion {
+	#host(member: Member): void {
 		member.host = {
 			watchingChanged: () => {
 				this.#watchingChanged();
@@ -116,14 +130,18 @@ export class Session {
 			},
 			keyframeNeeded: (viewer) => this.#run?.keyframes.request(viewer.codec),
 		};
+	}
+
+	#take(member: Member, role: MemberRole): Companion {
+		this.#host(member);
 		return this.#company.add(member, role);
 	}
 
 	/** Sends `session.created`; until a start, the start timeout runs. */
 	greet(): void {
 		this.#parts.sessions.add(this);
-		this.#owner.send(this.#createdMessage(this.id));
-		this.#awaitStart();
+		this.#send(createdMessage(this.#parts, { id: this.id, maxMs: this.#maxMs, resumeToken: this.resumeToken }));
+		this.#countdowns.start.start(this.#parts.config.startTimeoutMs);
 	}
 
 	/** Throws `capacity_exhausted` when nobody more may come to watch. */
@@ -139,10 +157,10 @@ export class Session {
 		const { clock } = this.#parts;
 		const { mayControl, maxSessionMs } = member.visitor.grant;
 		const { id, role } = this.#take(member, mayControl ? 'guest' : 'viewer');
-		member.send(this.#createdMessage(undefined));
+		member.send(createdMessage(this.#parts, { id: this.id, maxMs: this.#maxMs, resumeToken: undefined }));
 		member.send({ type: 'session.joined', session_id: this.id, member_id: id, role });
 		if (this.#state.kind === 'generating') {
-			member.send(this.#readyMessage(this.#state.run));
+			member.send(this.#readyMessage(this.#state.run, undefined));
 		}
 		this.#watchingChanged();
 		this.#company.announce();
@@ -155,12 +173,13 @@ export class Session {
 	}
 
 	/**
-	 * A member goes: the one that has the session ends it, any other leaves the rest as they are. `error` is sent first when
-	 * there is one, and names the close code. Idempotent.
+	 * A member goes: the one that has the session ends it, unless its connection was lost and it can be held for a while; any other
+	 * leaves the rest as they are. `error` is sent first when there is one, and names the close code. Idempotent.
 	 */
 	async leave(member: Member, reason: EndReason, error?: TurbocastError): Promise<void> {
 		if (member === this.#owner) {
-			return this.end(reason, error);
+			const { resumeGraceMs } = this.#parts.config;
+			return reason === 'disconnected' && this.#run !== undefined && resumeGraceMs > 0 ? this.#hold(member, resumeGraceMs) : this.end(reason, error);
 		}
 		if (this.#company.of(member) === undefined) {
 			return;
@@ -176,26 +195,71 @@ export class Session {
 		this.#watchingChanged();
 	}
 
-	#createdMessage(resumeToken: string | undefined): ServerMessages['session.created'] {
-		const { config, model } = this.#parts;
-		return {
-			type: 'session.created', session_id: this.id, protocol_version: PROTOCOL_VERSION, model,
-			ice_servers: config.iceServers.map((server) => ({ ...server })),
-			...(resumeToken === undefined ? {} : { resume_token: resumeToken }),
-			limits: {
-				max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_prompts: MAX_PROMPTS, max_session_ms: this.#maxMs,
-				idle_timeout_ms: config.idleTimeoutMs, start_timeout_ms: config.startTimeoutMs, resume_grace_ms: 0, max_lead_ms: config.maxLeadMs,
-			},
-		};
+	/** Without the connection that had it: the viewer is closed, generation stops at the lead, the place is kept. */
+	async #hold(owner: Member, forMs: number): Promise<void> {
+		this.#log.info({ forMs }, 'The connection was lost; the session is held.');
+		this.#owner = undefined;
+		this.#company.remove(owner);
+		this.#countdowns.grace.start(forMs);
+		await owner.video.close('the connection was lost');
+		this.#watchingChanged();
+	}
+
+	/** A connection goes on with this session, by its token; one that had it until now is told so and closed. Answered like a start. */
+	async takeOver(member: Member, message: ClientMessages['session.start']): Promise<void> {
+		const before = this.#owner;
+		this.#countdowns.grace.stop();
+		this.#owner = member;
+		if (before === undefined) {
+			this.#take(member, 'owner');
+		} else {
+			this.#host(member);
+			this.#company.replace(before, member);
+			this.#turnOut(before);
+		}
+		const run = this.#run;
+		if (run === undefined) {
+			return this.#start(message, member);
+		}
+		this.#wasResumed = true;
+		if (this.#state.kind === 'queued') {
+			return run.ticket.tellPlace();
+		}
+		if (this.#state.kind === 'generating') {
+			const chunkIndex = run.changes.add({ eventId: message.event_id, receivedAtMs: this.#parts.clock.nowMs(), author: member }, {});
+			member.send(acceptedMessage(message.event_id, chunkIndex, undefined, this.#parts));
+			member.send(this.#readyMessage(run, this.resumeToken));
+		}
+		this.#watchingChanged();
+		this.#company.announce();
+		const { watching } = member.video;
+		if (watching !== undefined) {
+			run.keyframes.request(watching.codec);
+		}
+	}
+
+	#turnOut(member: Member): void {
+		const error = new TurbocastError('session_taken_over', 'Another connection went on with this session.');
+		member.host = NO_HOST;
+		member.send(errorMessage(error));
+		member.send(this.#endedMessage('taken_over'));
+		member.peer.close(error.entry.closeCode, 'taken_over');
+		void member.video.close('another connection went on');
+	}
+
+	/** Its connection goes on with another session: this one, which was never started, is over without a word. */
+	abandon(): void {
+		this.#parts.sessions.delete(this);
+		this.#state = { kind: 'ended', reason: 'stopped' };
+		this.#ending = Promise.resolve();
+		this.#owner = undefined;
+		this.#countdowns.start.stop();
+		this.#life.abort(new TurbocastError('invalid_state', 'The session was left for another.'));
 	}
 
 	#endedMessage(reason: EndReason): ServerMessages['session.ended'] {
 		const frames = this.#run?.frames ?? 0;
 		return { type: 'session.ended', session_id: this.id, reason, generated_ms: (frames * 1000) / this.#parts.model.fps, frames };
-	}
-
-	#awaitStart(): void {
-		this.#startCountdown.start(this.#parts.config.startTimeoutMs);
 	}
 
 	/** Does what the message of a member asks. Throws what the client is to be told; the session goes on. */
@@ -210,6 +274,7 @@ export class Session {
 				return this.#start(message, member);
 			case 'session.update':
 			case 'input.action':
+			case 'session.reset':
 				return member.send(steer(message, member, this.#started(message), this.#parts));
 			case 'session.stop':
 				void this.leave(member, 'stopped');
@@ -220,9 +285,9 @@ export class Session {
 				return member.video.addCandidate(message.candidate);
 			case 'session.pause':
 			case 'session.resume':
-			case 'session.reset':
+				return this.#setPaused(message, member, this.#started(message));
 			case 'session.fork':
-				throw new TurbocastError('not_supported', `This server does not do ${message.type} yet.`);
+				return member.send(this.#fork(message, this.#started(message)));
 			case 'session.share':
 				return member.send(await this.#share(message));
 			case 'control.request':
@@ -245,6 +310,24 @@ export class Session {
 	async #share({ event_id: eventId, role, expires_in_seconds: forSeconds }: ClientMessages['session.share']): Promise<ServerMessages['session.shared']> {
 		const { value, expires_at: expiresAt } = await this.#parts.auth.share({ keyId: this.keyId, sessionId: this.id, seconds: forSeconds, mayControl: role === 'guest' });
 		return { type: 'session.shared', ...(eventId === undefined ? {} : { event_id: eventId }), token: value, role, expires_at: expiresAt };
+	}
+
+	/** Told to everyone, also when nothing changed: whoever asked hears that it is so. */
+	#setPaused({ type, event_id: eventId }: ClientMessages['session.pause' | 'session.resume'], member: Member, run: SessionRun): void {
+		run.line.setPaused(type === 'session.pause');
+		const { frameId, mediaMs } = run.lastPlayed;
+		this.#company.sendOf(member, {
+			type: type === 'session.pause' ? 'session.paused' : 'session.resumed', ...(eventId === undefined ? {} : { event_id: eventId }), frame_id: frameId, media_ms: mediaMs,
+		});
+	}
+
+	/** The other session exists from now on, and waits for whoever begins it with its token. */
+	#fork(message: ClientMessages['session.fork'], run: SessionRun): ServerMessages['session.forked'] {
+		this.#forks.assertRoom();
+		const continuation = run.fork({ prompts: promptsOf(message), seed: message.seed });
+		const fork = new Session(this.#parts, { visitor: this.visitor, continuation });
+		this.#forks.add(fork);
+		return forkedMessage(message.event_id, continuation, this.#parts.engine.model.fps, { id: fork.id, resumeToken: fork.resumeToken, expiresInMs: fork.#countdowns.grace.leftMs ?? 0 });
 	}
 
 	#started({ type }: ClientMessage): SessionRun {
@@ -276,9 +359,7 @@ export class Session {
 		this.#state = { kind: 'ended', reason };
 		run?.ticket.release();
 		this.#life.abort(new TurbocastError('invalid_state', 'The session has ended.'));
-		for (const countdown of [this.#startCountdown, this.#idleCountdown, this.#durationCountdown]) {
-			countdown.stop();
-		}
+		Object.values(this.#countdowns).forEach((countdown) => countdown.stop());
 		this.#company.members.forEach(({ peer }) => peer.close(error?.entry.closeCode ?? 1000, reason));
 		if (run !== undefined) {
 			metrics.sessions.add(1, { reason });
@@ -298,16 +379,16 @@ export class Session {
 			throw new TurbocastError('invalid_state', 'This session is already started; change it with session.update, or open another connection.');
 		}
 		const receivedAtMs = clock.nowMs();
-		const request = resolveStart(message, engine.model, config.defaultSteps, this.#parts.randomUint32);
+		const request = this.#continuation?.request ?? resolveStart(message, engine.model, { steps: config.defaultSteps, maxLeadMs: config.maxLeadMs, randomSeed: this.#parts.randomUint32 });
 		const run = this.#createRun(request, message, member);
-		run.changes.add({ eventId: message.event_id, receivedAtMs, author: member }, {});
+		const chunkIndex = run.changes.add({ eventId: message.event_id, receivedAtMs, author: member }, this.#continuation?.change ?? {});
 		if (run.ticket.isWaiting && !(await this.#waitInLine(run))) {
 			return;
 		}
 		this.#state = { kind: 'starting', run };
 		metrics.queueMs.observe(clock.nowMs() - receivedAtMs);
 		run.changes.adjust({ steps: run.ticket.steps });
-		engine.prepare(run.changes.inputs.prompt);
+		run.changes.state.prompts.forEach(({ text }) => engine.prepare(text));
 		const { viewer } = member.video;
 		if (viewer !== undefined) {
 			// Opened while the first chunk is being made; a failure is met again, and handled, at the first frame.
@@ -315,35 +396,39 @@ export class Session {
 		}
 		const { signal } = this.#life;
 		try {
-			const { seed, width, height } = request;
-			const stream = await engine.openStream({ seed, width, height });
+			const stream = await engine.openStream(run.streamOptions);
 			if (signal.aborted) {
 				return await stream.close();
 			}
-			this.#startCountdown.stop();
+			this.#countdowns.start.stop();
 			this.#state = { kind: 'generating', run };
-			member.send(acceptedMessage(message.event_id, run, request.inputs.prompt, this.#parts));
-			this.#durationCountdown.start(this.#maxMs);
-			this.#send(this.#readyMessage(run));
-			this.#log.info({ prompt: request.inputs.prompt, seed, steps: run.changes.inputs.steps, width, height }, 'The session has started.');
+			const { prompts, seed, steps } = run.changes.state;
+			// To whoever has it by now.
+			this.#owner?.send(acceptedMessage(message.event_id, chunkIndex, prompts, this.#parts));
+			this.#countdowns.duration.start(this.#maxMs);
+			for (const each of this.#company.members) {
+				each.send(this.#readyMessage(run, each === this.#owner ? this.resumeToken : undefined));
+			}
+			const { width, height } = request;
+			this.#log.info({ prompt: prompts.map(({ text }) => text).join(' + '), seed, steps, width, height }, 'The session has started.');
 			run.play(stream, signal);
 			this.#watchingChanged();
 		} catch (error) {
 			if (!signal.aborted) {
 				run.ticket.release();
-				this.#idleCountdown.stop();
+				this.#countdowns.idle.stop();
 				this.#state = { kind: 'waiting' };
-				this.#awaitStart();
+				this.#countdowns.start.start(this.#parts.config.startTimeoutMs);
 				await run.close();
 				throw error;
 			}
 		}
 	}
 
-	#createRun(request: ReturnType<typeof resolveStart>, message: ClientMessages['session.start'], { visitor }: Member): SessionRun {
-		const { width, height, inputs } = request;
+	#createRun(request: StartRequest, message: ClientMessages['session.start'], { visitor }: Member): SessionRun {
+		const { width, height, state } = request;
 		const ticket = this.#parts.admission.enter({
-			keyId: visitor.grant.keyId, address: visitor.address, width, height, steps: inputs.steps,
+			keyId: visitor.grant.keyId, address: visitor.address, width, height, steps: state.steps,
 			allowFewerSteps: message.parameters?.allow_fewer_steps ?? false,
 			onSteps: (steps) => this.#run?.changes.adjust({ steps }),
 			onQueued: ({ position, queueSize, estimatedWaitMs }) =>
@@ -356,19 +441,13 @@ export class Session {
 			onFailed: (error) => this.#fail(error, 'failed'),
 			watching: () => this.#company.watching,
 			isHeadless: () => this.#company.isHeadless,
-		});
+		}, this.#continuation);
 	}
 
-	#readyMessage(run: SessionRun): ServerMessages['session.ready'] {
-		const { engine, config } = this.#parts;
-		const { inputs } = run.changes;
-		const { seed, width, height } = run.request;
-		return {
-			type: 'session.ready', session_id: this.id, model: engine.model.name, seed, steps: inputs.steps, width, height,
-			cold_start_ms: engine.state.kind === 'ready' ? engine.state.coldStartMs : 0,
-			resumed: false, is_paused: false, prompts: [{ text: inputs.prompt, weight: 1 }], controls: inputs.controls,
-			max_lead_ms: config.maxLeadMs, expires_in_ms: this.#durationCountdown.leftMs ?? this.#maxMs,
-		};
+	#readyMessage(run: SessionRun, resumeToken: string | undefined): ServerMessages['session.ready'] {
+		return readyMessage(this.#parts, run, {
+			id: this.id, resumed: this.#wasResumed && resumeToken !== undefined, resumeToken, expiresInMs: this.#countdowns.duration.leftMs ?? this.#maxMs,
+		});
 	}
 
 	/** False when the session ended in the line. Throws why there will be no place. */
@@ -376,14 +455,14 @@ export class Session {
 		const { signal } = this.#life;
 		this.#state = { kind: 'queued', run };
 		// Whoever waits for us is not late.
-		this.#startCountdown.stop();
+		this.#countdowns.start.stop();
 		const ended = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 		try {
 			await Promise.race([run.ticket.admitted, ended]);
 		} catch (error) {
 			if (!signal.aborted) {
 				this.#state = { kind: 'waiting' };
-				this.#awaitStart();
+				this.#countdowns.start.start(this.#parts.config.startTimeoutMs);
 				throw error;
 			}
 		}
@@ -402,9 +481,9 @@ export class Session {
 		const isWatched = this.#company.watching.length > 0;
 		run.line.setWatched(isWatched || this.#company.isHeadless);
 		if (isWatched) {
-			this.#idleCountdown.stop();
+			this.#countdowns.idle.stop();
 		} else {
-			this.#idleCountdown.start(this.#parts.config.idleTimeoutMs);
+			this.#countdowns.idle.start(this.#parts.config.idleTimeoutMs);
 		}
 	}
 

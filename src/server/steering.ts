@@ -1,53 +1,86 @@
-/** What may be asked of a session that runs, held against the model, and put down for the next chunk. */
-import { framesBeforeChunk } from '../model/spec.js';
+/** What may be asked of a session that runs, held against the model, and put down for its chunk. */
+import { framesBeforeChunk, framesPerChunk, type ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { ClientMessages, ServerMessages } from '../protocol/messages.js';
-import type { ChangedInputs } from './change-log.js';
-import type { Member } from './member.js';
+import type { At, ClientMessages, ServerMessages } from '../protocol/messages.js';
 import type { SessionParts } from './session-parts.js';
 import type { SessionRun } from './session-run.js';
-import { checkControls, checkSteps } from './start-request.js';
+import { checkControls, checkLead, checkSteps, promptsOf } from './start-request.js';
+import type { Member } from './member.js';
+import type { ChangedInputs, Mixture } from './steering-state.js';
 
-export type Steering = ClientMessages['session.update' | 'input.action'];
+export type Steering = ClientMessages['session.update' | 'input.action' | 'session.reset'];
 
-/** The changes of a message. Throws `invalid_request` or `not_supported`. */
-const changesOf = (message: Steering, { engine }: Pick<SessionParts, 'engine'>): ChangedInputs => {
-	if (message.type === 'input.action') {
-		if (message.at !== undefined) {
-			throw new TurbocastError('not_supported', 'This server does not know `at` yet.', { param: 'at' });
-		}
-		return { controls: checkControls(engine.model, message.axes) };
-	}
-	for (const field of ['prompts', 'transition', 'seed', 'pacing', 'at'] as const) {
-		if (message[field] !== undefined) {
-			throw new TurbocastError('not_supported', `This server does not know \`${field}\` in session.update yet.`, { param: field });
-		}
-	}
-	const { prompt } = message;
+export type SteeringParts = Pick<SessionParts, 'engine' | 'clock' | 'config' | 'randomUint32'>;
+
+const updateOf = (message: ClientMessages['session.update'], model: ModelSpec): ChangedInputs => {
+	const prompts = promptsOf(message);
+	const { transition, seed } = message;
 	const steps = message.parameters?.steps;
-	if (prompt === undefined && steps === undefined) {
-		throw new TurbocastError('invalid_request', 'session.update changes nothing: give a `prompt` or `parameters.steps`.');
+	if (transition !== undefined && prompts === undefined) {
+		throw new TurbocastError('invalid_request', '`transition` needs a `prompt` or `prompts` to go to.', { param: 'transition' });
 	}
-	return { prompt, steps: steps === undefined ? undefined : checkSteps(engine.model, steps) };
+	if (prompts === undefined && steps === undefined && seed === undefined && message.pacing?.max_lead_ms === undefined) {
+		throw new TurbocastError('invalid_request', 'session.update changes nothing: give a `prompt`, `prompts`, `seed`, `parameters.steps` or `pacing.max_lead_ms`.');
+	}
+	if (transition?.chunks !== undefined && transition.mode !== 'blend') {
+		throw new TurbocastError('invalid_request', `\`transition.chunks\` is for a blend; ${transition.mode} happens at once.`, { param: 'transition.chunks' });
+	}
+	return { prompts, transition, seed, steps: steps === undefined ? undefined : checkSteps(model, steps) };
 };
 
+const inputsOf = (message: Steering, { engine, randomUint32 }: SteeringParts): ChangedInputs => {
+	switch (message.type) {
+		case 'session.update':
+			return updateOf(message, engine.model);
+		case 'input.action':
+			return { controls: checkControls(engine.model, message.axes) };
+		case 'session.reset':
+			return { isReset: true, seed: message.seed ?? randomUint32() };
+	}
+};
+
+/** The first chunk that starts then or later; 0 for the next one. */
+const chunkOf = (at: At | undefined, model: ModelSpec): number => {
+	if (at === undefined) {
+		return 0;
+	}
+	if ((at.chunk === undefined) === (at.media_ms === undefined)) {
+		throw new TurbocastError('invalid_request', '`at` needs either `chunk` or `media_ms`.', { param: 'at' });
+	}
+	if (at.chunk !== undefined) {
+		return at.chunk;
+	}
+	const frames = ((at.media_ms ?? 0) * model.fps) / 1000;
+	// The first chunk of some models is shorter than the others.
+	const guess = Math.max(0, Math.floor(frames / framesPerChunk(model)));
+	return [guess, guess + 1, guess + 2].find((chunk) => framesBeforeChunk(model, chunk) >= frames) ?? guess + 2;
+};
+
+/** Words of all texts that the model has never learnt, each once. */
+const unknownWords = (prompts: Mixture | undefined, { engine }: Pick<SessionParts, 'engine'>): string[] =>
+	[...new Set((prompts ?? []).flatMap(({ text }) => engine.unknownWords(text)))];
+
 /** Word that a change will be heard. */
-export const acceptedMessage = (eventId: string | undefined, run: SessionRun, prompt: string | undefined, { engine }: Pick<SessionParts, 'engine'>): ServerMessages['event.accepted'] => ({
+export const acceptedMessage = (eventId: string | undefined, chunkIndex: number, prompts: Mixture | undefined, parts: Pick<SessionParts, 'engine'>): ServerMessages['event.accepted'] => ({
 	type: 'event.accepted', ...(eventId === undefined ? {} : { event_id: eventId }),
-	will_apply_at_chunk: run.changes.nextChunkIndex,
-	will_apply_at_media_ms: (framesBeforeChunk(engine.model, run.changes.nextChunkIndex) * 1000) / engine.model.fps,
-	unknown_words: prompt === undefined ? [] : engine.unknownWords(prompt),
+	will_apply_at_chunk: chunkIndex,
+	will_apply_at_media_ms: (framesBeforeChunk(parts.engine.model, chunkIndex) * 1000) / parts.engine.model.fps,
+	unknown_words: unknownWords(prompts, parts),
 });
 
-/** Takes a change for the next chunk and says so. Throws what is wrong with it; then nothing has changed. */
-export const steer = (message: Steering, author: Member, run: SessionRun, parts: Pick<SessionParts, 'engine' | 'clock'>): ServerMessages['event.accepted'] => {
-	const inputs = changesOf(message, parts);
+/** Takes a change for its chunk and says so. Throws what is wrong with it; then nothing has changed. */
+export const steer = (message: Steering, author: Member, run: SessionRun, parts: SteeringParts): ServerMessages['event.accepted'] => {
+	const { engine, clock, config } = parts;
+	const inputs = inputsOf(message, parts);
+	const atChunk = chunkOf(message.type === 'session.reset' ? undefined : message.at, engine.model);
+	const leadMs = message.type === 'session.update' && message.pacing?.max_lead_ms !== undefined ? checkLead(message.pacing.max_lead_ms, config.maxLeadMs) : undefined;
 	if (inputs.steps !== undefined) {
 		run.ticket.useSteps(inputs.steps);
 	}
-	run.changes.add({ eventId: message.event_id, receivedAtMs: parts.clock.nowMs(), author }, inputs);
-	if (inputs.prompt !== undefined) {
-		parts.engine.prepare(inputs.prompt);
+	const chunkIndex = run.changes.add({ eventId: message.event_id, receivedAtMs: clock.nowMs(), author }, inputs, atChunk);
+	inputs.prompts?.forEach(({ text }) => engine.prepare(text));
+	if (leadMs !== undefined) {
+		run.setMaxLead(leadMs, message.event_id);
 	}
-	return acceptedMessage(message.event_id, run, inputs.prompt, parts);
+	return acceptedMessage(message.event_id, chunkIndex, inputs.prompts, parts);
 };

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { Generator, type StreamSnapshot } from '../../src/engine/generator.js';
+import { Generator } from '../../src/engine/generator.js';
 import { loadNetworks, type Networks } from '../../src/engine/networks.js';
 import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
+import { StreamCopy } from '../../src/engine/stream-state.js';
 import type { ChunkInputs } from '../../src/engine/protocol.js';
 import { framesPerChunk } from '../../src/model/spec.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
@@ -209,15 +210,98 @@ for (const [title, prompt] of [
 	});
 }
 
-test('a snapshot is plain data, and the stream restored from it goes on bit for bit, also after the window is full', async () => {
-	const generator = openGenerator(7);
-	for (let chunk = 0; chunk < 5; chunk++) {
+/** A generator, and the copy that a host keeps of its state. */
+const copied = (generator: Generator, copy = new StreamCopy(model.spec)) => ({
+	generator, copy,
+	next: async (inputs: Partial<ChunkInputs> = {}): Promise<Buffer> => {
+		const frames: Uint8Array[] = [];
+		const { checkpoint } = await generator.generateChunk({ ...INPUTS, ...inputs }, (_, pictures) => frames.push(...pictures), NEVER);
+		copy.take(structuredClone(checkpoint));
+		return Buffer.concat(frames);
+	},
+});
+
+test('a stream restored from the copy of another goes on bit for bit, at any chunk, also after the window is full and after a change of the past', async () => {
+	const first = copied(openGenerator(7));
+	for (let chunk = 0; chunk < 9; chunk++) {
+		const { snapshot } = first.copy;
+		const restored = openGenerator(7);
+		if (snapshot !== undefined) {
+			restored.restore(structuredClone(snapshot));
+		}
+		const inputs: Partial<ChunkInputs> = chunk === 5 ? { prompt: 'the dog flies', past: 'recache' } : chunk === 7 ? { past: 'forget' } : {};
+		const bytes = await first.next(inputs);
+		assert.ok((await nextChunk(restored, inputs)).equals(bytes), `chunk ${chunk} differs`);
+		assert.equal(restored.nextChunkIndex, chunk + 1);
+	}
+});
+
+test('the copy holds a window and no more, however long the stream is', async () => {
+	const { next, copy } = copied(openGenerator(7));
+	const held: number[][] = [];
+	for (let chunk = 0; chunk < 6; chunk++) {
+		await next();
+		held.push((copy.snapshot?.chunks ?? []).map(({ chunkIndex }) => chunkIndex));
+	}
+	const perChunk = model.spec.stream.latents_per_chunk;
+	const most = Math.ceil(model.spec.stream.sink_latents / perChunk) + Math.ceil((model.spec.stream.window_latents - perChunk) / perChunk);
+	assert.ok(held.every((chunks) => chunks.length <= most), JSON.stringify(held));
+	assert.equal(held.at(-1)?.at(-1), 5);
+});
+
+test('a snapshot without keys and values makes them again before the next chunk', async () => {
+	const { next, copy, generator } = copied(openGenerator(7));
+	await next();
+	const { snapshot } = copy;
+	assert.ok(snapshot !== undefined);
+	const restored = openGenerator(7);
+	// eslint-disable-next-line @typescript-eslint/no-unused-vars
+	restored.restore({ ...snapshot, chunks: snapshot.chunks.map(({ layers: _, ...rest }) => rest) });
+	// Nothing has left the window yet, so what is made again is what was there.
+	assert.ok((await nextChunk(restored)).equals(await nextChunk(generator)));
+});
+
+test('recache with the same prompt before anything has left the window changes nothing; with another it changes the next chunk, which is another than without', async () => {
+	const [kept, again, changed, unseen] = [openGenerator(7), openGenerator(7), openGenerator(7), openGenerator(7)];
+	for (const generator of [kept, again, changed, unseen]) {
 		await nextChunk(generator);
+		await nextChunk(generator, { controls: { steer_x: 1 } });
 	}
-	const snapshot = structuredClone<StreamSnapshot>(generator.snapshot());
-	const restored = openGenerator(0);
-	restored.restore(snapshot);
-	for (let chunk = 5; chunk < 8; chunk++) {
-		assert.ok((await nextChunk(restored)).equals(await nextChunk(generator)));
+	assert.ok((await nextChunk(again, { past: 'recache' })).equals(await nextChunk(kept)), 'the masks and positions of recache are not those of the normal path');
+	const [seen, notSeen] = [await nextChunk(changed, { prompt: 'the dog flies', past: 'recache' }), await nextChunk(unseen, { prompt: 'the dog flies' })];
+	assert.ok(!seen.equals(notSeen));
+});
+
+test('forgetting the past is a new stream at that chunk, bit for bit; a seed counts from the chunk that brings it', async () => {
+	const generator = openGenerator(7);
+	await nextChunk(generator);
+	assert.ok((await nextChunk(generator, { past: 'forget', seed: 9 })).equals(await nextChunk(openGenerator(9, 1))));
+	const [same, other] = [openGenerator(7), openGenerator(7)];
+	assert.ok((await nextChunk(same)).equals(await nextChunk(other)));
+	assert.ok((await nextChunk(same, { seed: 7 })).equals(await nextChunk(other)));
+	assert.ok(!(await nextChunk(same, { seed: 8 })).equals(await nextChunk(other)));
+});
+
+test('a chunk that was cancelled while the past was seen again leaves the past as it was', async () => {
+	const expected = openGenerator(7);
+	const generator = openGenerator(7);
+	for (const each of [expected, generator]) {
+		await nextChunk(each);
+		await nextChunk(each);
 	}
+	for (const past of ['recache', 'forget'] as const) {
+		const abort = new AbortController();
+		const chunk = generator.generateChunk({ ...INPUTS, prompt: 'the dog flies', past }, () => abort.abort(new Error('cancelled')), abort.signal);
+		await assert.rejects(chunk, /cancelled/u);
+	}
+	assert.ok((await nextChunk(generator)).equals(await nextChunk(expected)));
+});
+
+test('a mixture of prompts: one alone is itself, the weights count by their ratio, and each end is another picture than the middle', async () => {
+	const of = (prompt: ChunkInputs['prompt']): Promise<Buffer> => nextChunk(openGenerator(7), { prompt });
+	const mix = (cat: number, dog: number) => [{ text: 'a cat jumps', weight: cat }, { text: 'the dog flies over the snow', weight: dog }];
+	const [cat, alone, half, double, dog] = [await of('a cat jumps'), await of([{ text: 'a cat jumps', weight: 3 }]), await of(mix(1, 1)), await of(mix(2, 2)), await of('the dog flies over the snow')];
+	assert.ok(alone.equals(cat));
+	assert.ok(half.equals(double));
+	assert.ok(!half.equals(cat) && !half.equals(dog));
 });

@@ -5,6 +5,7 @@ import { ClipGenerator } from '../../src/engine/clip-generator.js';
 import { Generator } from '../../src/engine/generator.js';
 import { loadNetworks, type Networks } from '../../src/engine/networks.js';
 import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
+import { StreamCopy } from '../../src/engine/stream-state.js';
 import type { Residency } from '../../src/engine/protocol.js';
 import { createRandom } from '../model/random-model.js';
 import { type JoinedModel, writeJoinedModel } from '../model/joined-model.js';
@@ -114,16 +115,20 @@ test('a stream goes on past its window and past the table of positions, and from
 	try {
 		// The original's table ends at 1024 latent frames.
 		const generator = new Generator(networks, new PromptEncoder(networks), () => 0, { seed: 7, firstChunkIndex: 1020 });
+		const state = new StreamCopy(networks.spec);
 		const next = async (of: Generator): Promise<Uint8Array[]> => {
 			const frames: Uint8Array[] = [];
-			await of.generateChunk({ prompt: PROMPT, steps: 2, controls: {} }, (_, pictures) => frames.push(...pictures), never);
+			const { checkpoint } = await of.generateChunk({ prompt: PROMPT, steps: 2, controls: {} }, (_, pictures) => frames.push(...pictures), never);
+			state.take(structuredClone(checkpoint));
 			return frames;
 		};
 		for (let chunk = 0; chunk < 8; chunk++) {
 			assert.equal((await next(generator)).length, chunk === 0 ? 1 : 4);
 		}
-		const copy = new Generator(networks, new PromptEncoder(networks), () => 0, { seed: 0, firstChunkIndex: 0 });
-		copy.restore(generator.snapshot());
+		const copy = new Generator(networks, new PromptEncoder(networks), () => 0, { seed: 7, firstChunkIndex: 0 });
+		const { snapshot } = state;
+		assert.ok(snapshot !== undefined);
+		copy.restore(snapshot);
 		assert.deepEqual(await next(copy), await next(generator));
 	} finally {
 		await networks.close();

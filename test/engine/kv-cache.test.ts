@@ -91,26 +91,23 @@ test('a chunk of the wrong size is refused and leaves the cache as it was', () =
 	assert.deepEqual(cache.snapshot(), before);
 });
 
-test('a snapshot is plain data, and a cache restored from it goes on exactly as the first', () => {
-	const shape = { ...SHAPE, sinkLatents: 1 };
-	const first = new KvCache(shape);
-	const chunk = (index: number): LayerKv[] => chunkOf(shape, [2 * index, 2 * index + 1]);
-	for (let index = 0; index < 5; index++) {
-		first.append(chunk(index), 2);
-	}
-	const snapshot = first.snapshot();
-	const states = [5, 6, 7, 8].map((index) => {
-		first.append(chunk(index), 2);
-		return first.snapshot();
-	});
-	// Twice from the same one, which restoring must leave alone.
-	const data = structuredClone(snapshot);
-	for (const restored of [new KvCache(shape), new KvCache(shape)]) {
-		restored.restore(data);
-		for (const [index, state] of states.entries()) {
-			restored.append(chunk(5 + index), 2);
-			assert.deepEqual(restored.snapshot(), state);
+test('a cache put together from chunks that were appended before has each in its slot, and goes on exactly as the first', () => {
+	for (const sinkLatents of [0, 1]) {
+		const shape = { ...SHAPE, sinkLatents };
+		const chunk = (ordinal: number) => ({ ordinal, layers: chunkOf(shape, [2 * ordinal, 2 * ordinal + 1]) });
+		for (let taken = 0; taken <= 6; taken++) {
+			const first = new KvCache(shape);
+			const chunks = Array.from({ length: taken }, (_, ordinal) => chunk(ordinal));
+			chunks.forEach(({ layers }) => first.append(layers, 2));
+			const restored = new KvCache(shape);
+			restored.append(chunk(9).layers, 2);
+			// The sink's, and as many of the latest as the window holds.
+			restored.restoreChunks(structuredClone(chunks.filter(({ ordinal }) => ordinal < 1 || ordinal >= taken - 3)), 2);
+			assert.deepEqual(restored.snapshot(), first.snapshot(), `after ${taken} chunks`);
+			first.append(chunk(taken).layers, 2);
+			restored.append(chunk(taken).layers, 2);
+			assert.deepEqual(restored.snapshot(), first.snapshot());
 		}
 	}
-	assert.throws(() => new KvCache({ ...shape, headDim: 4 }).restore(snapshot), /another model or size/u);
+	assert.throws(() => new KvCache({ ...SHAPE, headDim: 4 }).restoreChunks([{ ordinal: 0, layers: chunkOf(SHAPE, [0, 1]) }], 2), /another model or size/u);
 });

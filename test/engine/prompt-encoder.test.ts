@@ -6,9 +6,10 @@ import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
 const BYTES = 16;
 
 /** Counts what reaches the network; each result has `BYTES` bytes. */
-const counting = (): { readonly calls: string[]; readonly encodePrompt: (text: string) => Promise<PromptTensors> } => {
+const counting = (): { readonly spec: { readonly dit: { readonly num_heads: number } }; readonly calls: string[]; readonly encodePrompt: (text: string) => Promise<PromptTensors> } => {
 	const calls: string[] = [];
 	return {
+		spec: { dit: { num_heads: 1 } },
 		calls,
 		encodePrompt: (text) => {
 			calls.push(text);

@@ -4,9 +4,14 @@ import type { RawFrame } from '../../src/base/frame.js';
 import type { ChunkRun } from '../../src/engine/engine.js';
 import type { ChunkTimings, EngineRequest } from '../../src/engine/protocol.js';
 import { StreamHost, type StreamEvent } from '../../src/engine/stream-host.js';
+import { parseModelSpec } from '../../src/model/spec.js';
+import { SMALL_SPEC } from '../model/random-model.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 
-const TIMINGS: ChunkTimings = { queueMs: 1, textMs: 2, denoiseMs: 3, cleanMs: 4, decodeMs: 5 };
+const TIMINGS: ChunkTimings = { queueMs: 1, textMs: 2, recacheMs: 0, denoiseMs: 3, cleanMs: 4, decodeMs: 5 };
+const FILE = { file: 'x', sha256: '0'.repeat(64), bytes: 0 };
+/** Four frames a chunk. */
+const model = parseModelSpec({ ...SMALL_SPEC, stream: { ...SMALL_SPEC.stream, latents_per_chunk: 1 }, files: { text: FILE, dit: FILE, vae: FILE, tokenizer: FILE } });
 const INPUTS = { prompt: 'a cat', steps: 2, controls: {} };
 
 /** A stream whose engine is this test: requests are collected, events are told. */
@@ -14,7 +19,7 @@ const openStream = (options: { firstChunkIndex?: number; firstFrameId?: number }
 	const sent: EngineRequest[] = [];
 	let closed = 0;
 	const stream = new StreamHost(9, { seed: 7, width: 2, height: 2, ...options }, {
-		send: (request) => sent.push(request), nowMs: () => 123, framesPerChunk: 4, onClosed: () => closed++,
+		send: (request) => sent.push(request), nowMs: () => 123, model, framesPerChunk: 4, onClosed: () => closed++,
 	});
 	return { stream, sent, closed: () => closed };
 };

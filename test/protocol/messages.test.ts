@@ -104,6 +104,7 @@ test('each wrong field is named', () => {
 	refuses({ type: 'session.update', transition: { mode: 'fade' } }, 'invalid_request', 'transition.mode', /"cut", "recache", "blend"/u);
 	refuses({ type: 'session.update', transition: { mode: 'blend', chunks: 65 } }, 'invalid_request', 'transition.chunks', /from 1 to 64/u);
 	refuses({ type: 'session.update', at: { chunk: -1 } }, 'invalid_request', 'at.chunk', /from 0/u);
+	refuses({ type: 'session.update', at: { media_ms: 86_400_001 } }, 'invalid_request', 'at.media_ms', /from 0 to 86400000/u);
 	refuses({ type: 'session.update', pacing: { max_lead_ms: 99 } }, 'invalid_request', 'pacing.max_lead_ms', /from 100 to 60000/u);
 	refuses({ type: 'session.share', role: 'driver' }, 'invalid_request', 'role', /"viewer", "guest"/u);
 	refuses({ type: 'ping', ts_ms: 'now' }, 'invalid_request', 'ts_ms', /must be a number/u);

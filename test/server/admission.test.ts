@@ -19,7 +19,7 @@ after(() => machine[Symbol.asyncDispose]());
 const hasCode = (code: ErrorCode) => (error: unknown): boolean => error instanceof TurbocastError && error.code === code;
 
 /** Chunks of this model last 500 ms; so many milliseconds for each step, and as many for the rest. */
-const costing = (msPerStep: number, steps: number): ChunkTimings => ({ queueMs: 1000, textMs: 0, denoiseMs: msPerStep * steps, cleanMs: msPerStep, decodeMs: 0 });
+const costing = (msPerStep: number, steps: number): ChunkTimings => ({ queueMs: 1000, textMs: 0, recacheMs: 0, denoiseMs: msPerStep * steps, cleanMs: msPerStep, decodeMs: 0 });
 
 type Door = {
 	readonly admission: Admission;

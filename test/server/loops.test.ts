@@ -18,7 +18,7 @@ import { SteppedClock } from './stepped-clock.js';
 
 const FILE = { file: 'x', sha256: '0'.repeat(64), bytes: 0 };
 const model = parseModelSpec({ ...SMALL_SPEC, files: { text: FILE, dit: FILE, vae: FILE, tokenizer: FILE } });
-const TIMINGS: ChunkTimings = { queueMs: 0, textMs: 0, denoiseMs: 100, cleanMs: 0, decodeMs: 0 };
+const TIMINGS: ChunkTimings = { queueMs: 0, textMs: 0, recacheMs: 0, denoiseMs: 100, cleanMs: 0, decodeMs: 0 };
 
 /** What becomes of a chunk: an error after so many frames, or nothing wrong. */
 type Fate = { readonly afterFrames: number; readonly code: ErrorCode } | undefined;
@@ -27,10 +27,10 @@ type Fate = { readonly afterFrames: number; readonly code: ErrorCode } | undefin
 class FatedEngine {
 	readonly opened: StreamOptions[] = [];
 	readonly generated: { readonly chunkIndex: number; readonly inputs: ChunkInputs }[] = [];
-	readonly #fates: ReadonlyMap<number, Fate>;
+	readonly #fates: Map<number, Fate>;
 	readonly #clock: SteppedClock;
 
-	constructor(clock: SteppedClock, fates: ReadonlyMap<number, Fate>) {
+	constructor(clock: SteppedClock, fates: Map<number, Fate>) {
 		this.#clock = clock;
 		this.#fates = fates;
 	}
@@ -40,13 +40,20 @@ class FatedEngine {
 	openStream(options: StreamOptions): Promise<EngineStream> {
 		this.opened.push(options);
 		let chunkIndex = options.firstChunkIndex ?? 0;
+		let completed = chunkIndex;
 		let frameId = options.firstFrameId ?? 0;
 		return Promise.resolve({
-			seed: options.seed, nextChunkIndex: chunkIndex, close: () => Promise.resolve(),
+			seed: options.seed, nextChunkIndex: chunkIndex,
+			get snapshot() {
+				return options.keepsSnapshot === true ? { nextChunkIndex: completed, chunks: [], memory: [] } : undefined;
+			},
+			close: () => Promise.resolve(),
 			generate: (inputs, signal): ChunkRun => {
 				const index = chunkIndex++;
 				this.generated.push({ chunkIndex: index, inputs });
+				// Met once: what is made again succeeds.
 				const fate = this.#fates.get(index);
+				this.#fates.delete(index);
 				const clock = this.#clock;
 				const frames = async function* (): AsyncGenerator<RawFrame> {
 					for (let indexInChunk = 0; indexInChunk < 8; indexInChunk++) {
@@ -56,6 +63,7 @@ class FatedEngine {
 						await clock.sleep(20, signal);
 						yield { frameId: frameId++, chunkIndex: index, indexInChunk, width: 32, height: 32, data: new Uint8Array(1536), generatedAtMs: clock.nowMs() };
 					}
+					completed = index + 1;
 				};
 				return { chunkIndex: index, frames: frames(), timings: Promise.resolve(TIMINGS) };
 			},
@@ -63,23 +71,24 @@ class FatedEngine {
 	}
 }
 
-const setUp = async (fates: [number, Fate][] = []) => {
+const setUp = async (fates: [number, Fate][] = [], keepsSnapshot = false) => {
 	const clock = new SteppedClock();
 	const engine = new FatedEngine(clock, new Map(fates));
 	const line = new FrameLine({ model, maxLeadMs: 1000, firstRtpTimestamp: 0xffff_f000, clock });
-	const changes = new ChangeLog({ prompt: 'a cat', steps: 2, controls: {} });
+	const changes = new ChangeLog({ prompts: [{ text: 'a cat', weight: 1 }], steps: 2, controls: {}, seed: 1 });
 	changes.add({ eventId: 'start', receivedAtMs: 0 }, {});
 	const abort = new AbortController();
-	const started: [chunkIndex: number, firstFrameId: number][] = [];
+	const started: [chunkIndex: number, firstFrameId: number, history: string][] = [];
+	const frameIds: number[] = [];
 	const reports: ChunkReport[] = [];
 	const losses: string[] = [];
-	const stream = { seed: 1, width: 32, height: 32 };
+	const stream = { seed: 1, width: 32, height: 32, keepsSnapshot };
 	const generation = runGeneration({
 		engine: engine as unknown as Engine, line, changes, clock, stream,
-		onStarted: (...entry) => started.push(entry), onFrame: () => undefined, onChunk: (report) => reports.push(report), onLoss: (error) => losses.push(error.code),
+		onStarted: ({ chunkIndex, firstFrameId, history }) => started.push([chunkIndex, firstFrameId, history]), onFrame: ({ frameId }) => frameIds.push(frameId), onChunk: (report) => reports.push(report), onLoss: (error) => losses.push(error.code),
 	}, await engine.openStream(stream), abort.signal);
 	generation.catch(() => undefined);
-	return { clock, engine, line, changes, abort, started, reports, losses, generation };
+	return { clock, engine, line, changes, abort, started, frameIds, reports, losses, generation };
 };
 
 const playInto = (viewers: MemoryViewer | readonly MemoryViewer[], parts: Awaited<ReturnType<typeof setUp>>, encode: VideoEncoder['encode']) => {
@@ -114,7 +123,7 @@ const playInto = (viewers: MemoryViewer | readonly MemoryViewer[], parts: Awaite
 	const playout = runPlayout({
 		line: parts.line, changes: parts.changes, clock: parts.clock, keyframes: gate,
 		encoderFor: (codec) => Promise.resolve(encoders[codec]), watching: () => [viewers].flat().filter((viewer) => viewer.state.kind !== 'closed'), isHeadless: () => false,
-		onSent: () => undefined, onLost: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
+		onPlayed: () => undefined, onSent: () => undefined, onLost: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
 		onApplied: (list, sent) => applied.push({ ids: list.map((change) => change.eventId), frameId: sent.frame.frameId }),
 	}, parts.abort.signal);
 	playout.catch(() => undefined);
@@ -219,13 +228,29 @@ test('somebody watches: frames leave at the rate of the model, and generation st
 	await Promise.all([parts.generation, playout]);
 });
 
-test('an engine lost in mid-chunk: the stream is opened again at the next chunk and frame, told as a loss', async () => {
-	const parts = await setUp([[1, { afterFrames: 3, code: 'engine_failed' }]]);
+test('an engine lost in mid-chunk: the chunk is made again from the copy of the state, and what was queued of it is not shown twice', async () => {
+	for (const [keepsSnapshot, history] of [[true, 'restored'], [false, 'lost']] as const) {
+		const parts = await setUp([[1, { afterFrames: 3, code: 'engine_failed' }]], keepsSnapshot);
+		parts.line.setWatched(true);
+		await parts.clock.advanceTo(2000);
+		assert.deepEqual(parts.losses, ['engine_failed']);
+		assert.deepEqual(parts.engine.opened[1], {
+			seed: 1, width: 32, height: 32, keepsSnapshot, firstChunkIndex: 1, firstFrameId: 8,
+			...(keepsSnapshot ? { restore: { nextChunkIndex: 1, chunks: [], memory: [] } } : {}),
+		});
+		assert.deepEqual(parts.started, [[0, 0, 'new'], [1, 8, history]]);
+		assert.deepEqual(parts.engine.generated[1], parts.engine.generated[2], 'the same inputs');
+		assert.deepEqual(parts.frameIds, Array.from({ length: parts.frameIds.length }, (_, index) => index));
+		assert.ok(parts.frameIds.length >= 16);
+	}
+});
+
+test('an engine lost before the first chunk was whole costs nothing: it is made again from the same seed', async () => {
+	const parts = await setUp([[0, { afterFrames: 5, code: 'engine_failed' }]], true);
 	parts.line.setWatched(true);
-	await parts.clock.advanceTo(2000);
-	assert.deepEqual(parts.losses, ['engine_failed']);
-	assert.deepEqual(parts.engine.opened[1], { seed: 1, width: 32, height: 32, firstChunkIndex: 2, firstFrameId: 11 });
-	assert.deepEqual(parts.started, [[0, 0], [2, 11]]);
+	await parts.clock.advanceTo(1000);
+	assert.deepEqual(parts.started, [[0, 0, 'new'], [0, 0, 'restored']]);
+	assert.deepEqual(parts.frameIds.slice(0, 9), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
 });
 
 test('the changes of a chunk that was lost before its first frame are carried by the next', async () => {
@@ -235,10 +260,10 @@ test('the changes of a chunk that was lost before its first frame are carried by
 	parts.line.setWatched(true);
 	const { applied } = playInto(viewer, parts, encoded);
 	await parts.clock.advanceTo(100);
-	parts.changes.add({ eventId: 'edit', receivedAtMs: 0 }, { prompt: 'a dog' });
+	parts.changes.add({ eventId: 'edit', receivedAtMs: 0 }, { prompts: [{ text: 'a dog', weight: 1 }] });
 	await parts.clock.advanceTo(3000);
 	assert.deepEqual(applied, [{ ids: ['start'], frameId: 0 }, { ids: ['edit'], frameId: 8 }]);
-	assert.deepEqual(parts.engine.generated.slice(0, 3).map((entry) => [entry.chunkIndex, entry.inputs.prompt]), [[0, 'a cat'], [1, 'a dog'], [2, 'a dog']]);
+	assert.deepEqual(parts.engine.generated.slice(0, 3).map((entry) => [entry.chunkIndex, entry.inputs.prompt]), [[0, 'a cat'], [1, 'a dog'], [1, 'a dog']]);
 });
 
 test('one chunk of numbers that are no picture is told and passed over; a second in a row ends generation', async () => {

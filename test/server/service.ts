@@ -1,4 +1,5 @@
 /** A server on a free port with a real engine and a real encoder; only the network to the viewer is in memory, unless a test brings its own. */
+import type { RawFrame } from '../../src/base/frame.js';
 import { silentLog } from '../../src/base/log.js';
 import { Metrics } from '../../src/base/metrics.js';
 import { systemClock } from '../../src/base/time.js';
@@ -16,7 +17,7 @@ import { MemoryTransport, type MemoryViewer } from './memory-transport.js';
 
 export const TEST_CONFIG: ServerConfig = {
 	host: '127.0.0.1', port: 0, allowedOrigins: [], iceServers: [{ urls: ['stun:stun.example.org'] }], defaultSteps: 0, bitrateBps: 500_000, maxLeadMs: 1000,
-	maxSessions: 2, maxWaiting: 0, maxSessionsPerKey: 0, maxSessionsPerAddress: 0, maxEngineShare: 0.85, maxViewers: 8, maxConnections: 8, maxConnectionsPerAddress: 0, trustedProxies: [], sessionMaxMs: 3_600_000, idleTimeoutMs: 60_000, startTimeoutMs: 60_000, messagesPerSecond: 200, badMessagesPerMinute: 60,
+	maxSessions: 2, maxWaiting: 0, maxSessionsPerKey: 0, maxSessionsPerAddress: 0, maxEngineShare: 0.85, maxViewers: 8, maxConnections: 8, maxConnectionsPerAddress: 0, trustedProxies: [], sessionMaxMs: 3_600_000, idleTimeoutMs: 60_000, startTimeoutMs: 60_000, resumeGraceMs: 0, messagesPerSecond: 200, badMessagesPerMinute: 60,
 };
 
 /** The processes that many servers of one test file share. */
@@ -50,12 +51,12 @@ export type Service = AsyncDisposable & {
 	readonly connectViewer: () => Promise<{ client: ControlClient; viewer: MemoryViewer }>;
 };
 
-export const startService = async (machine: Pick<Machine, 'encoders'> & { readonly engine: Engine }, changes: Partial<ServerConfig> = {}, transport?: Transport, authChanges: Partial<AuthOptions> = {}): Promise<Service> => {
+export const startService = async (machine: Pick<Machine, 'encoders'> & { readonly engine: Engine }, changes: Partial<ServerConfig> = {}, transport?: Transport, authChanges: Partial<AuthOptions> = {}, onFrame?: (frame: RawFrame) => void): Promise<Service> => {
 	const memory = new MemoryTransport();
 	const auth = await Auth.open({ keys: [], keysFile: undefined, secretsPerMinute: 50, log: silentLog, clock: systemClock, ...authChanges });
 	const server = await startServer({
 		version: '0.0.0', config: { ...TEST_CONFIG, ...changes }, engine: machine.engine, encoders: machine.encoders, transport: transport ?? memory, auth,
-		log: silentLog, metrics: new Metrics(), clock: systemClock,
+		log: silentLog, metrics: new Metrics(), clock: systemClock, ...(onFrame === undefined ? {} : { onFrame }),
 	});
 	const url = server.address.url;
 	const socketUrl = `${url.replace('http', 'ws').replace(/\/$/u, '')}${REALTIME_PATH}`;

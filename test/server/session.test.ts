@@ -29,8 +29,8 @@ test('a session walks its whole line: created, accepted, ready, started, applied
 	assert.deepEqual(accepted, { type: 'event.accepted', event_id: 's', will_apply_at_chunk: 0, will_apply_at_media_ms: 0, unknown_words: ['unicorn'] });
 	const ready = await client.next('session.ready');
 	assert.equal(ready.session_id, created.session_id);
-	assert.deepEqual({ ...ready, cold_start_ms: 0, session_id: '', expires_in_ms: 0 }, {
-		type: 'session.ready', session_id: '', model: 'small', seed: 5, steps: 1, width: 32, height: 32, cold_start_ms: 0,
+	assert.deepEqual({ ...ready, cold_start_ms: 0, session_id: '', expires_in_ms: 0, resume_token: '' }, {
+		type: 'session.ready', session_id: '', model: 'small', seed: 5, steps: 1, width: 32, height: 32, cold_start_ms: 0, resume_token: '',
 		resumed: false, is_paused: false, prompts: [{ text: 'a cat jumps over the unicorn', weight: 1 }], controls: {}, max_lead_ms: 1000, expires_in_ms: 0,
 	});
 	assert.ok(ready.expires_in_ms > 3_590_000 && ready.expires_in_ms <= 3_600_000);
