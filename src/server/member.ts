@@ -1,6 +1,6 @@
 /** One connection in a session: the way to its client, what it may do, and its video. */
 import { TurbocastError } from '../protocol/errors.js';
-import type { ClientMessages, ServerMessage } from '../protocol/messages.js';
+import { errorMessage, type ClientMessages, type ServerMessage, type ServerMessages } from '../protocol/messages.js';
 import type { Viewer } from '../transport/transport.js';
 import { RateLimit } from './rate-limit.js';
 import type { SessionParts, SessionPeer, Visitor } from './session-parts.js';
@@ -14,14 +14,14 @@ export type MemberHost = {
 };
 
 const DEFAULT_OFFERS_PER_MINUTE = 30;
-export const NO_HOST: MemberHost = { watchingChanged: () => undefined, keyframeNeeded: () => undefined };
+const NOWHERE: MemberHost = { watchingChanged: () => undefined, keyframeNeeded: () => undefined };
 
 export class Member {
 	readonly peer: SessionPeer;
 	readonly visitor: Visitor;
 	readonly video: ViewerSlot;
 	/** Changed when the member goes over to another session, its video with it. */
-	host: MemberHost = NO_HOST;
+	host: MemberHost = NOWHERE;
 	readonly #parts: Pick<SessionParts, 'clock'>;
 	readonly #offers: RateLimit;
 
@@ -44,6 +44,16 @@ export class Member {
 
 	send(message: ServerMessage): void {
 		this.peer.send(message);
+	}
+
+	/** Another connection goes on with its session. */
+	turnOut(ended: ServerMessages['session.ended']): void {
+		const error = new TurbocastError('session_taken_over', 'Another connection went on with this session.');
+		this.host = NOWHERE;
+		this.send(errorMessage(error));
+		this.send(ended);
+		this.peer.close(error.entry.closeCode, 'taken_over');
+		void this.video.close('another connection went on');
 	}
 
 	/** Answers an offer. Throws `rate_limited`, `invalid_sdp` or `invalid_state`. */

@@ -9,7 +9,7 @@ import type { MemberRole } from '../protocol/limits.js';
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ExpiringReason, type ServerMessage, type ServerMessages } from '../protocol/messages.js';
 import { Company, type Companion } from './company.js';
 import { DEFAULT_FORK_WAIT_MS, ForkShelf } from './fork-shelf.js';
-import { Member, NO_HOST } from './member.js';
+import { Member } from './member.js';
 import { assertMay } from './rights.js';
 import { newResumeToken, newSessionId } from './session-id.js';
 import { createCountdowns, type SessionCountdowns } from './session-countdowns.js';
@@ -215,7 +215,7 @@ export class Session {
 		} else {
 			this.#host(member);
 			this.#company.replace(before, member);
-			this.#turnOut(before);
+			before.turnOut(this.#endedMessage('taken_over'));
 		}
 		const run = this.#run;
 		if (run === undefined) {
@@ -236,15 +236,6 @@ export class Session {
 		if (watching !== undefined) {
 			run.keyframes.request(watching.codec);
 		}
-	}
-
-	#turnOut(member: Member): void {
-		const error = new TurbocastError('session_taken_over', 'Another connection went on with this session.');
-		member.host = NO_HOST;
-		member.send(errorMessage(error));
-		member.send(this.#endedMessage('taken_over'));
-		member.peer.close(error.entry.closeCode, 'taken_over');
-		void member.video.close('another connection went on');
 	}
 
 	/** Its connection goes on with another session: this one, which was never started, is over without a word. */
