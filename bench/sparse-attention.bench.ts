@@ -1,15 +1,17 @@
 /**
  * Sparse-linear attention beside dense attention: npm run bench -- sparse-attention [TOKENS] [HEADS] [RATIO] [THREADS]. Block selection
- * and the linear branch are in its time; the dense ones are the runtime's fused operator and plain products, head by head so that
- * the scores of one head at a time are in memory.
+ * and the linear branch are in its time; the dense ones are the runtime's fused operator, plain products, head by head so that the scores of
+ * one head at a time are in memory, and 8-bit attention, whose error is against the fused operator.
  */
 import { createOnnxRuntime } from '../src/engine/backends/onnxruntime.js';
 import type { Feeds, Graph } from '../src/engine/backend.js';
 import { attention, joinHeads, splitHeads } from '../src/model/attention.js';
 import { GraphBuilder, type Value } from '../src/model/graph-builder.js';
+import { int8Attention } from '../src/model/int8-attention.js';
 import { concat, reshape, split } from '../src/model/operators.js';
 import { keptBlocks, sparseLinearAttention, type SparseShape } from '../src/model/sparse-linear-attention.js';
-import { medianAndP95, printTable, printWhere } from './report.js';
+import { relativeError } from '../src/verify/verifier.js';
+import { medianAndP95, percentile, printTable, printWhere } from './report.js';
 
 const HEAD_DIM = 128;
 const RUNS = 3;
@@ -59,6 +61,7 @@ const sparse = (shape: SparseShape): Graph => graphOf('sparse', (g, inputs) => {
 const variants: [string, Graph][] = [
 	['dense, fused operator', fused],
 	['dense, plain products', plain],
+	['dense, 8 bits', graphOf('int8', (g, inputs) => joinHeads(g, 'out/heads', int8Attention(g.at('int8'), byHead(g, inputs))))],
 	...BLOCKS.map(([blockQueries, blockKeys]): [string, Graph] => {
 		const shape = { ratio, blockQueries, blockKeys };
 		const { kept, blocks } = keptBlocks(shape, tokens);
@@ -72,17 +75,24 @@ printWhere();
 console.log(`${tokens} tokens, ${heads} heads of ${HEAD_DIM}, ${threads} threads`);
 const backend = createOnnxRuntime({ threads });
 const rows: string[][] = [];
+let [fusedMs, fusedOut] = [Number.NaN, new Float32Array(0)];
 for (const [name, graph] of variants) {
 	const session = await backend.load(graph);
 	const times: number[] = [];
+	let last = new Float32Array(0);
 	for (let run = 0; run <= RUNS; run++) {
 		const start = performance.now();
-		await session.run(feeds);
+		const { out } = await session.run(feeds);
 		if (run > 0) {
 			times.push(performance.now() - start);
 		}
+		last = out?.data as Float32Array<ArrayBuffer>;
 	}
-	rows.push([name, medianAndP95(times), Math.min(...times).toFixed(0)]);
+	if (name.includes('fused')) {
+		[fusedMs, fusedOut] = [percentile(times, 0.5), last];
+	}
+	const error = name.includes('8 bits') ? relativeError(last, fusedOut).toExponential(1) : '';
+	rows.push([name, medianAndP95(times), Math.min(...times).toFixed(0), (fusedMs / percentile(times, 0.5)).toFixed(2), error]);
 	await session.close();
 }
-printTable(['attention', 'ms, median / p95', 'ms, best'], rows);
+printTable(['attention', 'ms, median / p95', 'ms, best', 'times as fast as fused', 'relative error'], rows);

@@ -1,9 +1,8 @@
 /** What an engine profile means for the networks. */
-import type { DitGraphOptions } from '../model/dit.js';
 import type { EngineProfile } from './protocol.js';
 
 /** How a denoiser computes its linear layers and its self-attention. */
-export const denoiserArithmetic = (profile: EngineProfile): Required<Pick<DitGraphOptions, 'linears' | 'attention'>> => {
+export const denoiserArithmetic = (profile: EngineProfile): { readonly linears: 'float32' | 'int8'; readonly attention: 'float32' | 'int8' } => {
 	switch (profile) {
 		case 'cpu-fp32':
 			return { linears: 'float32', attention: 'float32' };

@@ -9,7 +9,7 @@ import { type BlockContext, type KeysAndValues, modulate, modulationTable, trans
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
-import { floatLinears, int8Linears } from './linear-layers.js';
+import { floatLinears, int8Linears, type LinearLayers } from './linear-layers.js';
 import { add, linear, reshape, silu, split } from './operators.js';
 import { patchify, unpatchify } from './patches.js';
 import type { SparseShape } from './sparse-linear-attention.js';
@@ -25,7 +25,7 @@ export type DitMode = { readonly kind: 'chunk' } | { readonly kind: 'clip'; read
 export type DitGraphOptions = {
 	readonly weights: Weights;
 	/** How the linear layers of the blocks are computed, but for queries and keys of sparse attention; everything else is float32. */
-	readonly linears: 'float32' | 'int8';
+	readonly linears: 'float32' | 'int8' | ((weights: Weights) => LinearLayers);
 	/** How dense self-attention of a clip is computed; that over few blocks or over a past is always float32. Default: float32. */
 	readonly attention?: 'float32' | 'int8' | undefined;
 	readonly mode: DitMode;
@@ -89,7 +89,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const table = (name: string): Value => reshape(g, `${name}/batch`, g.input(name, 'float32', [tokens, headDim / 2]), [1, tokens, headDim / 2]);
 	const context: BlockContext = {
 		spec, weights, sparse, attention: options.attention ?? 'float32',
-		dense: options.linears === 'int8' ? int8Linears(weights) : floatLinears(weights), exact: floatLinears(weights),
+		dense: (typeof options.linears === 'function' ? options.linears : options.linears === 'int8' ? int8Linears : floatLinears)(weights), exact: floatLinears(weights),
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
 		e0: reshape(g, 'e0', e0, [timesteps, 6, dim]),

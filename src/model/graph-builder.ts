@@ -4,7 +4,7 @@
  */
 import { parse, relative } from 'node:path';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Dimension, ExternalData, Graph, GraphValue, TensorType } from './graph.js';
+import type { Dimension, ExternalData, Graph, GraphValue, Operation, TensorType } from './graph.js';
 import { type Attribute, ELEMENT_BYTES, type ElementType, encodeModel, type NodeProto, type TensorProto } from './onnx-proto.js';
 
 /** A value inside a graph. Shapes are row-major; text is a symbolic dimension. */
@@ -47,6 +47,8 @@ const ALIGNMENT = 64;
 type Assembly = {
 	readonly name: string;
 	readonly nodes: NodeProto[];
+	readonly operations: Operation[];
+	readonly constants: Set<string>;
 	readonly initializers: TensorProto[];
 	readonly inputs: GraphValue[];
 	readonly outputs: GraphValue[];
@@ -71,7 +73,7 @@ export class GraphBuilder {
 
 	constructor(name: string, scratch?: Scratch, parent?: { readonly assembly: Assembly; readonly prefix: string }) {
 		this.#assembly = parent?.assembly ?? {
-			name, nodes: [], initializers: [], inputs: [], outputs: [], names: new Set(), files: new Map(), scratch, derived: [], derivedBytes: 0,
+			name, nodes: [], operations: [], constants: new Set(), initializers: [], inputs: [], outputs: [], names: new Set(), files: new Map(), scratch, derived: [], derivedBytes: 0,
 		};
 		this.#prefix = parent?.prefix ?? '';
 	}
@@ -119,6 +121,10 @@ export class GraphBuilder {
 			// A trailing input that is left out must not be written: ONNX Runtime 1.30's LayerNormalization fusion crashes on an empty name.
 			inputs: options.inputs.slice(0, options.inputs.findLastIndex((input) => input !== undefined) + 1).map((input) => input?.name ?? ''),
 			outputs: outputs.map((output) => output.name),
+		});
+		this.#assembly.operations.push({
+			op: options.op, name, outputs: options.results.map(({ type, dims }) => ({ type, dims })),
+			inputs: options.inputs.flatMap((input) => (input === undefined ? [] : [{ type: input.type, dims: input.dims, isConstant: this.#assembly.constants.has(input.name) }])),
 		});
 		return outputs;
 	}
@@ -171,7 +177,7 @@ export class GraphBuilder {
 	}
 
 	finish(): Graph {
-		const { name, nodes, initializers, inputs, outputs, files, derived, derivedBytes } = this.#assembly;
+		const { name, nodes, operations, initializers, inputs, outputs, files, derived, derivedBytes } = this.#assembly;
 		const external = [...files].map(([location, file]): ExternalData => (typeof file === 'string' ? { location, path: file } : { location, data: file }));
 		if (derivedBytes > 0 && external.some((entry) => 'path' in entry)) {
 			this.fail('constants', 'weights on disk and constants in memory cannot be mixed; give the builder a scratch file');
@@ -183,7 +189,7 @@ export class GraphBuilder {
 			}
 			external.push({ location: this.#derivedLocation, data });
 		}
-		return { name, model: encodeModel({ name, nodes, initializers, inputs, outputs, opsets: OPSETS }), external, inputs, outputs };
+		return { name, model: encodeModel({ name, nodes, initializers, inputs, outputs, opsets: OPSETS }), external, inputs, outputs, operations };
 	}
 
 	get #derivedLocation(): string {
@@ -192,6 +198,7 @@ export class GraphBuilder {
 
 	#initializer(name: string, type: ElementType, dims: readonly number[], data: TensorProto['data']): Value {
 		const full = this.#claim(name);
+		this.#assembly.constants.add(full);
 		this.#assembly.initializers.push({ name: full, type, dims, data });
 		return { name: full, type, dims };
 	}

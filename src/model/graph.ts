@@ -15,6 +15,14 @@ export type ExternalData = { readonly location: string; readonly data: Uint8Arra
 /** A named input or output. */
 export type GraphValue = { readonly name: string; readonly type: TensorType; readonly dims: readonly Dimension[] };
 
+/** What a node of a graph does, and to what: enough to count its work. */
+export type Operation = {
+	readonly op: string;
+	readonly name: string;
+	readonly inputs: readonly { readonly type: string; readonly dims: readonly Dimension[]; readonly isConstant: boolean }[];
+	readonly outputs: readonly { readonly type: string; readonly dims: readonly Dimension[] }[];
+};
+
 /** A graph as the builder leaves it. */
 export type Graph = {
 	readonly name: string;
@@ -23,4 +31,6 @@ export type Graph = {
 	readonly external: readonly ExternalData[];
 	readonly inputs: readonly GraphValue[];
 	readonly outputs: readonly GraphValue[];
+	/** In the order of running; the copies that make outputs are not among them. */
+	readonly operations: readonly Operation[];
 };

@@ -97,7 +97,7 @@ export const createOnnxRuntime = (options: OnnxRuntimeOptions): Backend => ({
 				logSeverityLevel: 3,
 				...externalData(graph),
 				// Spinning threads take the core that the encoder and the viewer need; measured 2-3 times slower with one core busy.
-				// Processors without VNNI add products of unsigned and signed bytes in 16 bits, which saturate: denoisers of the tests were off by 0.13.
+				// Processors without VNNI add products of unsigned and signed bytes in 16 bits, which saturate: denoisers of the tests were off by up to 0.14.
 				// With this the library makes weights unsigned there, and there alone, which is exact.
 				extra: { session: { intra_op: { allow_spinning: '0' }, x64quantprecision: '1', ...(isOnDisk(graph) ? { model_external_initializers_file_folder_path: '/' } : {}) } },
 			});
