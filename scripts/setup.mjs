@@ -9,6 +9,8 @@ export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
 const SOURCE_FOLDERS = ['src', 'client', 'test', 'bench'];
 const COPIED_SUFFIXES = ['.html', '.css', '.svg', '.ico', '.webmanifest'];
+/** Packages that the page loads as they are: it has no bundler. */
+const VENDORED = [['mediabunny/dist/bundles/mediabunny.min.mjs', 'client/demo/vendor/mediabunny.js']];
 const STAMP = join(root, 'dist', '.built-from');
 
 /** Runs a command in the repository's root with its output shown, and ends this process with its status when it fails. */
@@ -83,6 +85,10 @@ export const build = () => {
 			mkdirSync(dirname(target), { recursive: true });
 			copyFileSync(file, target);
 		}
+	}
+	for (const [from, to] of VENDORED) {
+		mkdirSync(dirname(join(root, 'dist', to)), { recursive: true });
+		copyFileSync(join(root, 'node_modules', from), join(root, 'dist', to));
 	}
 	writeFileSync(STAMP, stamp);
 };

@@ -1,18 +1,18 @@
 /** On-screen controls made from what the model says it has, held like keys: a control goes back to its default when let go. */
 import type { ModelInfo } from '../index.js';
+import { watchGamepads, type StickAxes } from './gamepad.js';
 
 type Control = ModelInfo['controls'][number];
 type Set = (axes: { readonly [name: string]: number }) => void;
 
-/** A pair `name_x`, `name_y` is a pad. */
-type Pad = { readonly name: string; readonly x: Control; readonly y: Control };
+/** `name_x` and `name_y`, or one of them, are a pad. */
+type Pad = { readonly name: string; readonly x: Control | undefined; readonly y: Control | undefined };
 
-const padsOf = (controls: readonly Control[]): Pad[] =>
-	controls.flatMap((x) => {
-		const name = /^(.+)_x$/u.exec(x.name)?.[1];
-		const y = controls.find((control) => control.name === `${name ?? ''}_y`);
-		return name === undefined || y === undefined ? [] : [{ name, x, y }];
-	});
+const padsOf = (controls: readonly Control[]): Pad[] => {
+	const named = (name: string): Control | undefined => controls.find((control) => control.name === name);
+	const names = controls.flatMap((control) => /^(.+)_[xy]$/u.exec(control.name)?.[1] ?? []);
+	return [...new Set(names)].map((name) => ({ name, x: named(`${name}_x`), y: named(`${name}_y`) }));
+};
 
 const holdButton = (text: string, label: string, control: Control, value: number, set: Set): HTMLButtonElement => {
 	const button = document.createElement('button');
@@ -43,11 +43,18 @@ const padElement = ({ name, x, y }: Pad, set: Set, keys: string): HTMLElement =>
 	pad.className = 'pad';
 	const buttons = document.createElement('div');
 	buttons.className = 'pad-keys';
+	const add = (place: string, text: string, control: Control | undefined, end: 'min' | 'max'): void => {
+		if (control !== undefined) {
+			const made = holdButton(text, `${name} ${place}`, control, control[end], set);
+			made.className = place;
+			buttons.append(made);
+		}
+	};
 	// Image rows count downwards, and so do the controls of the model.
-	buttons.append(
-		holdButton('▲', `${name} up`, y, y.min, set), holdButton('◀', `${name} left`, x, x.min, set),
-		holdButton('▼', `${name} down`, y, y.max, set), holdButton('▶', `${name} right`, x, x.max, set),
-	);
+	add('up', '▲', y, 'min');
+	add('left', '◀', x, 'min');
+	add('down', '▼', y, 'max');
+	add('right', '▶', x, 'max');
 	const caption = document.createElement('span');
 	const hint = document.createElement('small');
 	hint.textContent = keys === '' ? '' : ` ${keys}`;
@@ -69,8 +76,11 @@ const listenToArrows = (pads: readonly Pad[], set: Set): void => {
 		if (arrow === undefined || pad === undefined || event.repeat || event.target instanceof HTMLInputElement) {
 			return;
 		}
-		event.preventDefault();
 		const control = pad[arrow[0]];
+		if (control === undefined) {
+			return;
+		}
+		event.preventDefault();
 		held.set(event.key, control);
 		set({ [control.name]: control[arrow[1]] });
 	});
@@ -81,6 +91,14 @@ const listenToArrows = (pads: readonly Pad[], set: Set): void => {
 			set({ [control.name]: control.default });
 		}
 	});
+};
+
+/** From the middle of a control to its end. */
+const scaled = ({ min, max, default: middle }: Control, stick: number): number => middle + stick * (stick < 0 ? middle - min : max - middle);
+
+const listenToSticks = (pads: readonly Pad[], set: Set): void => {
+	watchGamepads((sticks: StickAxes) => set(Object.fromEntries(pads.slice(0, 2).flatMap(({ x, y }, index) =>
+		[x, y].flatMap((control, axis) => (control === undefined ? [] : [[control.name, scaled(control, sticks[2 * index + axis] ?? 0)]]))))));
 };
 
 /** Fills `container` with the controls of the model; `set` is called with what changed. */
@@ -100,4 +118,5 @@ export const buildControls = (container: HTMLElement, controls: readonly Control
 	}
 	container.replaceChildren(...pads.map((pad, index) => padElement(pad, set, ['← ↑ ↓ →', 'shift ← ↑ ↓ →'][index] ?? '')), ...(others.length === 0 ? [] : [holds]));
 	listenToArrows(pads, set);
+	listenToSticks(pads, set);
 };

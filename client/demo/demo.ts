@@ -1,72 +1,85 @@
-/** The live page, on the public SDK and nothing else: one `<video>`, one prompt, Start and Stop. */
-import { connect, reconnectDelayMs, TurbocastError, type Change, type LiveSession, type ModelInfo, type SessionEvent, type SessionState } from '../index.js';
+/** The live page, on the public SDK and nothing else: a prompt, its video, and everything that may be done to it meanwhile. */
+import { connect, reconnectDelayMs, TurbocastError, type BrowserSession, type Change, type ModelInfo, type RunInfo, type SessionEvent, type SessionState } from '../index.js';
 import { startAmbient } from './ambient.js';
+import { ClipKeeper, download } from './clip.js';
+import { CompanyPanel } from './company-panel.js';
 import { buildControls } from './controls.js';
+import { setToken, takeResumeToken, token } from './credentials.js';
+import { element, make } from './element.js';
 import { Figures } from './figures.js';
-import { progressOf, retryNote, statusOf, unknownWordsNote } from './sentences.js';
+import { networkMeter } from './network-figures.js';
+import { PromptList } from './prompt-list.js';
+import { expiringNote, progressOf, retryNote, statusOf, unknownWordsNote } from './sentences.js';
+import { Settings } from './settings.js';
+import { TimelineView } from './timeline-view.js';
 
 /** A pause in typing after which an edited prompt is sent, so that half a word is not. Enter sends at once, and so does pasting. */
 const TYPING_PAUSE_MS = 400;
-
-const element = <T extends HTMLElement = HTMLElement>(id: string): T => {
-	const found = document.getElementById(id);
-	if (found === null) {
-		throw new Error(`The page has no #${id}.`);
-	}
-	return found as T;
-};
+const CLIP_SECONDS = 10;
+const NETWORK_INTERVAL_MS = 1000;
 
 const video = element<HTMLVideoElement>('video');
 const still = element<HTMLCanvasElement>('still');
 const promptField = element<HTMLInputElement>('prompt');
 const startButton = element<HTMLButtonElement>('start');
 const stopButton = element<HTMLButtonElement>('stop');
-const statusText = element('status');
-const progressText = element('progress');
-const noteText = element('note');
-const figures = new Figures(element);
+const pauseButton = element<HTMLButtonElement>('pause');
+const figures = new Figures();
+const timeline = new TimelineView();
+const clip = new ClipKeeper();
 
-/**
- * A credential behind the page's address, `#token=...`: browsers send the fragment to nobody. It is taken out of the address bar at once,
- * so that a screenshot or a copied address does not give it away, and kept until the tab is closed, so that a reload finds it.
- */
-const token = ((): string | undefined => {
-	const given = new URLSearchParams(location.hash.slice(1)).get('token');
-	if (given !== null) {
-		sessionStorage.setItem('token', given);
-		history.replaceState(null, '', location.pathname + location.search);
-	}
-	return sessionStorage.getItem('token') ?? undefined;
-})();
-// Typed behind the address of a page that is open already.
-addEventListener('hashchange', () => location.reload());
-
-let session: LiveSession;
+let session: BrowserSession;
 let model: ModelInfo | undefined;
+let settings: Settings | undefined;
 /** From Start until Stop: whatever breaks in between is mended and goes on. */
 let isWanted = false;
-/** Connections and starts in a row that came to nothing. */
+let isGuest = false;
+/** Sessions in a row that came to nothing. */
 let attempts = 0;
 /** The prompt that the server has, to send only what differs. */
 let sentPrompt = '';
 let typingTimer: ReturnType<typeof setTimeout> | undefined;
+let network = networkMeter();
 
 const say = (text: string): void => {
-	if (statusText.textContent !== text) {
-		statusText.textContent = text;
+	if (element('status').textContent !== text) {
+		element('status').textContent = text;
 	}
 };
 
-const note = (text: string): void => {
-	noteText.textContent = text;
+const note = (...content: (string | Node)[]): void => element('note').replaceChildren(...content);
+const complain = (error: unknown): void => note(TurbocastError.from(error).message);
+
+/** A button for what this server or model cannot do goes, once that is known. */
+const act = (id: string, action: () => Promise<unknown>): void => {
+	element(id).addEventListener('click', () => {
+		action().catch((error: unknown) => {
+			element(id).hidden = error instanceof TurbocastError && error.code === 'not_supported';
+			note(error instanceof Error ? error.message : String(error));
+		});
+	});
 };
+
+const company = new CompanyPanel(() => session, note);
+const prompts = new PromptList((prompt) => {
+	promptField.value = prompt;
+	void (isWanted ? sendEdit() : start());
+});
+
+const isRunning = (state: SessionState): boolean => state.kind === 'generating' || state.kind === 'paused' || state.kind === 'restarting';
+const isAfterStart = (state: SessionState): boolean => isRunning(state) || state.kind === 'queued' || state.kind === 'starting';
 
 const showState = (state: SessionState): void => {
 	document.body.dataset['state'] = state.kind === 'ended' ? 'ready' : state.kind;
 	say(statusOf(state, isWanted));
-	progressText.textContent = progressOf(state);
+	element('progress').textContent = progressOf(state);
 	startButton.disabled = isWanted;
 	stopButton.disabled = !isWanted;
+	pauseButton.textContent = state.kind === 'paused' ? 'Play' : 'Pause';
+	pauseButton.setAttribute('aria-pressed', String(state.kind === 'paused'));
+	for (const id of ['pause', 'reset', 'fork', 'share']) {
+		element<HTMLButtonElement>(id).disabled = !isRunning(state);
+	}
 };
 
 /** Keeps the picture that is shown: browsers blacken a video whose connection ends. */
@@ -88,6 +101,35 @@ const follow = (change: Change, isFirst: boolean): void => {
 			figures.changedPicture(latencyMs);
 		}
 	}, () => undefined);
+	change.timeline.then((told) => timeline.showChange(told), () => undefined);
+};
+
+const start = async (): Promise<void> => {
+	const prompt = promptField.value.trim();
+	if (prompt === '') {
+		isWanted = false;
+		showState(session.state);
+		note('The prompt is empty: say what should be seen, or take one of the examples.');
+		promptField.focus();
+		return;
+	}
+	const current = session;
+	isWanted = true;
+	sentPrompt = prompt;
+	note('');
+	showState(current.state);
+	prompts.use(prompt);
+	const { seed, steps } = settings ?? {};
+	try {
+		follow(await current.start(prompt, { ...(seed === undefined ? {} : { seed }), ...(steps === undefined ? {} : { steps }) }), true);
+	} catch (error) {
+		const failure = TurbocastError.from(error);
+		// A session that is over is connected anew, and started again from there.
+		if (current === session && isWanted && current.state.kind !== 'failed' && current.state.kind !== 'ended') {
+			retry(failure, () => isWanted && void start());
+			showState(current.state);
+		}
+	}
 };
 
 /** Tries again what failed, as long as that can help; otherwise says why not. */
@@ -108,32 +150,6 @@ const retry = (error: TurbocastError, again: () => void): void => {
 	setTimeout(again, delayMs);
 };
 
-const start = async (): Promise<void> => {
-	const prompt = promptField.value.trim();
-	if (prompt === '') {
-		isWanted = false;
-		showState(session.state);
-		note('The prompt is empty: say what should be seen, or take one of the examples.');
-		promptField.focus();
-		return;
-	}
-	const current = session;
-	isWanted = true;
-	sentPrompt = prompt;
-	note('');
-	showState(current.state);
-	try {
-		follow(await current.start(prompt), true);
-	} catch (error) {
-		const failure = TurbocastError.from(error);
-		// A session that is over is connected anew, and started again from there.
-		if (current === session && isWanted && current.state.kind !== 'failed' && current.state.kind !== 'ended') {
-			retry(failure, () => isWanted && void start());
-			showState(current.state);
-		}
-	}
-};
-
 const stop = (): void => {
 	isWanted = false;
 	note('');
@@ -150,19 +166,51 @@ const sendEdit = async (): Promise<void> => {
 		return;
 	}
 	sentPrompt = prompt;
+	prompts.use(prompt);
 	try {
-		follow(await session.setPrompt(prompt), false);
+		follow(await session.setPrompt(prompt, settings?.promptOptions), false);
 	} catch (error) {
-		note(TurbocastError.from(error).message);
+		complain(error);
 	}
 };
 
-const isAfterStart = (state: SessionState): boolean => state.kind === 'queued' || state.kind === 'starting' || state.kind === 'generating' || state.kind === 'restarting';
+const togglePause = (): Promise<void> => (session.state.kind === 'paused' ? session.play() : session.pause());
+
+const reset = async (): Promise<void> => {
+	const seed = settings?.seed;
+	follow(await session.reset(seed === undefined ? {} : { seed }), false);
+};
+
+const fork = async (): Promise<void> => {
+	const { resume_token: resumeToken } = await session.fork();
+	const link = make('a', '', 'Open the other one');
+	link.href = `${location.pathname}#resume=${resumeToken}`;
+	link.target = '_blank';
+	link.rel = 'noopener';
+	note('From here on there are two. ', link, '.');
+};
+
+const saveClip = async (): Promise<void> => {
+	download(await clip.take(CLIP_SECONDS), `turbocast ${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.mp4`);
+};
+
+/** A session that runs, whoever started it: after a reload, a fork, or behind a shared link. */
+const showRun = (run: RunInfo): void => {
+	settings?.show(run.seed, run.steps);
+	if (run.resumed || isGuest) {
+		document.body.dataset['shown'] = '';
+		isWanted = !isGuest;
+		sentPrompt = run.prompts.map(({ text }) => text).join(', ');
+		if (document.activeElement !== promptField) {
+			promptField.value = sentPrompt;
+		}
+	}
+};
 
 const handle = (event: SessionEvent): void => {
 	switch (event.type) {
 		case 'state.changed':
-			if (event.state.kind === 'restarting' || event.state.kind === 'failed') {
+			if (event.state.kind === 'restarting' || event.state.kind === 'failed' || event.state.kind === 'reconnecting') {
 				keepPicture();
 			}
 			if (event.state.kind !== 'failed') {
@@ -175,9 +223,15 @@ const handle = (event: SessionEvent): void => {
 		case 'frame.displayed':
 			attempts = 0;
 			figures.frame(event.at_ms);
+			if (event.timeline !== undefined) {
+				timeline.frame(event.timeline);
+			}
 			return;
 		case 'chunk.completed':
-			figures.chunk(event, model?.fps ?? 16);
+			if (model !== undefined) {
+				figures.chunk(event, model.fps, session.run?.max_lead_ms ?? session.greeting?.limits.max_lead_ms ?? 1000);
+				timeline.showChunk(event, model);
+			}
 			return;
 		case 'error':
 			// The loss of an engine is in the status line.
@@ -187,6 +241,21 @@ const handle = (event: SessionEvent): void => {
 			return;
 		case 'generation.started':
 			note('');
+			return;
+		case 'session.joined':
+			isGuest = event.role !== 'owner';
+			document.body.dataset['guest'] = String(isGuest);
+			return;
+		case 'session.ready':
+			return showRun(event);
+		case 'session.members':
+			company.show(event);
+			return;
+		case 'session.expiring':
+			element('expiring').textContent = expiringNote(event.reason, event.seconds_left);
+			return;
+		case 'session.ended':
+			element('expiring').textContent = '';
 			return;
 		default:
 	}
@@ -198,32 +267,36 @@ const showModel = (info: ModelInfo): void => {
 	}
 	model = info;
 	element('model').textContent = `${info.id}: ${info.title} · ${info.width}×${info.height}, ${info.fps} frames a second`;
-	element('examples').replaceChildren(...info.examples.slice(0, 6).map((example) => {
-		const button = document.createElement('button');
-		button.type = 'button';
-		button.textContent = example;
-		button.addEventListener('click', () => {
-			promptField.value = example;
-			void (isWanted ? sendEdit() : start());
-		});
-		const item = document.createElement('li');
-		item.append(button);
-		return item;
-	}));
+	settings = new Settings(info, (steps) => {
+		if (isRunning(session.state)) {
+			session.setSteps(steps).then((change) => follow(change, false), complain);
+		}
+	});
+	prompts.suggest(info.examples);
 	element('steering').hidden = info.controls.length === 0;
 	buildControls(element('controls'), info.controls, (axes) => {
 		if (isAfterStart(session.state)) {
-			session.act(axes).catch((error: unknown) => note(TurbocastError.from(error).message));
+			session.act(axes).catch(complain);
 		}
 	});
 };
 
 /** Connects, follows the session to its end, and connects again, so that the next Start finds everything up. */
 const live = async (): Promise<void> => {
-	const current = connect(undefined, { video, ...(token === undefined ? {} : { token }) });
+	const credential = token();
+	const resumeToken = takeResumeToken();
+	const current = connect(undefined, {
+		video, storage: sessionStorage, onReceiver: clip.watch,
+		reconnect: ({ attempt, error }) => reconnectDelayMs(attempt, error),
+		...(credential === undefined ? {} : { token: credential }),
+		...(resumeToken === undefined ? {} : { resumeToken }),
+	});
 	session = current;
+	network = networkMeter();
+	company.show(undefined);
 	showState(current.state);
 	current.created.then((info) => {
+		element('key-part').hidden = true;
 		showModel(info);
 		if (isWanted) {
 			void start();
@@ -234,15 +307,27 @@ const live = async (): Promise<void> => {
 	}
 	const last = await current.ended;
 	if (last.kind !== 'failed') {
-		void live();
+		if (!isGuest) {
+			void live();
+			return;
+		}
+		showState(last);
+		say('The session has ended.');
 		return;
 	}
 	const { error } = last;
 	// Nobody watches: generating for them again would be no kindness.
 	isWanted &&= error.code !== 'idle_timeout';
 	showState(last);
+	if (error.code === 'unauthorized' || error.code === 'token_expired') {
+		// Asked for, not tried again: the same key will not do the next time.
+		isWanted = false;
+		note(error.message);
+		element('key-part').hidden = false;
+		return;
+	}
 	retry(error, () => void live());
-	if (!error.entry.retryable) {
+	if (!error.entry.retryable && !isGuest) {
 		// This session cannot go on, but the next may.
 		setTimeout(() => void live(), reconnectDelayMs(attempts, undefined));
 	}
@@ -251,9 +336,19 @@ const live = async (): Promise<void> => {
 element('composer').addEventListener('submit', (event) => {
 	event.preventDefault();
 	if (!isWanted) {
-		void start();
+		void (isGuest ? sendGuestEdit() : start());
 	}
 });
+
+/** Whoever steers a session of somebody else edits its prompt, and never starts one. */
+const sendGuestEdit = async (): Promise<void> => {
+	try {
+		follow(await session.setPrompt(promptField.value.trim(), settings?.promptOptions), false);
+	} catch (error) {
+		complain(error);
+	}
+};
+
 // While Start is disabled, Enter does not submit the form.
 promptField.addEventListener('keydown', (event) => {
 	if (event.key === 'Enter' && isWanted) {
@@ -261,12 +356,41 @@ promptField.addEventListener('keydown', (event) => {
 		void sendEdit();
 	}
 });
-stopButton.addEventListener('click', stop);
 promptField.addEventListener('input', (event) => {
 	const { inputType, data, isComposing } = event as Partial<InputEvent>;
 	const isTyping = isComposing === true || inputType?.startsWith('delete') === true || data?.length === 1;
 	clearTimeout(typingTimer);
 	typingTimer = setTimeout(() => void sendEdit(), isTyping ? TYPING_PAUSE_MS : 0);
 });
+stopButton.addEventListener('click', stop);
+act('pause', togglePause);
+act('reset', reset);
+act('fork', fork);
+act('clip', saveClip);
+element('key-form').addEventListener('submit', (event) => {
+	event.preventDefault();
+	setToken(element<HTMLInputElement>('key').value.trim());
+	note('');
+	void live();
+});
+document.addEventListener('keydown', (event) => {
+	const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLButtonElement;
+	if (event.key === '/' && !isTyping) {
+		event.preventDefault();
+		promptField.focus();
+	} else if (event.key === ' ' && !isTyping && isRunning(session.state)) {
+		event.preventDefault();
+		pauseButton.click();
+	}
+});
+element<HTMLButtonElement>('clip').hidden = !clip.isSupported;
+setInterval(() => {
+	void session.stats().then((report) => {
+		const told = report === undefined ? undefined : network(report);
+		if (told !== undefined && isRunning(session.state)) {
+			figures.network(told);
+		}
+	});
+}, NETWORK_INTERVAL_MS);
 startAmbient(video, () => session.state.kind === 'generating');
 void live();

@@ -1,5 +1,5 @@
 /** What the page says, in whole sentences: pure functions of what is known. */
-import { type SessionState, type TurbocastError } from '../index.js';
+import type { ServerMessages, SessionState, TurbocastError } from '../index.js';
 
 const waitOf = (ms: number): string => {
 	const seconds = Math.max(1, Math.round(ms / 1000));
@@ -42,3 +42,11 @@ export const retryNote = (error: TurbocastError, delayMs: number): string => {
 	const [what = error.message] = error.message.replace(/[.]$/u, '').split(';', 1);
 	return `${what}. Trying again in ${seconds === 1 ? 'a second' : `${seconds} seconds`}.`;
 };
+
+const REASONS: { readonly [reason in ServerMessages['session.expiring']['reason']]: string } = {
+	max_duration: 'its time is over', idle: 'nobody is watching', draining: 'the server is shutting down',
+};
+
+/** Empty when the warning was taken back. */
+export const expiringNote = (reason: ServerMessages['session.expiring']['reason'], secondsLeft: number | null): string =>
+	secondsLeft === null ? '' : `This session ends in ${waitOf(secondsLeft * 1000)}: ${REASONS[reason]}.`;
