@@ -90,6 +90,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				sessionMaxMs: config.limits.session_max_ms,
 				idleTimeoutMs: config.limits.idle_timeout_ms,
 				startTimeoutMs: config.limits.start_timeout_ms,
+				sessionsFolder: config.log.sessions_folder === '' ? undefined : config.log.sessions_folder,
 				resumeGraceMs: config.limits.resume_grace_ms,
 				messagesPerSecond: config.limits.messages_per_second,
 				badMessagesPerMinute: config.limits.bad_messages_per_minute,

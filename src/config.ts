@@ -73,6 +73,7 @@ export const CONFIG_SCHEMA = object({
 	log: object({
 		level: withDefault(oneOf(LOG_LEVELS), 'info'),
 		personal_data: withDefault(boolean(), false),
+		sessions_folder: withDefault(string({ max: 4096 }), ''),
 	}, 'refuse'),
 }, 'refuse');
 

@@ -5,6 +5,7 @@ import { GENERATE_FLAGS, generate } from './cli/generate.js';
 import { Interruption } from './cli/interruption.js';
 import { KEYS_FLAGS, keys } from './cli/keys.js';
 import { MODELS_FLAGS, models } from './cli/models.js';
+import { REPLAY_FLAGS, replay } from './cli/replay.js';
 import { SERVE_FLAGS, serve } from './cli/serve.js';
 import { VERIFY_FLAGS, verify } from './cli/verify.js';
 import { DEVICES, loadConfig, type Config } from './config.js';
@@ -34,6 +35,12 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		flags: GENERATE_FLAGS,
 		// A clip's own messages are its output; the log only adds what went wrong.
 		run: (args, config, signal) => generate(args, config, createLog({ level: config.log.level === 'info' ? 'warn' : config.log.level, personalData: config.log.personal_data }), signal),
+	},
+	replay: {
+		usage: 'turbocast replay FILE [--out FILE]',
+		says: 'make the frames of a recorded session again, bit for bit',
+		flags: REPLAY_FLAGS,
+		run: (args, config, signal) => replay(args, config, createLog({ level: config.log.level === 'info' ? 'warn' : config.log.level, personalData: config.log.personal_data }), signal),
 	},
 	keys: {
 		usage: 'turbocast keys [create [--label L] | list | revoke ID]',

@@ -12,7 +12,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
 import { EngineChild, type EngineProcessOptions, PATIENCE } from './engine-child.js';
 import type { Engine, EngineState, EngineStream, StreamOptions } from './engine.js';
-import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent } from './protocol.js';
+import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent, type EngineProfile } from './protocol.js';
 import { RESTART_POLICY, restartDelayMs } from './restart-policy.js';
 import { StreamHost } from './stream-host.js';
 
@@ -48,6 +48,10 @@ export class EngineHost implements Engine {
 		this.#tokenizer = tokenizer;
 		this.#options = options;
 		this.#spawn();
+	}
+
+	get profile(): EngineProfile {
+		return this.#options.profile;
 	}
 
 	get state(): EngineState {

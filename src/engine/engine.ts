@@ -2,7 +2,7 @@
 import type { RawFrame } from '../base/frame.js';
 import type { ModelSpec } from '../model/spec.js';
 import type { TurbocastError } from '../protocol/errors.js';
-import type { ChunkInputs, ChunkTimings } from './protocol.js';
+import type { ChunkInputs, ChunkTimings, EngineProfile } from './protocol.js';
 import type { StreamSnapshot } from './stream-state.js';
 
 export type EngineState =
@@ -58,6 +58,7 @@ export type EngineStream = {
 
 export type Engine = {
 	readonly model: ModelSpec;
+	readonly profile: EngineProfile;
 	readonly state: EngineState;
 	/** Called on every change of state; returns the way to stop listening. */
 	readonly onState: (listener: (state: EngineState) => void) => () => void;

@@ -1,4 +1,5 @@
 /** Chunk after chunk out of the engine, as early as the pacer allows and no earlier; goes on by itself when an engine is lost. */
+import { createHash } from 'node:crypto';
 import type { RawFrame } from '../base/frame.js';
 import type { Clock } from '../base/time.js';
 import type { ChunkInputs, ChunkTimings } from '../engine/protocol.js';
@@ -13,6 +14,10 @@ export type ChunkReport = {
 	readonly chunkIndex: number;
 	/** What it was made from, besides the past. */
 	readonly inputs: ChunkInputs;
+	/** Where its past came from, when that is not the chunk before. */
+	readonly history: History | undefined;
+	/** Of all its frames, where that is wanted. */
+	readonly sha256: string | undefined;
 	readonly seed: number;
 	readonly frames: number;
 	readonly firstFrameId: number;
@@ -37,6 +42,8 @@ export type GenerationParts = {
 	readonly changes: ChangeLog;
 	readonly clock: Clock;
 	readonly stream: StreamOptions;
+	/** Whether reports are to have the hash of the chunk's frames. */
+	readonly wantsHash: boolean;
 	/** Generation begins with this chunk, or goes on after an engine or the past was lost or left. */
 	readonly onStarted: (start: GenerationStart) => void;
 	readonly onFrame: (frame: RawFrame) => void;
@@ -81,7 +88,9 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 	let history: History | undefined = parts.stream.restore === undefined ? 'new' : 'forked';
 
 	const generateChunk = async ({ chunkIndex, firstFrameId, inputs }: Attempt, startedAtMs: number): Promise<void> => {
+		const hash = parts.wantsHash ? createHash('sha256') : undefined;
 		history ??= inputs.past === 'forget' ? 'new' : undefined;
+		const told = history;
 		if (history !== undefined) {
 			parts.onStarted({ chunkIndex, firstFrameId, seed: inputs.seed ?? stream.seed, history });
 			history = undefined;
@@ -94,6 +103,7 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 			let lastFrame: RawFrame | undefined;
 			for await (const frame of run.frames) {
 				lastFrame = frame;
+				hash?.update(frame.data);
 				if (frame.frameId < nextFrameId) {
 					line.pacer.frameRepeated();
 					continue;
@@ -108,6 +118,8 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 			parts.onChunk({
 				chunkIndex, timings, firstFrameId, inputs, lastFrame,
 				seed: inputs.seed ?? stream.seed,
+				history: told,
+				sha256: hash?.digest('hex'),
 				snapshot: stream.snapshot,
 				frames: nextFrameId - firstFrameId,
 				startedAtMs,

@@ -38,6 +38,8 @@ export type ServerConfig = {
 	readonly startTimeoutMs: number;
 	/** A started session whose connection was lost is held for this long; 0 ends it at once. */
 	readonly resumeGraceMs: number;
+	/** Where the record of each session is written; none when left out. */
+	readonly sessionsFolder?: string | undefined;
 	readonly messagesPerSecond: number;
 	/** Mistakes of one connection before it is closed. */
 	readonly badMessagesPerMinute: number;

@@ -15,6 +15,7 @@ import type { Member } from './member.js';
 import { runPlayout } from './playout-loop.js';
 import { appliedMessage, chunkMessage } from './session-reports.js';
 import type { SessionParts } from './session-parts.js';
+import { chunkLine, modelHash, SessionLog } from './session-log.js';
 import type { StartRequest } from './start-request.js';
 
 /** Shares of the model's frame rate between which nothing is said: a session that hovers at the edge does not chatter. */
@@ -62,6 +63,7 @@ export class SessionRun {
 	readonly #continuation: Continuation | undefined;
 	#frames = 0;
 	#latest: Latest | undefined;
+	#log: SessionLog | undefined;
 	#lastPlayed = { frameId: 0, mediaMs: 0 };
 	/** Whether display is slower than the model wants because generation falls behind. */
 	#isBehind = false;
@@ -115,7 +117,8 @@ export class SessionRun {
 	}
 
 	/** Starts the two loops and the watch over them. Both end with the signal; the stream is closed with them. */
-	play(stream: EngineStream, signal: AbortSignal): void {
+	play(sessionId: string, stream: EngineStream, signal: AbortSignal): void {
+		this.#openLog(sessionId, stream.seed);
 		const { engine, clock, onFrame, metrics } = this.#parts;
 		const { send, sendOf, onLoss, onFailed, watching, isHeadless } = this.#events;
 		if (this.#continuation !== undefined) {
@@ -124,7 +127,7 @@ export class SessionRun {
 		const stopListening = engine.onState((state) => this.#engineChanged(state));
 		signal.addEventListener('abort', stopListening, { once: true });
 		const generation = runGeneration({
-			engine, clock, line: this.line, changes: this.changes, stream: this.streamOptions,
+			engine, clock, line: this.line, changes: this.changes, stream: this.streamOptions, wantsHash: this.#log !== undefined,
 			onStarted: ({ chunkIndex, firstFrameId, seed, history }) => send({
 				type: 'generation.started', chunk_index: chunkIndex, seed, media_ms: (firstFrameId * 1000) / engine.model.fps, history,
 			}),
@@ -163,6 +166,22 @@ export class SessionRun {
 	/** After the signal of `play` has aborted: resolves when the engine has let go of the stream and the encoders are closed. Idempotent. */
 	async close(): Promise<void> {
 		await Promise.all([...this.#loops.map((loop) => loop.catch(() => undefined)), this.encoders.close()]);
+		await this.#log?.close();
+	}
+
+	#openLog(sessionId: string, seed: number): void {
+		const { config, engine, log } = this.#parts;
+		const { width, height } = this.request;
+		if (config.sessionsFolder === undefined) {
+			return;
+		}
+		try {
+			this.#log = new SessionLog(config.sessionsFolder, {
+				type: 'session', format: 1, session_id: sessionId, model: engine.model.name, model_sha256: modelHash(engine.model), profile: engine.profile, width, height, seed,
+			}, log);
+		} catch (error) {
+			log.error({ err: error }, 'The record of the session cannot be begun; the session goes on without.');
+		}
 	}
 
 	#engineChanged(state: EngineState): void {
@@ -189,6 +208,12 @@ export class SessionRun {
 		const { width, height } = this.request;
 		if (report.snapshot !== undefined && report.lastFrame !== undefined) {
 			this.#latest = { snapshot: report.snapshot, lastFrame: report.lastFrame };
+		}
+		if (report.sha256 !== undefined) {
+			this.#log?.write(chunkLine({
+				chunk_index: report.chunkIndex, first_frame_id: report.firstFrameId, frames: report.frames, seed: report.seed, sha256: report.sha256,
+				...(report.history === undefined ? {} : { history: report.history }),
+			}, report.inputs));
 		}
 		admission.observe({ width, height, steps: report.inputs.steps }, report.timings);
 		metrics.chunkCompleted(report);

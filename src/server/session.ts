@@ -402,7 +402,7 @@ export class Session {
 			}
 			const { width, height } = request;
 			this.#log.info({ prompt: prompts.map(({ text }) => text).join(' + '), seed, steps, width, height }, 'The session has started.');
-			run.play(stream, signal);
+			run.play(this.id, stream, signal);
 			this.#watchingChanged();
 		} catch (error) {
 			if (!signal.aborted) {

@@ -84,7 +84,7 @@ const setUp = async (fates: [number, Fate][] = [], keepsSnapshot = false) => {
 	const losses: string[] = [];
 	const stream = { seed: 1, width: 32, height: 32, keepsSnapshot };
 	const generation = runGeneration({
-		engine: engine as unknown as Engine, line, changes, clock, stream,
+		engine: engine as unknown as Engine, line, changes, clock, stream, wantsHash: false,
 		onStarted: ({ chunkIndex, firstFrameId, history }) => started.push([chunkIndex, firstFrameId, history]), onFrame: ({ frameId }) => frameIds.push(frameId), onChunk: (report) => reports.push(report), onLoss: (error) => losses.push(error.code),
 	}, await engine.openStream(stream), abort.signal);
 	generation.catch(() => undefined);
