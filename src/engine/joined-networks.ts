@@ -19,6 +19,7 @@ import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { createEmbeddingCache } from './embedding-cache.js';
 import { withImage } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
+import { planResidency } from './memory-need.js';
 import { type DecodedLatent, type DecoderMemory, type Networks, networkSizes, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
 import { denoiserArithmetic } from './profile.js';
 import { ResidentGraphs } from './resident-graphs.js';
@@ -55,7 +56,9 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	warnOfShortSequence(spec, tokensPerChunk, warn);
 
 	const backend = createOnnxRuntime({ threads: options.threads });
-	const graphs = new ResidentGraphs(options.residency === 'one');
+	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae') };
+	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
+	const graphs = new ResidentGraphs(residency === 'one');
 	/** Builds and loads a graph over a file that stays where it is. */
 	const load = async (which: WeightFile, build: (weights: Weights) => Graph): Promise<GraphSession> => {
 		const scratch = openScratchFile();

@@ -116,6 +116,8 @@ export type NetworksOptions = {
 	readonly latents?: number | undefined;
 	/** Which networks stay in memory; only of joined models. Default `auto`. */
 	readonly residency?: Residency | undefined;
+	/** Bytes that the networks may take; only of joined models. Default: what the system says is free. */
+	readonly availableBytes?: number | undefined;
 	/** Only of joined models, whose text encoders are large. */
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 	/** A sentence for people about something that is not as usual. */

@@ -50,6 +50,7 @@ export const ERRORS = {
 	not_supported: { httpStatus: 501, closeCode: 1011, retryable: false, summary: 'This server or model cannot do that.' },
 	capacity_exhausted: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'Every place is taken.' },
 	hub_unreachable: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'The hub with the published weights cannot be reached.' },
+	not_enough_memory: { httpStatus: 503, closeCode: 1013, retryable: false, summary: 'What was asked for needs more memory than there is.' },
 	not_ready: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'The engine is still starting.' },
 	draining: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'The server is shutting down.' },
 } as const satisfies Record<string, ErrorEntry>;

@@ -50,6 +50,9 @@ export const resolveStart = (message: ClientMessages['session.start'], spec: Mod
 	if (message.model !== undefined && message.model !== spec.name) {
 		throw new TurbocastError('model_not_found', `There is no model "${message.model}" here; this server runs ${spec.name}.`, { param: 'model' });
 	}
+	if (spec.encoder !== undefined) {
+		throw new TurbocastError('not_supported', `The model ${spec.name} makes a picture move, which live sessions cannot give it; use turbocast generate --image.`);
+	}
 	const prompts = promptsOf(message);
 	if (prompts === undefined) {
 		throw new TurbocastError('invalid_request', '`prompt` is missing; say what should be seen.', { param: 'prompt' });

@@ -90,6 +90,10 @@ test('what cannot be made is refused with what can', () => {
 		assert.equal(refused.status, 2, refused.stderr);
 		assert.match(refused.stderr, message);
 	}
+	const large = turbocast(model.root, 'generate', PROMPT, '--model', model.name, '--size', '4096x4096', '--seconds', '60', '--out', 'no.y4m');
+	assert.equal(large.status, 1);
+	assert.match(large.stderr, /961 frames of 4096x4096 needs about \d+\.\d GB of memory .* are free; .*\[not_enough_memory\]/u);
+	assert.ok(!existsSync(join(model.root, 'no.y4m')));
 });
 
 test('networks that do not belong together, or that nothing tells how to sample, are not joined', () => {

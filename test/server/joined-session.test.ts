@@ -7,6 +7,7 @@ import { EngineHost } from '../../src/engine/engine-host.js';
 import { startEncoders } from '../../src/media/encoder-host.js';
 import { type JoinedModelOptions, writeJoinedModel } from '../model/joined-model.js';
 import type { ServerMessages } from '../../src/protocol/messages.js';
+import { resolveStart } from '../../src/server/start-request.js';
 import type { ControlClient } from './control-client.js';
 import { startService } from './service.js';
 
@@ -55,6 +56,11 @@ test('a stream of a published decoder: 9 frames, then 12 a chunk, counted withou
 		assert.ok(Math.abs(ticks - meta.media_ms * 90) <= 1, `frame ${index}: ${ticks} ticks at ${meta.media_ms} ms`);
 		assert.ok(ticks >= (index - 0.5) * TICKS_PER_FRAME, `frame ${index} comes ${ticks} ticks after the first`);
 	}
+});
+
+test('a model that wants a picture is not started without one', async () => {
+	using model = await writeJoinedModel({ kind: 'image-to-video' });
+	assert.throws(() => resolveStart({ type: 'session.start', prompt: 'a cat' }, model.spec, 0, () => 1), { code: 'not_supported', message: /generate --image/u });
 });
 
 test('a model of whole clips makes clip after clip, at its own speed; a change comes with the next clip', async () => {

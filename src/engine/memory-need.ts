@@ -1,0 +1,142 @@
+/**
+ * How much memory a joined model needs for a clip or a stream, before anything of it is loaded: weights from the headers of the files, the rest from
+ * shapes. An estimate, held against measurements of the true dimensions (bench/real-model.bench.ts); what is refused would have died half-way.
+ *
+ * Letters: L tokens of a forward, D width, N heads, T text length, P pixels of a picture.
+ */
+import type { MappedSafetensors } from '../model/safetensors.js';
+import { framesFromStart, type ImportedVaeSpec, type ModelSpec } from '../model/spec.js';
+import { innerWidth, spatialStride, wanVaeLayers, type WanVaePart, type WanVaeSpec } from '../model/wan-vae-spec.js';
+import { TurbocastError } from '../protocol/errors.js';
+import type { EngineProfile, Residency } from './protocol.js';
+
+const FLOAT = 4;
+/** The process itself with the tensor library. */
+const BASE_BYTES = 250e6;
+/** What the sparse branch gathers at a time, keys and values and their scores. */
+const SPARSE_PIECE_BYTES = 500e6;
+/** Tensors of a layer that exist side by side: of the width of the network, and of its hidden layer. */
+const [LIVE_WIDE, LIVE_HIDDEN] = [10, 3];
+/** Frames' worth of activations around one convolution over time: its input with the remembered frames, that laid side by side three times, its output, the sum. */
+const LIVE_FRAMES = 30;
+const FRAMES_AT_ONCE = 4;
+
+/** Bytes of each part while it works; those that are `state` stay whatever part is at work. */
+export type MemoryNeed = { readonly text: number; readonly keys: number; readonly denoiser: number; readonly decoder: number; readonly encoder: number; readonly state: number };
+
+export type MemoryRequest = {
+	readonly spec: ModelSpec;
+	readonly profile: EngineProfile;
+	readonly files: { readonly text: MappedSafetensors; readonly dit: MappedSafetensors; readonly vae: MappedSafetensors };
+	readonly width: number;
+	readonly height: number;
+	/** Latent frames of one forward. */
+	readonly latents: number;
+};
+
+const product = (shape: readonly number[]): number => shape.reduce((total, size) => total * size, 1);
+
+/** Bytes of a file's tensors once they are loaded; `bytesOf` says how many each of their numbers takes, 0 for those that are not loaded. */
+const loaded = (file: MappedSafetensors, bytesOf: (name: string, axes: number) => number): number =>
+	[...file.tensors.values()].reduce((sum, { name, shape }) => sum + product(shape) * bytesOf(name, shape.length), 0);
+
+const OF_TEXT = /^text_embedding\.|\.cross_attn\.(?:k|v|norm_k)\./u;
+
+const denoiserWeights = ({ spec, profile, files }: MemoryRequest): number => {
+	const isSparse = spec.clip?.attention !== undefined;
+	return loaded(files.dit, (name, axes) => {
+		if (OF_TEXT.test(name) || name.endsWith('.scale')) {
+			return 0;
+		}
+		const isLinear = axes === 2 && name.startsWith('blocks.') && !name.includes('proj_l') && !(isSparse && /self_attn\.[qk]\./u.test(name));
+		return profile !== 'cpu-fp32' && isLinear ? 1 : FLOAT;
+	});
+};
+
+const denoiserActivations = ({ spec, width, height, latents }: MemoryRequest): number => {
+	const { dim, ffn_dim: hidden, num_heads: heads, text_len: textLength, patch_size: [, rows = 1, columns = 1] } = spec.dit;
+	const perLatent = (width / spec.vae.spatial_stride / columns) * (height / spec.vae.spatial_stride / rows);
+	const tokens = latents * perLatent;
+	const seen = spec.clip === undefined ? spec.stream.window_latents * perLatent : tokens;
+	const attention = spec.clip?.attention === undefined ? 2 * heads * tokens * seen * FLOAT : SPARSE_PIECE_BYTES;
+	return tokens * (LIVE_WIDE * dim + LIVE_HIDDEN * hidden) * FLOAT + Math.max(attention, 2 * heads * tokens * textLength * FLOAT);
+};
+
+/** Numbers a pixel of the picture that a part of the VAE remembers between two latents. */
+const remembered = (spec: WanVaeSpec, part: WanVaePart): number => {
+	let scale = part === 'decoder' ? 1 / spatialStride(spec) : 1;
+	let total = 2 * innerWidth(spec) * scale ** 2;
+	for (const layer of wanVaeLayers(spec, part)) {
+		if (layer.kind === 'residual') {
+			total += 2 * (layer.inputs + layer.outputs) * scale ** 2;
+		} else if (layer.kind === 'resample') {
+			total += layer.isTemporal ? 2 * layer.inputs * scale ** 2 : 0;
+			scale *= part === 'decoder' ? 2 : 0.5;
+		}
+	}
+	return total;
+};
+
+const wanVaePart = (spec: WanVaeSpec, part: WanVaePart, file: MappedSafetensors, pixels: number): number =>
+	loaded(file, (name) => (name.startsWith(part === 'decoder' ? 'encoder.' : 'decoder.') ? 0 : FLOAT))
+	+ (2 * remembered(spec, part) + LIVE_FRAMES * spec.dim) * pixels * FLOAT;
+
+const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixels: number): number => (vae.kind === 'wan-vae'
+	? wanVaePart(vae.network, 'decoder', file, pixels)
+	: loaded(file, () => FLOAT) + 4 * FRAMES_AT_ONCE * (vae.network.widths.at(-1) ?? 0) * pixels * FLOAT);
+
+/** What the parts need. */
+export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
+	const { spec, files, width, height, latents } = request;
+	const { dit, text, vae } = spec;
+	if (vae.kind === 'group-decoder') {
+		throw new TurbocastError('internal', `The model ${spec.name} is not a joined one.`);
+	}
+	const pixels = width * height;
+	const crossKeys = 2 * dit.num_layers * dit.text_len * dit.dim * FLOAT;
+	const perLatent = pixels / (vae.spatial_stride ** 2 * product(dit.patch_size));
+	// Keys and values of the window, of the chunk that joins them, and the copy while the window grows.
+	const past = spec.clip === undefined ? 2 * dit.num_layers * dit.dim * perLatent * (2 * spec.stream.window_latents + spec.stream.latents_per_chunk) * FLOAT : 0;
+	const clip = 8 * vae.latent_channels * latents * (pixels / vae.spatial_stride ** 2) * FLOAT;
+	return {
+		text: loaded(files.text, (name) => (name === 'token_embedding.weight' ? 0 : FLOAT)) + (3 * text.num_heads * text.text_len ** 2 + text.text_len * (4 * text.dim + 3 * text.dim_ffn)) * FLOAT,
+		keys: loaded(files.dit, (name) => (OF_TEXT.test(name) ? FLOAT : 0)) + crossKeys,
+		denoiser: denoiserWeights(request) + denoiserActivations(request),
+		decoder: decoderBytes(vae, files.vae, pixels),
+		encoder: spec.encoder === undefined ? 0 : wanVaePart(spec.encoder, 'encoder', files.vae, pixels) + 3 * framesFromStart(spec, latents) * pixels * FLOAT,
+		state: BASE_BYTES + crossKeys + past + clip,
+	};
+};
+
+const totals = (need: MemoryNeed): { readonly all: number; readonly one: number } => {
+	const parts = [need.text, need.keys, need.denoiser, need.decoder, need.encoder];
+	return { all: need.state + parts.reduce((sum, bytes) => sum + bytes, 0), one: need.state + Math.max(...parts) };
+};
+
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+/**
+ * Whether all networks may stay in memory or each must make room. Throws `not_enough_memory`, which says how much is needed and there, and
+ * how many frames there is room for.
+ */
+export const planResidency = (request: MemoryRequest, residency: Residency, availableBytes: number): 'all' | 'one' => {
+	const neededBy = (latents: number): { readonly all: number; readonly one: number } => totals(memoryNeed({ ...request, latents }));
+	const { all, one } = neededBy(request.latents);
+	const chosen = residency === 'auto' ? (all <= availableBytes ? 'all' : 'one') : residency;
+	const needed = chosen === 'all' ? all : one;
+	if (needed <= availableBytes) {
+		return chosen;
+	}
+	const { spec, width, height } = request;
+	let fitting = spec.clip === undefined ? 0 : request.latents - 1;
+	while (fitting > 0 && neededBy(fitting)[chosen] > availableBytes) {
+		fitting -= 1;
+	}
+	const wanted = spec.clip === undefined ? 'A stream' : `A clip of ${framesFromStart(spec, request.latents)} frames`;
+	const room = [
+		...(residency === 'all' && one <= availableBytes ? [`with engine.residency: one it needs ${gigabytes(one)}`] : []),
+		...(fitting > 0 ? [`there is room for ${framesFromStart(spec, fitting)} frames of this size`] : ['ask for a smaller size']),
+	];
+	throw new TurbocastError('not_enough_memory',
+		`${wanted} of ${width}x${height} needs about ${gigabytes(needed)} of memory with the model ${spec.name}, and ${gigabytes(availableBytes)} are free; ${room.join(', or ')}.`, { param: fitting > 0 ? 'frames' : 'size' });
+};
