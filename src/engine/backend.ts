@@ -29,6 +29,9 @@ export type GraphSession = {
 
 export type Backend = {
 	readonly name: string;
-	/** Throws `weights_corrupt` or `model_invalid`. */
-	readonly load: (graph: Graph) => Promise<GraphSession>;
+	/**
+	 * `keepsWeights`: bfloat16 weights are not made float32 when the graph is loaded, but whenever it runs: it takes longer then, and its memory is
+	 * a layer instead of twice the file. Throws `weights_corrupt` or `model_invalid`.
+	 */
+	readonly load: (graph: Graph, options?: { readonly keepsWeights?: boolean }) => Promise<GraphSession>;
 };

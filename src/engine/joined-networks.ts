@@ -60,10 +60,10 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
 	const graphs = new ResidentGraphs(residency === 'one');
 	/** Builds and loads a graph over a file that stays where it is. */
-	const load = async (which: WeightFile, build: (weights: Weights) => Graph): Promise<GraphSession> => {
+	const load = async (which: WeightFile, build: (weights: Weights) => Graph, loading: { readonly keepsWeights?: boolean } = {}): Promise<GraphSession> => {
 		const scratch = openScratchFile();
 		try {
-			return await backend.load(build(new Weights(folder.mapWeights(which), scratch)));
+			return await backend.load(build(new Weights(folder.mapWeights(which), scratch)), loading);
 		} finally {
 			scratch.remove();
 		}
@@ -88,7 +88,8 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const embedder = createTextEmbedder({
 		tokenizer, textLength, dim: text.dim, encoderId: spec.files.text.sha256,
 		load: async () => {
-			const session = await graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights)));
+			// Of umT5-XXL float32 is 19 GB; where it has to make room anyway, better a few seconds longer for each prompt.
+			const session = await graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), { keepsWeights: residency === 'one' }));
 			// Whether it stays is decided where all networks are.
 			return { encode: (tokens) => encodeUmt5(session, tokens), close: () => Promise.resolve() };
 		},

@@ -22,7 +22,16 @@ const LIVE_FRAMES = 30;
 const FRAMES_AT_ONCE = 4;
 
 /** Bytes of each part while it works; those that are `state` stay whatever part is at work. */
-export type MemoryNeed = { readonly text: number; readonly keys: number; readonly denoiser: number; readonly decoder: number; readonly encoder: number; readonly state: number };
+export type MemoryNeed = {
+	/** The text encoder in float32, and with weights that stay as they are stored. */
+	readonly text: number;
+	readonly textAsStored: number;
+	readonly keys: number;
+	readonly denoiser: number;
+	readonly decoder: number;
+	readonly encoder: number;
+	readonly state: number;
+};
 
 export type MemoryRequest = {
 	readonly spec: ModelSpec;
@@ -39,6 +48,13 @@ const product = (shape: readonly number[]): number => shape.reduce((total, size)
 /** Bytes of a file's tensors once they are loaded; `bytesOf` says how many each of their numbers takes, 0 for those that are not loaded. */
 const loaded = (file: MappedSafetensors, bytesOf: (name: string, axes: number) => number): number =>
 	[...file.tensors.values()].reduce((sum, { name, shape }) => sum + product(shape) * bytesOf(name, shape.length), 0);
+
+/** Looked up row by row where it lies. */
+const TABLE = 'token_embedding.weight';
+
+/** Numbers of the largest tensor, of those that are not looked up row by row. */
+const largest = (file: MappedSafetensors): number =>
+	Math.max(0, ...[...file.tensors.values()].map(({ name, shape }) => (name === TABLE ? 0 : product(shape))));
 
 const OF_TEXT = /^text_embedding\.|\.cross_attn\.(?:k|v|norm_k)\./u;
 
@@ -97,9 +113,12 @@ export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 	const perLatent = pixels / (vae.spatial_stride ** 2 * product(dit.patch_size));
 	// Keys and values of the window, of the chunk that joins them, and the copy while the window grows.
 	const past = spec.clip === undefined ? 2 * dit.num_layers * dit.dim * perLatent * (2 * spec.stream.window_latents + spec.stream.latents_per_chunk) * FLOAT : 0;
+	const textActivations = (3 * text.num_heads * text.text_len ** 2 + text.text_len * (4 * text.dim + 3 * text.dim_ffn)) * FLOAT;
 	const clip = 8 * vae.latent_channels * latents * (pixels / vae.spatial_stride ** 2) * FLOAT;
 	return {
-		text: loaded(files.text, (name) => (name === 'token_embedding.weight' ? 0 : FLOAT)) + (3 * text.num_heads * text.text_len ** 2 + text.text_len * (4 * text.dim + 3 * text.dim_ffn)) * FLOAT,
+		text: loaded(files.text, (name) => (name === TABLE ? 0 : FLOAT)) + textActivations,
+		// A matrix at a time is made float32, and laid out for the product.
+		textAsStored: 3 * FLOAT * largest(files.text) + textActivations,
 		keys: loaded(files.dit, (name) => (OF_TEXT.test(name) ? FLOAT : 0)) + crossKeys,
 		denoiser: denoiserWeights(request) + denoiserActivations(request),
 		decoder: decoderBytes(vae, files.vae, pixels),
@@ -109,8 +128,8 @@ export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 };
 
 const totals = (need: MemoryNeed): { readonly all: number; readonly one: number } => {
-	const parts = [need.text, need.keys, need.denoiser, need.decoder, need.encoder];
-	return { all: need.state + parts.reduce((sum, bytes) => sum + bytes, 0), one: need.state + Math.max(...parts) };
+	const others = [need.keys, need.denoiser, need.decoder, need.encoder];
+	return { all: others.reduce((sum, bytes) => sum + bytes, need.state + need.text), one: need.state + Math.max(need.textAsStored, ...others) };
 };
 
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;

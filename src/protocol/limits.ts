@@ -17,7 +17,8 @@ export const MAX_PROMPT_LENGTH = 2000;
 export const MAX_SDP_LENGTH = 48 * 1024;
 export const MAX_EVENT_ID_LENGTH = 128;
 
-export const STEP_COUNTS = [1, 2, 4] as const;
+/** Of any model; each has some of them. */
+export const STEP_COUNTS = [1, 2, 3, 4] as const;
 export type StepCount = (typeof STEP_COUNTS)[number];
 
 /** Seeds are unsigned 32-bit numbers. */

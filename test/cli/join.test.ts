@@ -5,6 +5,7 @@ import { cpSync, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } 
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import ffmpeg from '@ffmpeg-installer/ffmpeg';
+import { joinModel, type JoinRequest } from '../../src/cli/join.js';
 import { ClipGenerator } from '../../src/engine/clip-generator.js';
 import { loadNetworks } from '../../src/engine/networks.js';
 import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
@@ -96,28 +97,29 @@ test('what cannot be made is refused with what can', () => {
 	assert.ok(!existsSync(join(model.root, 'no.y4m')));
 });
 
-test('networks that do not belong together, or that nothing tells how to sample, are not joined', () => {
+test('networks that do not belong together, or that nothing tells how to sample, are not joined', async () => {
 	const { root } = model;
-	for (const [args, message] of [
-		[['parts'], /holds a denoiser/u], [['denoiser'], /holds a text encoder/u],
-		[['denoiser', 'nowhere'], /nowhere is no folder of imported networks/u],
-		[['denoiser', 'parts', '--recipe', 'rcm'], /made for sparse-linear attention.*set clip\.attention/u],
-		[['denoiser', 'parts', '--recipe', 'magic'], /one of turbodiffusion, rcm, self-forcing/u],
-		[['denoiser', 'parts', '--decoder', 'x'], /one of vae, taehv/u],
-	] as const) {
-		const refused = turbocast(root, 'models', 'join', ...args, '--as', 'never');
-		assert.notEqual(refused.status, 0, args.join(' '));
-		assert.match(refused.stderr, message, args.join(' '));
+	const refused = (names: readonly string[], message: RegExp, request: Partial<JoinRequest> = {}): Promise<void> =>
+		assert.rejects(joinModel({ folders: names.map((name) => ({ name, path: join(root, name) })), to: join(root, 'never'), ...request }), message);
+	await refused(['parts'], /holds a denoiser/u);
+	await refused(['denoiser'], /holds a text encoder/u);
+	await refused(['denoiser', 'nowhere'], /nowhere is no folder of imported networks/u);
+	await refused(['denoiser', 'parts'], /made for sparse-linear attention.*set clip\.attention/u, { recipe: 'rcm' });
+	await refused(['denoiser', 'parts'], /is a model .* already/u, { to: model.path });
+	for (const [args, message] of [[['--recipe', 'magic'], /one of turbodiffusion, rcm, self-forcing/u], [['--decoder', 'x'], /one of vae, taehv/u]] as const) {
+		const { status, stderr } = turbocast(root, 'models', 'join', 'denoiser', 'parts', ...args, '--as', 'never');
+		assert.equal(status, 2);
+		assert.match(stderr, message);
 	}
-	assert.match(turbocast(root, 'models', 'join', 'denoiser', 'parts', '--as', model.name).stderr, /is a model .* already/u);
 	cpSync(join(root, 'denoiser'), join(root, 'plain'), { recursive: true });
 	edit(join(root, 'plain', 'component.json'), (json) => {
 		const [part] = json['components'] as { recipe?: string; kind: string; dimensions: Record<string, unknown> }[];
 		Object.assign(part ?? {}, { recipe: undefined, kind: 'wan-dit' });
 		Object.assign(part?.dimensions ?? {}, { attention: 'dense' });
 	});
-	assert.match(turbocast(root, 'models', 'join', 'plain', 'parts', '--as', 'never').stderr, /say --recipe/u);
-	assert.match(turbocast(root, 'models', 'join', 'plain', 'parts', '--as', 'never', '--recipe', 'turbodiffusion').stderr, /no weights for \(proj_l\)/u);
+	await refused(['plain', 'parts'], /say --recipe/u);
+	await refused(['plain', 'parts'], /no weights for \(proj_l\)/u, { recipe: 'turbodiffusion' });
+	await refused(['denoiser', 'plain', 'parts'], /both hold a network of the kind "dit"/u);
 	assert.deepEqual(readdirSync(root).filter((name) => name.includes('never')), []);
 	rmSync(join(root, 'plain'), { recursive: true });
 });

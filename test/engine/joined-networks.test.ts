@@ -57,6 +57,17 @@ for (const decoder of ['vae', 'taehv'] as const) {
 	});
 }
 
+test('a whole clip from the weights of the golden folders: text, sparse attention, sampler and decoder together', async () => {
+	using model = await writeJoinedModel({ kind: 'golden', decoder: 'taehv', changes: { clip: { attention: { ratio: 0.5, block_queries: 16, block_keys: 8 } } } });
+	const networks = await load(model, { latents: 3, width: 64, height: 48 });
+	try {
+		const { frames } = await clipOf(networks, { seed: 9, steps: 4, latents: 3 });
+		assertSameFrames(frames, await referenceClip({ path: model.path, prompt: PROMPT, seed: 9, steps: 4, latents: 3, width: 64, height: 48 }));
+	} finally {
+		await networks.close();
+	}
+});
+
 test('one network in memory at a time gives the same bytes as all of them', async () => {
 	using model = await writeJoinedModel({ kind: 'turbodiffusion' });
 	const clips: Uint8Array[][] = [];

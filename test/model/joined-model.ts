@@ -3,7 +3,7 @@
  * imported, then joined. The arithmetic is real, the pictures are noise.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { importCheckpoint } from '../../src/cli/import.js';
@@ -15,10 +15,14 @@ import { encodeSafetensors, type TensorToWrite } from '../../src/model/safetenso
 import type { DitDimensions, ModelSpec } from '../../src/model/spec.js';
 import { parseTaehvSpec } from '../../src/model/taehv.js';
 import { parseWanVaeSpec } from '../../src/model/wan-vae-spec.js';
+import { repositoryRoot } from '../repository.js';
 import { dict, integer, writeStateDict } from './checkpoint/torch-writer.js';
 import { randomTensors } from './random-weights.js';
 
 const TEXT_LENGTH = 12;
+const GOLDEN = join(repositoryRoot, 'test/fixtures/golden');
+/** Of its text_dim and text_len. */
+const [GOLDEN_TEXT_DIM, GOLDEN_TEXT_LENGTH] = [48, 16];
 const WORDS = ['<pad>', '</s>', '<unk>', 'a', 'the', 'cat', 'dog', 'rocket', 'jumps', 'flies', 'on', 'over', 'beach', 'snow', 'at', 'night'];
 
 export const JOINED_DIT: DitDimensions = {
@@ -29,7 +33,8 @@ const TEXT = { vocab_size: WORDS.length, dim: 24, dim_attn: 32, dim_ffn: 40, num
 export const JOINED_VAE = parseWanVaeSpec({ dim: 4, z_dim: 16, dim_mult: [1, 2, 4, 4], num_res_blocks: 2, temperal_downsample: [false, true, true] });
 export const JOINED_TAEHV = parseTaehvSpec({ widths: [16, 12, 8, 8], latent_channels: 16 });
 
-export type JoinedKind = 'turbodiffusion' | 'self-forcing' | 'image-to-video';
+/** `golden`: TurboDiffusion's network and TAEHV with the weights of the golden folders, which `verify` holds to the original implementations. */
+export type JoinedKind = 'turbodiffusion' | 'golden' | 'self-forcing' | 'image-to-video';
 
 export type JoinedModelOptions = {
 	readonly kind: JoinedKind;
@@ -67,10 +72,10 @@ const bring = (from: string, root: string, name: string): Promise<unknown> =>
 	importCheckpoint({ from, to: join(root, name), name, headDim: 64, signal: new AbortController().signal, say: () => undefined });
 
 /** The weights do not tell how long a text may be; Wan's 512 would be slow here. */
-const shortenText = (folder: string): void => edit(join(folder, 'component.json'), (json) => {
+const shortenText = (folder: string, length: number): void => edit(join(folder, 'component.json'), (json) => {
 	for (const part of json['components'] as { component: string; dimensions: Record<string, unknown> }[]) {
 		if (part.component === 'dit') {
-			part.dimensions['text_len'] = TEXT_LENGTH;
+			part.dimensions['text_len'] = length;
 		}
 	}
 });
@@ -88,6 +93,8 @@ const importDenoiser = async (kind: JoinedKind, downloads: string, root: string)
 		case 'turbodiffusion':
 			await writeStateDict(join(downloads, 'TurboWan.pth'), named(ditTensors(JOINED_DIT, true), 1));
 			return void await bring(join(downloads, 'TurboWan.pth'), root, 'denoiser');
+		case 'golden':
+			return void await bring(join(GOLDEN, 'turbo-dit', 'weights.safetensors'), root, 'denoiser');
 		case 'self-forcing': {
 			const tensors = Object.fromEntries(Object.entries(named(ditTensors(JOINED_DIT, false), 2)).map(([name, tensor]) => [`model.${name}`, tensor]));
 			await writeStateDict(join(downloads, 'self_forcing.pt'), tensors, (inner) => dict({ generator: dict({}), generator_ema: inner, step: integer(1) }));
@@ -112,12 +119,18 @@ export const writeJoinedModel = async ({ kind, decoder = 'vae', changes = {}, re
 		mkdirSync(folder);
 	}
 	await importDenoiser(kind, downloads, root);
-	const parts = { 'models_t5_umt5-xxl-enc-bf16': textTensors(TEXT), 'Wan2.1_VAE': wanVaeTensors(JOINED_VAE), taew2_1: taehvTensors(JOINED_TAEHV) };
+	const parts = {
+		'models_t5_umt5-xxl-enc-bf16': textTensors(kind === 'golden' ? { ...TEXT, dim: GOLDEN_TEXT_DIM } : TEXT), 'Wan2.1_VAE': wanVaeTensors(JOINED_VAE),
+		...(kind === 'golden' ? {} : { taew2_1: taehvTensors(JOINED_TAEHV) }),
+	};
+	if (kind === 'golden') {
+		copyFileSync(join(GOLDEN, 'taehv', 'weights.safetensors'), join(downloads, 'parts', 'taew2_1.safetensors'));
+	}
 	for (const [index, [name, shapes]] of Object.entries(parts).entries()) {
 		writeFileSync(join(downloads, 'parts', `${name}.safetensors`), encodeSafetensors(named(shapes, 10 + index)));
 	}
 	await bring(join(downloads, 'parts'), root, 'parts');
-	shortenText(join(root, 'denoiser'));
+	shortenText(join(root, 'denoiser'), kind === 'golden' ? GOLDEN_TEXT_LENGTH : TEXT_LENGTH);
 	writeTokenizer(join(root, 'parts'));
 	const name = `small-${kind}`;
 	const path = join(root, name);

@@ -86,11 +86,12 @@ const createSession = ({ name: graph, inputs, outputs }: Graph, session: ort.Inf
 
 export const createOnnxRuntime = (options: OnnxRuntimeOptions): Backend => ({
 	name: `onnxruntime ${ort.env.versions.node ?? ''} cpu`.trim(),
-	load: async (graph) => {
+	load: async (graph, { keepsWeights = false } = {}) => {
 		try {
 			const session = await ort.InferenceSession.create(graph.model, {
 				executionProviders: ['cpu'],
-				graphOptimizationLevel: 'all',
+				// Folding of constants is one of the optimisations, and cannot be left out alone.
+				graphOptimizationLevel: keepsWeights ? 'disabled' : 'all',
 				executionMode: 'sequential',
 				intraOpNumThreads: options.threads,
 				interOpNumThreads: 1,
