@@ -60,7 +60,7 @@ test('a stream of a published decoder: 9 frames, then 12 a chunk, counted withou
 
 test('a model that wants a picture is not started without one', async () => {
 	using model = await writeJoinedModel({ kind: 'image-to-video' });
-	assert.throws(() => resolveStart({ type: 'session.start', prompt: 'a cat' }, model.spec, 0, () => 1), { code: 'not_supported', message: /generate --image/u });
+	assert.throws(() => resolveStart({ type: 'session.start', prompt: 'a cat' }, model.spec, { steps: 0, maxLeadMs: 1000, randomSeed: () => 1 }), { code: 'not_supported', message: /generate --image/u });
 });
 
 test('a model of whole clips makes clip after clip, at its own speed; a change comes with the next clip', async () => {
