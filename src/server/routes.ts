@@ -9,6 +9,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { REALTIME_PATH } from '../protocol/limits.js';
 import type { Admission } from './admission.js';
 import type { Auth } from './auth.js';
+import { ASYNCAPI_PATH, asyncApi, OPENAPI_PATH, openApi } from './contracts.js';
 import { sendError } from './http-error.js';
 import { readJsonBody } from './json-body.js';
 import type { ModelInfo } from './model-info.js';
@@ -90,6 +91,10 @@ const answer = async (parts: RouteParts, request: IncomingMessage, response: Ser
 		case '/metrics':
 			await parts.auth.serverKey(request);
 			return sendText(response, 'text/plain; version=0.0.4; charset=utf-8', parts.metrics.text());
+		case ASYNCAPI_PATH:
+			return sendJson(response, asyncApi());
+		case OPENAPI_PATH:
+			return sendJson(response, openApi());
 		case '/v1/models':
 			await parts.auth.serverKey(request);
 			return sendJson(response, { object: 'list', data: [modelObject(parts.model)] });
