@@ -1,9 +1,12 @@
-"""Stage 3, the student: causal discrete consistency distillation with guidance baked in (streaming-diffusion notes; Causal Forcing, stage 2).
+"""Stage 3, the student: first guidance, then few steps, both by distillation with a true clean history (teacher forcing).
 
-Student, target (an EMA of the student) and teacher all start from the teacher's EMA and see the same clean history (teacher forcing). Per chunk a
-point sigma_i of a shift-3 grid is drawn, the deployed labels more often; the teacher makes one Euler step sigma_i -> sigma_{i-1} with guidance
-v = v_null + w (v - v_null); the student's jump to x0 from sigma_i must agree with the target's jump from sigma_{i-1}. The jump is f = x - sigma v, exact at
-sigma = 0. Afterwards sampling is: jump, add fresh noise at the next level, jump, ... (1, 2 or 4 jumps).
+Guidance, the first part of the run (--guide): the student's velocity must agree with the teacher's guided one, v_null + w (v - v_null) (Meng et al. 2023). A
+plain regression, settled after some hundred steps; from then on guidance costs nothing.
+Few steps, the rest: causal discrete consistency distillation (Causal Forcing, stage 2). The guided student, frozen, is the teacher; per chunk a point
+sigma_i of a shift-3 grid is drawn, the deployed labels more often; the teacher makes one Euler step sigma_i -> sigma_{i-1}; the student's jump to x0
+from sigma_i must agree with the jump of its own average from sigma_{i-1}. The jump is f = x - sigma v, exact at sigma = 0. Afterwards sampling
+is: jump, add fresh noise at the next level, jump, ... (1, 2 or 4 jumps). With guidance inside the consistency step instead, as the recipe has it, a short run
+ends with a student that is hardly guided: every sweep over the grid carries guidance one point further.
 
     python distill.py --minutes 15
 """
@@ -37,6 +40,7 @@ def draw(batch, count, points, device):
 
 
 def loss_of(student, target, teacher, batch, points, guidance, history):
+    """With a guidance other than 1 the student learns to be guided, with 1 to jump. → (loss, plain squared error)"""
     z, cells, ids, owner, control = batch
     B, L = z.shape[:2]
     chunk = min(CHUNK, L)
@@ -59,22 +63,39 @@ def loss_of(student, target, teacher, batch, points, guidance, history):
         context = model.text(words.flatten(0, 1)).unflatten(0, (B, -1))
         return model.dit.teacher_forcing(clean, x, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
 
+    weight = 1 + 3 * cells[:, :, None]
+    weight = weight / weight.mean()
     with torch.no_grad():
         v = velocity(teacher, noisy, now, ids)
-        if guidance != 1:
+    if guidance != 1:
+        with torch.no_grad():
             u = velocity(teacher, noisy, now, null)
-            v = u + guidance * (v - u)
+        error = (velocity(student, noisy, now, ids) - (u + guidance * (v - u))) ** 2
+        return (error * weight).mean(), error.mean()
+    with torch.no_grad():
         nearer = noisy + wide(before - now) * v
         aim = nearer - wide(before) * velocity(target, nearer, before, ids)
     x0 = noisy - wide(now) * velocity(student, noisy, now, ids)
-    weight = 1 + 3 * cells[:, :, None]
     error = (x0 - aim) ** 2
     c = 0.03
-    return (((error + c * c).sqrt() - c) * weight / weight.mean()).mean(), error.mean()
+    return (((error + c * c).sqrt() - c) * weight).mean(), error.mean()
+
+
+class Guided:
+    """What the student was when it had learnt guidance: the teacher of the second part. Nothing before."""
+
+    def __init__(self):
+        self.values = None
+
+    def state_dict(self):
+        return {"values": self.values}
+
+    def load_state_dict(self, state):
+        self.values = state["values"]
 
 
 def main():
-    args = parser(__doc__, lr=5e-4, batch=32, latents=8, bank=1500, fresh=0.1, points=24, guidance=2.0, decay=0.5, teacher="denoiser", rich=1.0).parse_args()
+    args = parser(__doc__, lr=5e-4, batch=32, latents=8, bank=1500, fresh=0.1, points=24, guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0).parse_args()
     torch.manual_seed(args.seed)
     teacher = Model().to(args.device)
     teacher.load_state_dict(newest(Path(args.state), [args.teacher])[1]["items"]["ema"]["values"])
@@ -82,7 +103,10 @@ def main():
     student, target = copy.deepcopy(teacher).requires_grad_(True), copy.deepcopy(teacher)
     optimizer = MuonAdam(list(student.named_parameters()), is_matrix, args.lr, 0.3)
     ema = Ema(student, 0.99)
-    run = Run("distill", args, {"student": student, "optimizer": optimizer, "ema": ema})
+    guided = Guided()
+    run = Run("distill", args, {"student": student, "optimizer": optimizer, "ema": ema, "guided": guided})
+    if guided.values is not None:
+        teacher.load_state_dict(guided.values)
     history = args.latents > CHUNK
     count = max(2, args.batch // args.latents)
     bank = Bank(args.state, args.device, args.latents, max(count, args.bank // args.latents), args.seed, args.rich)
@@ -91,6 +115,10 @@ def main():
     run.restart_clock()
     due = 0.0
     for step in run.steps():
+        if guided.values is None and run.progress >= args.guide:
+            guided.values = {k: v.clone() for k, v in ema.values.items()}
+            teacher.load_state_dict(guided.values)
+            print("--- guided; now few steps", flush=True)
         due += count * args.fresh
         if due >= 4:
             bank.grow(int(due), 32)
@@ -100,14 +128,14 @@ def main():
                 v.copy_(ema.values[p])
         batch = bank.batch(count)
         with autocast(args.device):
-            loss, plain = loss_of(student, target, teacher, batch, args.points, args.guidance, history)
+            loss, plain = loss_of(student, target, teacher, batch, args.points, args.guidance if guided.values is None else 1.0, history)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step(run.rate(30, args.decay))
         for p in student.parameters():
             p.grad = None
         ema.update(student)
-        run.show(loss=loss.detach(), x0=plain.detach())
+        run.show(**{"guidance" if guided.values is None else "jump": plain.detach()})
 
 
 if __name__ == "__main__":

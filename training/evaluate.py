@@ -194,7 +194,7 @@ def drift_row(judge, engine, steps, count):
     return sum(late) / len(late) / max(1e-6, sum(early) / len(early))
 
 
-def variety_row(engine, steps, seeds=16):
+def variety_row(engine, steps, seeds):
     """Distinct pictures over the seeds of one prompt: those that differ from every earlier one by more than 4 levels in the mean."""
     pictures = []
     for seed in range(seeds):
@@ -223,10 +223,11 @@ def main():
     p.add_argument("--state", default=os.environ.get("TURBOCAST_STATE", "state"), help="folder with judge.pt and, for the ceiling, autoencoder.pt and latents.pt")
     p.add_argument("--model", default=str(ROOT / "models" / "toybox"))
     p.add_argument("--profile", default="cpu-int8")
-    p.add_argument("--steps", type=int, nargs="+", default=[4, 2])
+    p.add_argument("--steps", type=int, nargs="*", default=[4, 2], help="none: only what needs no engine")
     p.add_argument("--prompts", type=int, default=54)
     p.add_argument("--others", type=int, default=16, help="clips for the action and change rows")
     p.add_argument("--minutes", type=int, default=4, help="prompts that run for three minutes each; 0: no drift row")
+    p.add_argument("--seeds", type=int, default=16, help="seeds of the variety row")
     p.add_argument("--teacher", type=int, default=0, help="Euler steps of the teacher; 0: not beside")
     p.add_argument("--guidance", type=float, default=2.0)
     p.add_argument("--out", default="evaluation.json")
@@ -263,7 +264,7 @@ def main():
             table[f"{steps} steps, shuffled prompts"] = {key: share(said, shuffled, key) for key in judges.HEADS}
             row["action"] = action_row(judge, engine, steps, args.others)
             row["change"] = change_row(judge, engine, steps, args.others)
-            row["variety"] = variety_row(engine, steps)
+            row["variety"] = variety_row(engine, steps, args.seeds)
             if args.minutes:
                 row["drift"] = drift_row(judge, engine, steps, args.minutes)
             table[f"{steps} steps"] = row

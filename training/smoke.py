@@ -46,7 +46,10 @@ if __name__ == "__main__":
         stage(state, "autoencoder.py", "--steps", "2", "--batch", "4", "--device", "cpu", "--decoder-only", "1")
         for share in (("1.0", "0.0"), ("0.0", "1.0"), ("0.0", "0.0")):
             stage(state, "denoiser.py", "--steps", "2", "--batch", "16", "--bank", "16", "--device", "cpu", "--pictures", share[0], "--chunks", share[1])
-        stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu")
+        for guide in ("1.0", "0.0"):
+            stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu", "--guide", guide)
+        stage(state, "judges.py", "--steps", "2", "--batch", "4", "--exam", "4", "--device", "cpu")
+        stage(state, "evaluate.py", "--prompts", "1", "--others", "0", "--minutes", "0", "--teacher", "1", "--steps", "--out", state + "/evaluation.json")
         stage(state, "export.py", "--out", state + "/toybox")
         stage(state, "sheet.py", "--rows", "2", "--chunks", "2", "--stage", "distill", "--steps", "2", "--sampler", "renoise", "--out", state + "/sheet.png")
         stage(state + "/again", "restore.py", "--model", state + "/toybox")
