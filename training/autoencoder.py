@@ -143,14 +143,14 @@ def loss_of(out, frames, weight, edges=1.0):
 def sample(painter, rng, count, latents, crop):
     """Random clips → frames, weights. Three of four crops hold the subject's middle."""
     records = [clip.sample(rng, latents) for _ in range(count)]
-    limit = clip.SIZE - (crop or clip.SIZE)
+    limit = clip.PIXELS - (crop or clip.PIXELS)
     origin = torch.tensor([[rng.randint(0, limit), rng.randint(0, limit)] for _ in records])
     for i, r in enumerate(records):
         if crop and rng.random() < 0.75:
             for a in range(2):
-                origin[i, a] = int(min(limit, max(0, r["body"][0, latents * 2, a] - crop / 2 + rng.uniform(-16, 16))))
+                origin[i, a] = int(min(limit, max(0, r["body"][0, latents * 2, a] * clip.DENSITY - crop / 2 + rng.uniform(-16, 16))))
     frames, box = painter.draw(records, crop, origin)
-    return frames, weight_map(box, origin.to(box.device), crop or clip.SIZE)
+    return frames, weight_map(box, origin.to(box.device), crop or clip.PIXELS)
 
 
 @torch.no_grad()

@@ -19,6 +19,9 @@ import spec
 from autoencoder import SHAPE, Decoder
 from model import Cache, DiT, TextEncoder
 from safetensors import dump
+from world.screen import PIXELS
+
+CELLS = PIXELS // SHAPE["spatial_stride"]                                    # cells of a latent across
 
 
 def fold(state, eps=1e-5):
@@ -101,7 +104,7 @@ def golden(text, dit, stream, prompt, latents):
     last = spec.STREAM["window_latents"] // spec.STREAM["latents_per_chunk"]
     for i in range(last + 1):
         final = i == last
-        x = torch.randn(1, 2, spec.DIT["in_dim"], 16, 16, generator=g) if final or latents is None else latents[None, 2 * i:2 * i + 2].float()
+        x = torch.randn(1, 2, spec.DIT["in_dim"], CELLS, CELLS, generator=g) if final or latents is None else latents[None, 2 * i:2 * i + 2].float()
         t = torch.full((1, 2), 750.0 if final else 0.0)
         control = torch.zeros(1, 2, spec.DIT["control_dim"])
         control[..., 0], control[..., 11] = (1.0, 1.0) if final else (0.0, 0.0)
@@ -109,7 +112,7 @@ def golden(text, dit, stream, prompt, latents):
         name = "dit.step" if final else f"dit.past.{i}"
         out.update({f"{name}.x": x[0].transpose(0, 1).contiguous(), f"{name}.timestep": t[0], f"{name}.control": control[0]})
     out["dit.step.velocity"] = v[0].transpose(0, 1).contiguous()
-    z = torch.randn(3, spec.DIT["in_dim"], 16, 16, generator=g) if latents is None else latents[:3].float()
+    z = torch.randn(3, spec.DIT["in_dim"], CELLS, CELLS, generator=g) if latents is None else latents[:3].float()
     frames = torch.cat([stream.decode(x) for x in z])
     index = [0, 6, 11]
     out.update({"decoder.latents": z.transpose(0, 1).contiguous(), "decoder.frame_index": torch.tensor(index, dtype=torch.int32), "decoder.frames": frames[index]})
@@ -168,7 +171,7 @@ def main():
         check = Decoder()
         check.load_state_dict({k: v for k, v in plain.items()})
         check.eval()
-        z = torch.randn(3, spec.DIT["in_dim"], 16, 16) if bank is None else example[:3].float()
+        z = torch.randn(3, spec.DIT["in_dim"], CELLS, CELLS) if bank is None else example[:3].float()
         raw = z * std[:, None, None] + mean[:, None, None]
         stream = Stream(fold(plain), mean, std)
         gap = float((check(raw[None])[0].clamp(0, 1) - torch.cat([stream.decode(x) for x in z])).abs().max())
@@ -188,7 +191,7 @@ def main():
     sampler = args.sampler or ("renoise" if stage == "distill" else "euler")
     model = {
         "format": 1, "name": "toybox", "title": "a small world of emoji that move: 54 subjects, 18 motions, 10 places", "license": "Apache-2.0",
-        "fps": 16, "width": 128, "height": 128, "sizes": [[128, 128]], "text": spec.TEXT, "dit": spec.DIT,
+        "fps": 16, "width": PIXELS, "height": PIXELS, "sizes": [[PIXELS, PIXELS]], "text": spec.TEXT, "dit": spec.DIT,
         "vae": {"kind": "group-decoder", **SHAPE, "latent_mean": [round(float(x), 6) for x in mean], "latent_std": [round(float(x), 6) for x in std], "int8_ranges": ranges},
         "stream": spec.STREAM, "schedules": spec.SCHEDULES, "default_steps": 4, "sampler": sampler, "controls": controls,
         "control_present_index": len(spec.CONTROLS) - 1, "examples": spec.EXAMPLES, "files": files}

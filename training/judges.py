@@ -41,8 +41,10 @@ class Judge(nn.Module):
         self.register_buffer("grid", torch.stack(torch.meshgrid(grid, grid, indexing="ij")[::-1]).flatten(1), persistent=False)   # x, y [2, 256]
 
     def forward(self, frames):
-        """frames [B, T, 3, 128, 128] in [0, 1] → subject [B, T, ..], place [B, T, ..], motion [B, ..] logits; track [B, T, 3]: x, y, size of -1 .. 1."""
+        """frames [B, T, 3, H, W] in [0, 1], looked at as 128x128 → subject [B, T, ..], place [B, T, ..], motion [B, ..] logits; track [B, T, 3]: x, y, size of -1 .. 1."""
         B, T = frames.shape[:2]
+        if frames.shape[-1] != 128:
+            frames = F.interpolate(frames.flatten(0, 1), size=(128, 128), mode="area").unflatten(0, (B, T))
         f = self.trunk(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last) * 2 - 1).float().flatten(2)       # [BT, W, 256]
         where = torch.softmax(self.heat(f.unflatten(2, (16, 16))).flatten(1), -1)                                            # [BT, 256]
         there = (f * where[:, None]).sum(-1)
@@ -81,7 +83,7 @@ def sample(painter, rng, count, rich=0.5):
     for r in records:
         r["control"] = r["control"] * 0
     frames, box = painter.draw(records)
-    box = box[:, :, 0] / (clip.SIZE / 2) - 1                                   # [B, T, 4]
+    box = box[:, :, 0] / (clip.PIXELS / 2) - 1                                   # [B, T, 4]
     track = torch.stack([(box[..., 0] + box[..., 2]) / 2, (box[..., 1] + box[..., 3]) / 2, (box[..., 2] - box[..., 0]) / 2], -1)
     targets = {k: torch.tensor([truth(r["scenes"][0])[k] for r in records]) for k in HEADS}
     return (frames.clamp(0, 1) * 255).round().byte(), targets, track, (track[..., :2].abs() < 0.95).all(-1)

@@ -17,7 +17,7 @@ import spec
 from autoencoder import SHAPE, Decoder
 from bank import load_encoder
 from denoiser import Model, shifted
-from export import fold, newest, Stream
+from export import CELLS, fold, newest, Stream
 from model import Cache
 from world import clip
 
@@ -33,7 +33,7 @@ def timesteps(count):
 
 @torch.no_grad()
 def generate(model, prompts, chunks, steps, sampler, guidance=1.0, device="cpu", seed=0, control=None, n=spec.STREAM["latents_per_chunk"]):
-    """→ latents [B, chunks * 2, C, 16, 16], chunk by chunk with a cache; prompts: one per row, or a list of lists (one per chunk)."""
+    """→ latents [B, chunks * 2, C, h, w], chunk by chunk with a cache; prompts: one per row, or a list of lists (one per chunk)."""
     g = torch.Generator().manual_seed(seed)
     B, C = len(prompts), spec.DIT["in_dim"]
     texts = [[p] * chunks if isinstance(p, str) else p for p in prompts]
@@ -42,7 +42,7 @@ def generate(model, prompts, chunks, steps, sampler, guidance=1.0, device="cpu",
     for i in range(chunks):
         context = model.text(torch.tensor([spec.TOKENIZER.encode(t[i]) for t in texts], device=device))
         c = torch.zeros(B, n, spec.DIT["control_dim"], device=device) if control is None else control[:, i * n:(i + 1) * n].to(device)
-        noise = lambda: torch.randn(B, n, C, 16, 16, generator=g).to(device)
+        noise = lambda: torch.randn(B, n, C, CELLS, CELLS, generator=g).to(device)
 
         def denoise(x, sigma):
             t = torch.full((B, n), sigma * 1000, device=device)

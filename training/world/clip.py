@@ -1,6 +1,6 @@
 """Clips: what happens (sampled in Python, one small record per clip) and what it looks like (drawn in torch, a batch at once).
 
-A clip is latents x FRAMES frames of 128x128 at 16 fps; a chunk is CHUNK latents. Scenes change only at chunk boundaries, controls only at
+A clip is latents x FRAMES frames at 16 fps; positions and sizes of a record are in units of the screen (screen.py); a chunk is CHUNK latents. Scenes change only at chunk boundaries, controls only at
 latent boundaries. The phase of every motion is random: no clip has a privileged first frame.
 """
 import math
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from . import captions, sprites
 from .motions import FACING, SPEEDS, pose
 from .places import SUBJECT_LIGHT, TOP, VARIANTS, HEIGHT, PERIOD, TILED, layers
+from .screen import DENSITY, PIXELS, SIZE
 
-SIZE, FPS, FRAMES, CHUNK = 128, 16, 4, 2
+FPS, FRAMES, CHUNK = 16, 4, 2
 CONTROLS = ["steer_x", "steer_y", "pan_x", "pan_y", "zoom", "smile", "laugh", "cry", "wink", "angry", "surprised", "given"]
 SUBJECT = {s["name"]: s for s in sprites.SUBJECTS}
 SIZES = {"small": (34, 38), "normal": (48, 58), "big": (68, 76)}
@@ -116,7 +117,7 @@ class Painter:
     """Holds sprites and places on a device and draws batches of records."""
 
     def __init__(self, device="cpu"):
-        self.sprites = sprites.textures().to(device)                               # [bands, subjects, 4, 80, 80]
+        self.sprites = sprites.textures().to(device)                               # [bands, subjects, 4, TEXTURE, TEXTURE]
         self.far, self.near = (x.to(device) for x in layers())
         light = torch.tensor([SUBJECT_LIGHT[time] if place != "room" or time == "day" else (0.8, 0.78, 0.88) for place, time in VARIANTS])
         self.light, self.device = light.to(device), device
@@ -128,9 +129,9 @@ class Painter:
         stack = lambda key: torch.from_numpy(np.stack([r[key] for r in records])).to(self.device)
         camera, variant = stack("camera"), stack("variant")                        # [B, T, 3], [B, L]
         B, T, _ = camera.shape
-        side = crop or SIZE
-        origin = torch.zeros(B, 2, device=self.device) if origin is None else origin.to(self.device).float()
-        ramp = torch.arange(side, device=self.device) + 0.5
+        side = crop or PIXELS
+        origin = torch.zeros(B, 2, device=self.device) if origin is None else origin.to(self.device).float() / DENSITY
+        ramp = (torch.arange(side, device=self.device) + 0.5) / DENSITY
         zoom = camera[:, :, 2, None]
         sx = (origin[:, None, :1] + ramp - SIZE / 2) / zoom + SIZE / 2             # [B, T, side] scene coordinates of the pixels
         sy = (origin[:, None, 1:] + ramp - SIZE / 2) / zoom + SIZE / 2
@@ -144,7 +145,7 @@ class Painter:
                 frames[rows] = self.subject(frames[rows], sx[rows], sy[rows], body[rows, k], size[rows, k], sprite[rows, k], flip[rows, k], variant[rows])
         half = size[:, :, None] * body[..., 3:].amax(-1) * 0.55                    # [B, 2, T]
         box = torch.stack([body[..., 0] - half, body[..., 1] - half, body[..., 0] + half, body[..., 1] + half], -1)
-        box = (box - SIZE / 2) * camera[:, None, :, 2, None] + SIZE / 2
+        box = ((box - SIZE / 2) * camera[:, None, :, 2, None] + SIZE / 2) * DENSITY
         box[:, 1][count < 2] = -1000.0
         return frames, box.permute(0, 2, 1, 3)
 
@@ -172,7 +173,7 @@ class Painter:
         """Lays one subject over the frames of n clips."""
         n, T, side = sx.shape
         L = T // FRAMES
-        small = (size[:, None] * body[..., 3:].amax((-1, -2))[:, None] < sprites.BANDS[0] + 4).long()           # [n, 1]
+        small = (size[:, None] * body[..., 3:].amax((-1, -2))[:, None] < sprites.BANDS[0] / DENSITY + 4).long()           # [n, 1]
         texture = self.sprites[1 - small.expand(n, L), sprite].reshape(n * L, 4, sprites.TEXTURE, sprites.TEXTURE)
         texture = torch.cat([texture[:, :3] * self.light[variant.reshape(-1)][:, :, None, None], texture[:, 3:]], 1)
         x, y, angle, wide, high = body.unbind(-1)                                  # [n, T] each
@@ -188,9 +189,9 @@ class Painter:
         return frames * (1 - got[:, :, 3:]) + got[:, :, :3]
 
 
-def cells(box, latents, grid=16):
+def cells(box, latents, grid=PIXELS // 8):
     """Which latent cells the subjects touch: box [B, T, 2, 4] → float [B, L, grid, grid]."""
-    step = SIZE / grid
+    step = PIXELS / grid
     low = torch.arange(grid, device=box.device) * step
     b = box.reshape(box.shape[0], latents, -1, 4, 1)
     x = (low + step > b[..., 0, :]) & (low < b[..., 2, :])

@@ -1,6 +1,6 @@
 """The places: every place at every time of day as two layers, drawn once with Pillow at three times the size.
 
-A layer is periodic in x (PERIOD pixels) and covers y from -TOP to HEIGHT-TOP in screen pixels of a 128-pixel screen. The far layer
+A layer is periodic in x (PERIOD units) and covers y from -TOP to HEIGHT-TOP in units of the screen (screen.py). The far layer
 is opaque and moves slowly with the camera, the near layer is premultiplied RGBA and moves with it: that is the parallax.
 """
 import random
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from .screen import DENSITY
 from .sprites import scenery
 
 PERIOD, TOP, HEIGHT, TILED = 256, 32, 192, 448
@@ -18,7 +19,9 @@ VARIANTS = [(place, time) for place in PLACES for time in TIMES.get(place, ["day
 SKY = {"day": ((92, 172, 246), (206, 236, 255)), "sunset": ((92, 62, 140), (255, 158, 82)), "night": ((8, 10, 40), (40, 54, 104))}
 LIGHT = {"day": (1, 1, 1), "sunset": (1.0, 0.76, 0.66), "night": (0.46, 0.52, 0.74)}
 SUBJECT_LIGHT = {"day": (1, 1, 1), "sunset": (1.0, 0.9, 0.82), "night": (0.74, 0.78, 0.94)}
-SCALE = 3
+REDUCE = 3 if DENSITY == 1 else 2           # drawn so many times finer than shown, against jagged edges
+SCALE = int(DENSITY * REDUCE)
+ROWS, COLUMNS = int(HEIGHT * DENSITY), int(PERIOD * DENSITY)
 
 
 class Canvas:
@@ -60,16 +63,16 @@ class Canvas:
                 self.image.paste(sprite, (int(px), int(py)), sprite)
 
     def array(self):
-        """[HEIGHT, PERIOD, 4] premultiplied, reduced to screen resolution."""
+        """[ROWS, COLUMNS, 4] premultiplied, reduced to the pixels of the screen."""
         a = np.asarray(self.image, dtype=np.float32) / 255
         a[..., :3] *= a[..., 3:]
-        return a.reshape(HEIGHT, SCALE, PERIOD, SCALE, 4).mean((1, 3))
+        return a.reshape(ROWS, REDUCE, COLUMNS, REDUCE, 4).mean((1, 3))
 
 
 def gradient(top, bottom, horizon):
-    """A sky [HEIGHT, PERIOD, 3] from top to bottom colour, constant under the horizon."""
-    t = np.clip((np.arange(HEIGHT) - TOP + 20) / (horizon + 20), 0, 1)[:, None, None]
-    return np.broadcast_to((np.array(top) * (1 - t) + np.array(bottom) * t) / 255, (HEIGHT, PERIOD, 3)).astype(np.float32)
+    """A sky [ROWS, COLUMNS, 3] from top to bottom colour, constant under the horizon."""
+    t = np.clip((np.arange(ROWS) / DENSITY - TOP + 20) / (horizon + 20), 0, 1)[:, None, None]
+    return np.broadcast_to((np.array(top) * (1 - t) + np.array(bottom) * t) / 255, (ROWS, COLUMNS, 3)).astype(np.float32)
 
 
 def stars(canvas, rng, count, low):
@@ -93,7 +96,7 @@ def sky_lights(canvas, time, rng, horizon):
 
 
 def draw(place, time):
-    """(far [HEIGHT, PERIOD, 3], near [HEIGHT, PERIOD, 4]) before the light of the hour; `lit` is drawn after it."""
+    """(far [ROWS, COLUMNS, 3], near [ROWS, COLUMNS, 4]) before the light of the hour; `lit` is drawn after it."""
     rng = random.Random(f"{place}")
     far, near, lit = Canvas(), Canvas(), Canvas()
     sky, horizon = SKY[time], 84
@@ -197,9 +200,9 @@ def draw(place, time):
 
 
 def layers():
-    """far [variants, 3, HEIGHT, TILED] and near [variants, 4, HEIGHT, TILED], tiled to the right so that sampling never wraps."""
+    """far [variants, 3, ROWS, TILED * DENSITY] and near [variants, 4, ..], tiled to the right so that sampling never wraps."""
     def tiled(a):
-        a = np.concatenate([a, a], 1)[:, :TILED]
+        a = np.concatenate([a, a], 1)[:, :int(TILED * DENSITY)]
         return torch.from_numpy(np.ascontiguousarray(a)).permute(2, 0, 1)
     drawn = [draw(*variant) for variant in VARIANTS]
     return torch.stack([tiled(far) for far, _ in drawn]), torch.stack([tiled(near) for _, near in drawn])

@@ -11,14 +11,17 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from .screen import DENSITY
+
 HERE = Path(__file__).parent
 WORLD = json.loads((HERE / "subjects.json").read_text())
 SUBJECTS = WORLD["subjects"]
 NAMES = [s["name"] for s in SUBJECTS]
 EXPRESSIONS = WORLD["expressions"]          # the sprites the face controls switch to, in the order of the control vector
 FACES = [s["name"] for s in SUBJECTS if s["kind"] == "face"]
-INNER, TEXTURE = 72, 80                     # a sprite is 72 texels wide inside a transparent margin of 4
-BANDS = (40, 72)                            # widths in pixels up to which a band-limited copy is meant
+INNER = int(72 * DENSITY)                   # texels of a sprite's width ..
+TEXTURE = INNER + 8                         # .. inside a transparent margin of 4
+BANDS = (int(40 * DENSITY), INNER)          # widths in pixels up to which a band-limited copy is meant
 
 
 def tile(index):
