@@ -3,7 +3,7 @@
 x_t = (1 - sigma) x0 + sigma n, target v = n - x0, sigma logit-normal and shifted by 3 (SD3; small grids want noise). The curriculum follows the training clock:
   pictures  single latents of random moments, 64 tokens: subjects, places, colours. Three batches of four are windows of 4x4 tokens about the
             subject instead, four times as many: attention knows distances alone, so a window is a small picture, and the subject is what is hard
-  chunks    two latents at one noise level, no history: motion inside a chunk
+  chunks    two latents at one noise level, no history: motion inside a chunk; windows as before
   history   [clean chunks | noisy chunks] of --latents latents, block-causal with the window of the stream: teacher forcing (Self-Forcing, CausVid).
             Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; more than the window, so that eviction is part of training.
 The loss weighs the cells of the subject four times. Captions, words and controls are dropped at times, for guidance and for unknown words.
@@ -137,7 +137,7 @@ def main():
             bank.grow(max(count, size // 3))
             print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
             run.restart_clock()
-        narrow = stage == "pictures" and step % 4 < args.windows * 4
+        narrow = stage != "history" and step % 4 < args.windows * 4
         due += count * args.fresh
         if due >= 8:
             bank.grow(int(due), 32)
