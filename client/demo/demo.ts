@@ -197,7 +197,7 @@ const saveClip = async (): Promise<void> => {
 /** A session that runs, whoever started it: after a reload, a fork, or behind a shared link. */
 const showRun = (run: RunInfo): void => {
 	settings?.show(run.seed, run.steps);
-	if (run.resumed || isGuest) {
+	if (run.resumed || isGuest || !isWanted) {
 		document.body.dataset['shown'] = '';
 		isWanted = !isGuest;
 		sentPrompt = run.prompts.map(({ text }) => text).join(', ');

@@ -254,3 +254,44 @@ test('on a phone nothing is wider than the screen, in the dark and in the light,
 		assert.ok(worst >= 4.5, `${colorScheme}: contrast ${worst.toFixed(2)}`);
 	}
 });
+
+test('a reload of the page goes on with the session where it was', { skip }, async () => {
+	await using own = await startService(machine, { iceServers: [], resumeGraceMs: 30_000 }, newTransport());
+	await using visitor = await visit(own.url);
+	const { page } = visitor;
+	const sessionIds = new Set<string>();
+	page.on('websocket', (socket) => socket.on('framereceived', ({ payload }) => {
+		const message = JSON.parse(String(payload)) as { type: string; session_id: string };
+		if (message.type === 'session.ready') {
+			sessionIds.add(message.session_id);
+		}
+	}));
+	await page.reload();
+	await start(page, 'a cat jumps');
+	await page.reload();
+	await page.waitForSelector('body[data-state="generating"][data-shown]');
+	await page.waitForFunction(() => (document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames ?? 0) >= 5);
+	assert.equal(sessionIds.size, 1, 'one session over both');
+	assert.equal(await page.inputValue('#prompt'), 'a cat jumps');
+	assert.equal(await page.locator('#stop').isDisabled(), false);
+	await page.click('#stop');
+	await page.waitForSelector('body[data-state="ready"]');
+});
+
+test('the picture is held and goes on, begins anew, and forks into a second session', { skip }, async () => {
+	await using visitor = await visit();
+	const { page } = visitor;
+	await start(page);
+	await page.click('#pause');
+	await page.waitForSelector('body[data-state="paused"]');
+	assert.equal(await page.textContent('#pause'), 'Play');
+	await page.click('#pause');
+	await page.waitForSelector('body[data-state="generating"]');
+	await page.click('#reset');
+	await page.waitForFunction(() => /\d/u.test(document.getElementById('figure-change')?.textContent ?? ''));
+	await page.click('#fork');
+	const link = await page.locator('#note a').getAttribute('href');
+	await using other = await visit(new URL(link ?? '', service.url).href);
+	await other.page.waitForSelector('body[data-state="generating"][data-shown]');
+	await other.page.waitForFunction(() => (document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames ?? 0) >= 5);
+});
