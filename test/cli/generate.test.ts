@@ -108,7 +108,7 @@ test('bad input gets a sentence, a code and status 2, and leaves no file behind'
 		[['generate', 'a cat', '--seconds', '0'], 'invalid_option', /--seconds/u],
 		[['generate', 'a cat', '--seed', '-1'], 'invalid_option', /--seed/u],
 		[['generate', 'a cat', '--steps', '3'], 'invalid_option', /--steps must be one of 1, 2, 4/u],
-		[['generate', 'a cat', '--size', '640x480'], 'invalid_option', /--size must be one of/u],
+		[['generate', 'a cat', '--size', '640x480'], 'invalid_option', /--size: The size must be one of 128x128/u],
 		[['generate', 'a cat', '--out', 'cat.gif'], 'invalid_option', /\.mp4/u],
 		[['generate', 'a cat', '--at', '1'], 'invalid_option', /--at needs/u],
 		[['generate', 'a cat', '--action', '1', 'steer_x'], 'invalid_option', /NAME=VALUE/u],
