@@ -1,6 +1,6 @@
 /**
  * How much memory a joined model needs for a clip or a stream, before anything of it is loaded: weights from the headers of the files, the rest from
- * shapes. An estimate, held against measurements of the true dimensions (bench/real-model.bench.ts); what is refused would have died half-way.
+ * shapes. An estimate: held against one measurement (fp32 weights of the true 1.3B dimensions, bench/real-model.bench.ts); the decoders are by shape alone.
  *
  * Letters: L tokens of a forward, D width, N heads, T text length, P pixels of a picture.
  */
