@@ -77,6 +77,13 @@ def windows(batch, side, rng=torch):
     return (z, cells.permute(0, 2, 3, 1)[b, y, x].permute(0, 3, 1, 2), *rest)
 
 
+def examination(args, count=64):
+    """A batch of chunks that is the same in every run."""
+    bank = Bank(args.state, args.device, CHUNK, count, 4711, args.rich)
+    bank.grow(count)
+    return bank.batch(count)
+
+
 @torch.no_grad()
 def validate(model, values, batch):
     """Velocity loss of the averaged weights in the subject's cells and elsewhere, of chunks without history, at three noise levels."""
@@ -122,11 +129,7 @@ def main():
     model = Model().to(args.device)
     optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.998)
     run = Run("denoiser", args, {"model": model, "optimizer": optimizer, "ema": ema})
-    bank, stage, due, checked = None, None, 0.0, run.seconds
-    exam = Bank(args.state, args.device, CHUNK, 64, 4711, args.rich)
-    exam.grow(64)
-    exam = exam.batch(64)
-    run.restart_clock()
+    bank, stage, due, checked, exam = None, None, 0.0, run.seconds, None
     for step in run.steps():
         now = "pictures" if run.progress < args.pictures else "chunks" if run.progress < args.pictures + args.chunks else "history"
         if now != stage:
@@ -155,6 +158,7 @@ def main():
         run.show(**{"window" if narrow else "whole": plain.detach()})
         if run.seconds - checked > 300:
             checked = run.seconds
+            exam = exam or examination(args)
             print("       subject/rest at 0.9, 0.75, 0.5:  " + validate(model, ema.values, exam), flush=True)
             run.restart_clock()
 

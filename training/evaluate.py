@@ -204,7 +204,7 @@ def variety_row(engine, steps, seeds):
     return len(pictures)
 
 
-def autoencoder_rows(args, folder, count=16):
+def autoencoder_rows(folder, count):
     from autoencoder import validate, Encoder, Decoder
     values = torch.load(folder / "autoencoder.pt", map_location="cpu")["items"]["ema"]["values"]
     decoder = torch.load(folder / "decoder.pt", map_location="cpu")["items"]["ema"]["values"] if (folder / "decoder.pt").exists() else values
@@ -252,7 +252,7 @@ def main():
     table["rendered truth"], reference = judged(drawn)
     table["rendered truth"]["seam"] = seam(drawn)
     table["autoencoder"], _ = judged(list(reconstructed(torch.stack(drawn), folder)), reference)
-    table["autoencoder"]["psnr"], table["autoencoder"]["psnr in the box"] = autoencoder_rows(args, folder)
+    table["autoencoder"]["psnr"], table["autoencoder"]["psnr in the box"] = autoencoder_rows(folder, min(16, args.prompts))
     if args.teacher:
         table[f"teacher, {args.teacher} steps"], _ = judged(list(taught(args, folder, [text for _, text in wanted])), reference)
     with tempfile.TemporaryDirectory() as temporary:

@@ -2,7 +2,7 @@
 
     python export.py --out ../models/toybox [--sampler renoise]
 
-Takes the newest state there is: distill.pt, else denoiser.pt, else untrained weights; autoencoder.pt likewise. Every file is written beside its
+Takes the newest state there is: distill.pt (and, beside it, what it was distilled from), else denoiser.pt, else untrained weights; autoencoder.pt likewise. Every file is written beside its
 place and renamed, so that a reader never sees half of one. BatchNorm is folded into the convolutions here; the frames of the golden
 tensors come from a literal, streaming reading of the contract, which must agree with the network that was trained.
 """
@@ -124,7 +124,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--state", default=os.environ.get("TURBOCAST_STATE", "state"))
     p.add_argument("--out", default=str(Path(__file__).parent.parent / "models" / "toybox"))
-    p.add_argument("--sampler", default=None, help="renoise or euler; default: renoise after distillation")
+    p.add_argument("--sampler", default=None, help="renoise or euler; default: renoise for a student of few steps")
     p.add_argument("--stages", nargs="*", default=["distill", "denoiser"], help="whose weights to take, first found")
     args = p.parse_args()
     torch.manual_seed(0)
@@ -185,10 +185,15 @@ def main():
     if auto:                                                                 # not for the engine: what restore.py needs to go on training
         encoder = {k[len("encoder."):]: v for k, v in values_of_autoencoder.items() if k.startswith("encoder.")}
         write(out / "encoder.safetensors", dump({k: v.bfloat16() if v.dim() == 4 else v.float() for k, v in encoder.items()}))
+    _, teacher = newest(folder, ["denoiser"]) if stage == "distill" else (None, None)
+    if teacher:                                                              # likewise: a student has guidance in it, and is no teacher for the next
+        values = teacher["items"]["ema"]["values"]
+        write(out / "teacher.safetensors", dump(rounded(values)[0]))
     files["tokenizer"] = write(out / "tokenizer.json", (json.dumps(tokenizer, indent=0) + "\n").encode())
     write(out / "golden.safetensors", dump(tensors))
     controls = [{"name": n, "index": i, "min": -1 if i < 5 else 0, "max": 1, "default": 0, "label": spec.LABELS[n]} for i, n in enumerate(spec.CONTROLS[:-1])]
-    sampler = args.sampler or ("renoise" if stage == "distill" else "euler")
+    has_jumped = stage == "distill" and state["items"]["guided"]["values"] is not None
+    sampler = args.sampler or ("renoise" if has_jumped else "euler")
     model = {
         "format": 1, "name": "toybox", "title": "a small world of emoji that move: 54 subjects, 18 motions, 10 places", "license": "Apache-2.0",
         "fps": 16, "width": PIXELS, "height": PIXELS, "sizes": [[PIXELS, PIXELS]], "text": spec.TEXT, "dit": spec.DIT,

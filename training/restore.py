@@ -1,6 +1,6 @@
 """Resume states from an exported model folder, for a machine that has only the repository:  python restore.py --state DIR [--model ../models/toybox]
 
-Writes autoencoder.pt, latents.pt and denoiser.pt. Optimiser states are not in the export: the first leg warms up again. The decoder comes back with its
+Writes autoencoder.pt, latents.pt and denoiser.pt (the teacher, where the folder holds a student). Optimiser states are not in the export: the first leg warms up again. The decoder comes back with its
 BatchNorm folded away (unit statistics), which is exact and can be trained on."""
 import argparse
 import json
@@ -51,7 +51,10 @@ def main():
     both = {"encoder." + k: v.float() if v.dtype.is_floating_point else v for k, v in load(model / "encoder.safetensors").items()}
     both.update({"decoder." + k: v for k, v in unfold(load(model / "vae.safetensors")).items()})
     save(both, "autoencoder.pt")
-    save({f"{part}.{k}": v.float() for part in ("text", "dit") for k, v in load(model / f"{part}.safetensors").items()}, name)
+    if (model / "teacher.safetensors").exists():
+        save({k: v.float() for k, v in load(model / "teacher.safetensors").items()}, name)
+    else:
+        save({f"{part}.{k}": v.float() for part in ("text", "dit") for k, v in load(model / f"{part}.safetensors").items()}, name)
     vae = json.loads((model / "model.json").read_text())["vae"]
     mean, std = torch.tensor(vae["latent_mean"]), torch.tensor(vae["latent_std"])
     z = load_encoder(folder, "cpu")(clip.Painter().draw(clip.batch(16, 8, 5))[0])
