@@ -72,7 +72,7 @@ test('a model.json that is missing, no JSON or no model is model_invalid', async
 	const json = JSON.parse(await readFile(path, 'utf8')) as { files: { dit: object } };
 	await writeFile(path, '{');
 	await assert.rejects(openModelFolder(model.path), fails('model_invalid', /not JSON/u));
-	await writeFile(path, '{"format":2}');
+	await writeFile(path, '{"format":3}');
 	await assert.rejects(openModelFolder(model.path), fails('model_invalid', /format/u));
 	await writeFile(path, JSON.stringify({ ...json, files: { ...json.files, dit: { ...json.files.dit, file: '../dit.safetensors' } } }));
 	await assert.rejects(openModelFolder(model.path), fails('model_invalid', /files\.dit\.file/u), 'a file outside the folder');
