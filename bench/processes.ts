@@ -30,9 +30,16 @@ const nameOf = (pid: number, root: number): string => {
 	return basename(parts.find((part) => part.endsWith('.js')) ?? parts[0] ?? String(pid), '.js');
 };
 
-/** Resident memory, MB, of each process under `root`, by what it runs. */
-export const residentByProcess = (root: number): Map<string, number> =>
-	new Map(familyOf(root).map((pid) => [nameOf(pid, root), field(pid, 'VmRSS') / 1024]));
+/** Resident memory, MB, of each process under `root`, by what it runs; the second of a kind has a 2 behind its name. */
+export const residentByProcess = (root: number): Map<string, number> => {
+	const sizes = new Map<string, number>();
+	for (const pid of familyOf(root)) {
+		const kind = nameOf(pid, root);
+		const same = [...sizes.keys()].filter((name) => name === kind || name.startsWith(`${kind} `)).length;
+		sizes.set(same === 0 ? kind : `${kind} ${same + 1}`, field(pid, 'VmRSS') / 1024);
+	}
+	return sizes;
+};
 
 /** Seconds of processor time, user and system, that a process has had so far (proc(5), fields 14 and 15 of stat, in hundredths). */
 export const processorSeconds = (pid: number): number => {

@@ -55,6 +55,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 		// The engine loads in its own process while the rest starts.
 		const engine = await EngineHost.start({
 			...engineOptions(config),
+			standby: config.engine.standby,
 			log: log.child({ part: 'engine' }),
 			clock,
 		});

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
-import { ENGINE_PROFILES, RESIDENCIES } from './engine/protocol.js';
+import { ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
 import { boolean, integer, list, number, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
@@ -35,6 +35,7 @@ export const CONFIG_SCHEMA = object({
 		profile: withDefault(oneOf(ENGINE_PROFILES), 'cpu-int8'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
 		residency: withDefault(oneOf(RESIDENCIES), 'auto'),
+		standby: withDefault(oneOf(STANDBY_MODES), 'auto'),
 		embedding_cache_dir: withDefault(string({ max: 4096 }), ''),
 		embedding_cache_bytes: withDefault(integer({ min: 0, max: 1024 ** 4 }), 512 * 1024 ** 2),
 	}, 'refuse'),

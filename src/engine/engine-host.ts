@@ -10,13 +10,19 @@ import { framesFromStart, framesPerChunk, isOwnModel, type ModelSpec } from '../
 import type { Tokenizer } from '../model/tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
-import { EngineChild, type EngineProcessOptions, PATIENCE } from './engine-child.js';
+import { EngineChild, type EngineChildListener, type EngineProcessOptions, PATIENCE } from './engine-child.js';
 import type { Engine, EngineState, EngineStream, StreamOptions } from './engine.js';
-import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent, type EngineProfile } from './protocol.js';
+import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent, type EngineProfile, type StandbyMode } from './protocol.js';
 import { RESTART_POLICY, restartDelayMs } from './restart-policy.js';
+import { type Spare, Standby, wantsStandby } from './standby.js';
 import { StreamHost } from './stream-host.js';
 
-export type EngineHostOptions = EngineProcessOptions & { readonly log: Log; readonly clock: Clock };
+export type EngineHostOptions = EngineProcessOptions & {
+	readonly log: Log;
+	readonly clock: Clock;
+	/** Whether a second process waits to take over; default `off`. */
+	readonly standby?: StandbyMode;
+};
 
 const isWhole = (value: number, max: number): boolean => Number.isInteger(value) && value >= 0 && value <= max;
 
@@ -28,6 +34,7 @@ export class EngineHost implements Engine {
 	readonly #streams = new Map<number, StreamHost>();
 	/** Ends the wait before a restart. */
 	readonly #closed = new AbortController();
+	readonly #standby: Standby | undefined;
 	#state: EngineState = { kind: 'starting' };
 	#child: EngineChild | undefined;
 	#crashesMs: number[] = [];
@@ -47,6 +54,8 @@ export class EngineHost implements Engine {
 		this.model = model;
 		this.#tokenizer = tokenizer;
 		this.#options = options;
+		const { clock, log, standby = 'off' } = options;
+		this.#standby = wantsStandby(standby, model, process.availableMemory()) ? new Standby({ clock, log, start: (listener) => this.#start(listener) }) : undefined;
 		this.#spawn();
 	}
 
@@ -135,7 +144,7 @@ export class EngineHost implements Engine {
 			this.#enter({ kind: 'closed' });
 			this.#closed.abort();
 			this.#endStreams(new TurbocastError('engine_failed', 'The engine was closed.'));
-			await this.#child?.close();
+			await Promise.all([this.#child?.close(), this.#standby?.close()]);
 			this.#options.log.info({}, 'Engine closed.');
 			this.#listeners.clear();
 		})();
@@ -171,15 +180,34 @@ export class EngineHost implements Engine {
 		}
 	}
 
-	#spawn(): void {
+	#start(listener: EngineChildListener): EngineChild {
 		const { clock, modelFolder, profile, threads, residency, embeddingCache } = this.#options;
-		const spawnedAtMs = clock.nowMs();
 		const patience = isOwnModel(this.model) ? PATIENCE.own : PATIENCE.joined;
-		const child: EngineChild = new EngineChild({ modelFolder, profile, threads, residency, embeddingCache }, { clock, patience }, {
+		return new EngineChild({ modelFolder, profile, threads, residency, embeddingCache }, { clock, patience }, listener);
+	}
+
+	#spawn(): void {
+		const spawnedAtMs = this.#options.clock.nowMs();
+		const child: EngineChild = this.#start({
 			onEvent: (event) => this.#receive(child, event, spawnedAtMs),
 			onExit: (why) => this.#lost(why),
 		});
 		this.#child = child;
+	}
+
+	/** The process that waited goes to work. */
+	#takeOver({ child, startedAtMs, ready, listen }: Spare): void {
+		this.#child = child;
+		listen({ onEvent: (event) => this.#receive(child, event, startedAtMs), onExit: (why) => this.#lost(why) });
+		if (ready !== undefined) {
+			this.#becomeReady(child, ready.event, ready.coldStartMs);
+		}
+	}
+
+	#becomeReady({ pid }: EngineChild, { loadMs, warmMs }: Extract<EngineEvent, { readonly type: 'engine.ready' }>, coldStartMs: number): void {
+		this.#options.log.info({ pid, coldStartMs, loadMs, warmMs }, 'Engine ready.');
+		this.#enter({ kind: 'ready', coldStartMs, pid });
+		this.#standby?.prepare();
 	}
 
 	#receive(child: EngineChild, event: EngineEvent, spawnedAtMs: number): void {
@@ -187,11 +215,8 @@ export class EngineHost implements Engine {
 			return;
 		}
 		switch (event.type) {
-			case 'engine.ready': {
-				const coldStartMs = this.#options.clock.nowMs() - spawnedAtMs;
-				this.#options.log.info({ pid: child.pid, coldStartMs, loadMs: event.loadMs, warmMs: event.warmMs }, 'Engine ready.');
-				return this.#enter({ kind: 'ready', coldStartMs, pid: child.pid });
-			}
+			case 'engine.ready':
+				return this.#becomeReady(child, event, this.#options.clock.nowMs() - spawnedAtMs);
 			case 'engine.failed': {
 				// An error that a second try cannot mend is final; any other counts as a crash.
 				const error = new TurbocastError(event.code, event.message);
@@ -207,7 +232,7 @@ export class EngineHost implements Engine {
 		}
 	}
 
-	/** The process is gone: its streams end, and another is started unless that has failed too often. */
+	/** The process is gone: its streams end, and the one that waits takes over, or another is started, unless that has failed too often. */
 	#lost(why: string): void {
 		this.#child = undefined;
 		if (this.#state.kind === 'closed' || this.#state.kind === 'failed') {
@@ -221,9 +246,14 @@ export class EngineHost implements Engine {
 		if (delayMs === undefined) {
 			return this.#giveUp(new TurbocastError('engine_failed', `The engine process stopped ${this.#crashesMs.length} times in short order, last because ${why}; restart the server when that is mended.`));
 		}
-		log.warn({ why, delayMs, attempt: this.#crashesMs.length }, 'Engine process lost; starting another.');
-		this.#enter({ kind: 'restarting', error, attempt: this.#crashesMs.length });
+		const attempt = this.#crashesMs.length;
+		const spare = this.#standby?.take();
+		log.warn({ why, attempt, ...(spare === undefined ? { delayMs } : {}) }, spare === undefined ? 'Engine process lost; starting another.' : 'Engine process lost; the standby takes over.');
+		this.#enter({ kind: 'restarting', error, attempt });
 		this.#endStreams(error);
+		if (spare !== undefined) {
+			return this.#takeOver(spare);
+		}
 		clock.sleep(delayMs, this.#closed.signal).then(() => this.#spawn()).catch((cause: unknown) => {
 			// Closed while it waited; or the system would not give us a process, which is one more crash.
 			this.#lost(TurbocastError.from(cause).message);
@@ -234,6 +264,7 @@ export class EngineHost implements Engine {
 		this.#options.log.error({ code: error.code, error: error.message }, 'Engine given up.');
 		this.#enter({ kind: 'failed', error });
 		this.#endStreams(error);
+		void this.#standby?.close();
 	}
 
 	#endStreams(error: TurbocastError): void {

@@ -13,6 +13,10 @@ export type EngineProfile = (typeof ENGINE_PROFILES)[number];
 export const RESIDENCIES = ['auto', 'all', 'one'] as const;
 export type Residency = (typeof RESIDENCIES)[number];
 
+/** Whether a second process waits to take over: always, never, or where it is cheap. */
+export const STANDBY_MODES = ['auto', 'on', 'off'] as const;
+export type StandbyMode = (typeof STANDBY_MODES)[number];
+
 /** Where encoded prompts are kept on disk, and how many bytes of them at most. */
 export type EmbeddingCacheSettings = { readonly folder: string; readonly maxBytes: number };
 
