@@ -53,6 +53,9 @@ export const CONFIG_SCHEMA = object({
 		ice_servers: withDefault(list(object({
 			urls: list(text, { min: 1, max: 16 }), username: optional(string({ max: 512 })), credential: optional(string({ max: 512 })),
 		}, 'refuse'), { max: 16 }), []),
+		turn_urls: withDefault(list(string({ max: 512, pattern: /^turns?:[^\s<>"]+$/u, says: 'must be an address such as turn:turn.example:3478?transport=udp' }), { max: 15 }), []),
+		turn_secret: withDefault(string({ max: 512 }), ''),
+		turn_credential_seconds: withDefault(integer({ min: 60, max: 7 * 86_400 }), 7200),
 	}, 'refuse'),
 	limits: object({
 		max_sessions: withDefault(integer({ min: 1, max: 1000 }), 2),
@@ -67,6 +70,7 @@ export const CONFIG_SCHEMA = object({
 		idle_timeout_ms: withDefault(integer({ min: 1000, max: HOUR_MS }), 120_000),
 		start_timeout_ms: withDefault(integer({ min: 1000, max: 24 * HOUR_MS }), HOUR_MS),
 		resume_grace_ms: withDefault(integer({ min: 0, max: HOUR_MS }), 15_000),
+		whep_offers_per_minute: withDefault(integer({ min: 1, max: 100_000 }), 60),
 		messages_per_second: withDefault(integer({ min: 1, max: 10_000 }), 200),
 		secrets_per_minute: withDefault(integer({ min: 1, max: 100_000 }), 50),
 		bad_messages_per_minute: withDefault(integer({ min: 1, max: 10_000 }), 60),
@@ -118,6 +122,9 @@ export const parseConfig = (value: unknown, from: string): Config => {
 	}
 	if (mistakes.length === 0 && config.media.udp_port_max !== 0 && config.media.udp_port_min >= config.media.udp_port_max) {
 		mistakes.push('`media.udp_port_min` must be below `media.udp_port_max`.');
+	}
+	if (mistakes.length === 0 && (config.media.turn_urls.length === 0) !== (config.media.turn_secret === '')) {
+		mistakes.push('`media.turn_urls` and `media.turn_secret` must be set together.');
 	}
 	if (mistakes.length > 0) {
 		throw new TurbocastError('invalid_config', `${from} has ${mistakes.length === 1 ? 'a mistake' : `${mistakes.length} mistakes`}: ${mistakes.join(' ')}`);

@@ -45,7 +45,8 @@ const LOOPBACK_HOST = /^(?:localhost|127(?:\.\d{1,3}){3}|::1)$/iu;
 
 const missing = (): TurbocastError => new TurbocastError('unauthorized', 'This server asks for a key: open its page with #token=KEY behind the address; programs send "Authorization: Bearer KEY".');
 
-const bearerOf = (request: IncomingMessage): string | undefined => /^Bearer +(\S+)$/iu.exec(request.headers.authorization ?? '')?.[1];
+/** The credential in the header of a request. */
+export const bearerOf = (request: IncomingMessage): string | undefined => /^Bearer +(\S+)$/iu.exec(request.headers.authorization ?? '')?.[1];
 
 /** Browsers cannot set headers on a WebSocket, and an address lands in logs; a sub-protocol does not. */
 export const protocolTokenOf = (request: IncomingMessage): string | undefined =>

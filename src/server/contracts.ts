@@ -1,6 +1,8 @@
 /** The contracts for machines: AsyncAPI 3.0 of the control socket and the telemetry channel, OpenAPI 3.1 of HTTP; both made of the schemas that parse. */
 import { CLIENT_SECRET_REQUEST, CLIENT_SECRETS_PATH } from '../protocol/client-secrets.js';
 import { ERROR_CODES } from '../protocol/errors.js';
+import { parameters } from '../protocol/fields.js';
+import { FRAGMENT_TYPE, SDP_TYPE, SESSIONS_PATH, WHEP_PATH } from '../protocol/whep.js';
 import { PROTOCOL_VERSION, REALTIME_PATH, SUBPROTOCOL, TELEMETRY_LABEL } from '../protocol/limits.js';
 import { CLIENT_SCHEMAS, FRAME_META, SERVER_SCHEMAS } from '../protocol/messages.js';
 import type { JsonSchema, Schema } from '../protocol/schema.js';
@@ -62,6 +64,43 @@ const json = (schema: JsonSchema): object => ({ 'application/json': { schema } }
 const errors = (...statuses: readonly number[]): object =>
 	Object.fromEntries(statuses.map((status) => [String(status), { $ref: '#/components/responses/Error' }]));
 const KEY = [{ serverKey: [] }, {}] as const;
+/** A server key, or a client secret. */
+const CREDENTIAL = [{ serverKey: [] }, { clientSecret: [] }, {}] as const;
+const sdp = { [SDP_TYPE]: { schema: { type: 'string' } } } as const;
+const fragment = { [FRAGMENT_TYPE]: { schema: { type: 'string' } } } as const;
+const header = (description: string): object => ({ description, schema: { type: 'string' } });
+const inPath = (name: string): object => ({ name, in: 'path', required: true, schema: { type: 'string' } });
+
+/** draft-ietf-wish-whep-04. */
+const whep = (summary: string, asked: readonly object[]): object => ({
+	post: {
+		summary, security: CREDENTIAL, parameters: asked, requestBody: { required: true, content: sdp },
+		responses: {
+			201: {
+				description: 'The answer, with all candidates.', content: sdp,
+				headers: { 'Location': header('Address of the player.'), 'ETag': header('Its ICE session.'), 'Link': header('STUN and TURN servers, rel="ice-server".'), 'Session-Id': header('What it watches.') },
+			},
+			...errors(400, 401, 403, 404, 406, 413, 415, 422, 429, 503),
+		},
+	},
+});
+
+const whepPaths = (): object => {
+	const { prompt, model, size, seed } = CLIENT_SCHEMAS['session.start'].shape;
+	const inQuery = { prompt, model, size, seed, steps: parameters.shape.steps };
+	return {
+		[WHEP_PATH]: whep('The video of a session of its own, or of the one that the credential is for.', Object.entries(inQuery).map(([name, { json: schema }]) => ({ name, in: 'query', schema }))),
+		[`${SESSIONS_PATH}/{id}/whep`]: whep('The video of a session that is there.', [inPath('id')]),
+		[`${WHEP_PATH}/{player}`]: {
+			patch: {
+				summary: 'More candidates, or an ICE restart.', security: CREDENTIAL,
+				parameters: [inPath('player'), { name: 'If-Match', in: 'header', required: true, schema: { type: 'string' } }], requestBody: { required: true, content: fragment },
+				responses: { 200: { description: 'Restarted.', content: fragment, headers: { ETag: header('The new ICE session.') } }, 204: { description: 'Taken.' }, ...errors(400, 401, 403, 404, 409, 412, 413, 415, 422, 428, 429) },
+			},
+			delete: { summary: 'The player leaves.', security: CREDENTIAL, parameters: [inPath('player')], responses: { 200: { description: 'It has left.' }, ...errors(401, 403, 404) } },
+		},
+	};
+};
 
 /** https://spec.openapis.org/oas/v3.1.0 */
 export const openApi = (): object => {
@@ -85,6 +124,7 @@ export const openApi = (): object => {
 					responses: { 200: { description: 'The model.', content: json(model) }, ...errors(401, 403, 404) },
 				},
 			},
+			...whepPaths(),
 			[CLIENT_SECRETS_PATH]: {
 				post: {
 					summary: 'A client secret for a page.', security: [{ serverKey: [] }], requestBody: { content: json(CLIENT_SECRET_REQUEST.json) },
@@ -99,7 +139,7 @@ export const openApi = (): object => {
 			},
 		},
 		components: {
-			securitySchemes: { serverKey: { type: 'http', scheme: 'bearer' } },
+			securitySchemes: { serverKey: { type: 'http', scheme: 'bearer' }, clientSecret: { type: 'http', scheme: 'bearer' } },
 			responses: { Error: { description: 'What went wrong.', content: json(ERROR_ENVELOPE) } },
 		},
 	};

@@ -7,7 +7,6 @@ import { MAX_MESSAGE_BYTES, REALTIME_PATH, SUBPROTOCOL } from '../protocol/limit
 import { errorMessage, eventIdOf, parseClientMessage, type ClientMessage, type ServerMessage } from '../protocol/messages.js';
 import { draining } from './admission.js';
 import { protocolTokenOf, type Grant } from './auth.js';
-import { createAddressOf } from './client-address.js';
 import { errorEnvelope, errorHeaders } from './http-error.js';
 import { isAllowedOrigin } from './origin.js';
 import { RateLimit } from './rate-limit.js';
@@ -75,7 +74,6 @@ const NOBODY: Visitor = { grant: { keyId: undefined, sessionId: undefined, mayCo
 
 class Connection {
 	#session: Session;
-	readonly address: string;
 	readonly #member: Member;
 	readonly #socket: ControlSocket;
 	readonly #parts: SessionParts;
@@ -91,7 +89,6 @@ class Connection {
 		const { config, clock } = parts;
 		this.#socket = socket;
 		this.#parts = parts;
-		this.address = visitor.address;
 		this.#messages = new RateLimit(config.messagesPerSecond, 1000, clock.nowMs());
 		this.#mistakes = new RateLimit(config.badMessagesPerMinute, 60_000, clock.nowMs());
 		this.#member = new Member(parts, {
@@ -273,7 +270,6 @@ const grantOf = (request: IncomingMessage, { auth, sessions, model }: SessionPar
 export const createControl = (parts: SessionParts): Control => {
 	const { config } = parts;
 	const open = new Set<Connection>();
-	const addressOf = createAddressOf(config.trustedProxies);
 	const sockets = new WebSocketServer({
 		noServer: true, clientTracking: false, perMessageDeflate: false,
 		WebSocket: ControlSocket,
@@ -300,7 +296,11 @@ export const createControl = (parts: SessionParts): Control => {
 		}
 		const connection = new Connection(socket, parts, visitor, session);
 		open.add(connection);
-		socket.on('close', () => open.delete(connection));
+		const leave = parts.connections.add(visitor.address);
+		socket.on('close', () => {
+			open.delete(connection);
+			leave();
+		});
 		if (session === undefined) {
 			connection.session.greet();
 		} else {
@@ -337,23 +337,18 @@ export const createControl = (parts: SessionParts): Control => {
 			}
 		},
 		upgrade: (request, socket, head) => {
-			const address = addressOf(request);
+			const address = parts.addressOf(request);
 			socket.on('error', (error) => parts.log.debug({ err: error }, 'A connection broke during its handshake.'));
 			const error = refusal(request, parts);
 			if (error !== undefined) {
 				refuseUpgrade(socket, error);
 				return;
 			}
-			const ofAddress = config.maxConnectionsPerAddress === 0 ? 0 : [...open].filter((connection) => connection.address === address).length;
-			if (ofAddress > 0 && ofAddress >= config.maxConnectionsPerAddress) {
-				const many = new TurbocastError('rate_limited', `At most ${config.maxConnectionsPerAddress} connections of one address may be open; close one first.`, { retryAfterMs: 10_000 });
-				sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, many));
-				return;
-			}
-			if (open.size >= config.maxConnections) {
+			try {
 				// Before the credential is looked at: being turned away uses up no client secret.
-				const full = new TurbocastError('capacity_exhausted', `All ${config.maxConnections} connections are taken; try again in a moment.`, { retryAfterMs: 10_000 });
-				sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, full));
+				parts.connections.assertRoom(address);
+			} catch (full) {
+				sockets.handleUpgrade(request, socket, head, (opened) => turnAway(opened, TurbocastError.from(full)));
 				return;
 			}
 			grantOf(request, parts).then(

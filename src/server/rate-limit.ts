@@ -24,3 +24,30 @@ export class RateLimit {
 		return Math.ceil(((1 - this.#tokens) * this.#intervalMs) / this.#perInterval);
 	}
 }
+
+/** One bucket for each of many: for each address, say. */
+export class RateLimits {
+	readonly #perInterval: number;
+	readonly #intervalMs: number;
+	#limits = new Map<string, RateLimit>();
+	/** Of before the last interval: a bucket that was not used for a whole one is full, and as good as none. Keeps the memory bounded by the rate of requests. */
+	#before = new Map<string, RateLimit>();
+	#sweptAtMs = Number.NEGATIVE_INFINITY;
+
+	constructor(perInterval: number, intervalMs: number) {
+		this.#perInterval = perInterval;
+		this.#intervalMs = intervalMs;
+	}
+
+	/** As `RateLimit.take`. */
+	take(key: string, nowMs: number): number {
+		if (nowMs - this.#sweptAtMs >= this.#intervalMs) {
+			this.#before = this.#limits;
+			this.#limits = new Map();
+			this.#sweptAtMs = nowMs;
+		}
+		const limit = this.#limits.get(key) ?? this.#before.get(key) ?? new RateLimit(this.#perInterval, this.#intervalMs, nowMs);
+		this.#limits.set(key, limit);
+		return limit.take(nowMs);
+	}
+}

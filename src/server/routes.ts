@@ -1,4 +1,4 @@
-/** HTTP: the page, health, metrics, the list of models and client secrets. */
+/** HTTP: the page, health, metrics, the list of models and client secrets; `whep.ts` answers players. */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import type { Log } from '../base/log.js';
@@ -11,10 +11,12 @@ import type { Admission } from './admission.js';
 import type { Auth } from './auth.js';
 import { ASYNCAPI_PATH, asyncApi, OPENAPI_PATH, openApi } from './contracts.js';
 import { sendError } from './http-error.js';
-import { readJsonBody } from './json-body.js';
+
 import type { ModelInfo } from './model-info.js';
+import { readJson } from './request-body.js';
 import type { SessionRegistry } from './session-registry.js';
 import { readStaticFile } from './static-files.js';
+import type { Whep } from './whep.js';
 
 const DIST = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -24,6 +26,7 @@ export type RouteParts = {
 	readonly admission: Admission;
 	readonly auth: Auth;
 	readonly sessions: SessionRegistry;
+	readonly whep: Whep;
 	readonly metrics: Metrics;
 	readonly log: Log;
 };
@@ -100,7 +103,7 @@ const answer = async (parts: RouteParts, request: IncomingMessage, response: Ser
 			return sendJson(response, { object: 'list', data: [modelObject(parts.model)] });
 		case CLIENT_SECRETS_PATH: {
 			const key = await parts.auth.serverKey(request);
-			const body = CLIENT_SECRET_REQUEST.parse(await readJsonBody(request, MAX_SECRET_REQUEST_BYTES));
+			const body = CLIENT_SECRET_REQUEST.parse(await readJson(request, MAX_SECRET_REQUEST_BYTES));
 			if (body.session_id !== undefined) {
 				parts.sessions.find(body.session_id, key?.id);
 			}
@@ -129,6 +132,9 @@ export const createRoutes = (parts: RouteParts) => (request: IncomingMessage, re
 	const handle = async (): Promise<void> => {
 		// The path as sent: a URL parser would resolve `..` before we can refuse it.
 		const path = (request.url ?? '/').split(/[?#]/u, 1)[0] ?? '/';
+		if (parts.whep.isAt(path)) {
+			return parts.whep.answer(request, response, path);
+		}
 		const methods = methodsOf(path);
 		if (!methods.includes(request.method ?? '')) {
 			response.setHeader('allow', methods.join(', '));

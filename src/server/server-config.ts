@@ -1,5 +1,6 @@
 /** What an operator decides about the server. `config/default.yaml` explains each; `app.ts` maps the one to the other. */
 import type { Infer } from '../protocol/schema.js';
+import type { TurnConfig } from './ice-servers.js';
 import type { SERVER_SCHEMAS } from '../protocol/messages.js';
 
 export type IceServer = Infer<(typeof SERVER_SCHEMAS)['session.created']>['ice_servers'][number];
@@ -12,8 +13,10 @@ export type ServerConfig = {
 	readonly trustedProxies: readonly string[];
 	/** Origins besides our own whose pages may open a session; '*' allows all. */
 	readonly allowedOrigins: readonly string[];
-	/** Handed to browsers as they are. */
+	/** Handed to clients as they are. */
 	readonly iceServers: readonly IceServer[];
+	/** TURN servers for which each client gets credentials of its own. */
+	readonly turn?: TurnConfig | undefined;
 	/** Steps of a session that does not say; 0 for the model's own default. */
 	readonly defaultSteps: number;
 	readonly bitrateBps: number;
@@ -40,6 +43,8 @@ export type ServerConfig = {
 	readonly resumeGraceMs: number;
 	/** Where the record of each session is written; none when left out. */
 	readonly sessionsFolder?: string | undefined;
+	/** Offers by HTTP of one address. */
+	readonly whepOffersPerMinute: number;
 	readonly messagesPerSecond: number;
 	/** Mistakes of one connection before it is closed. */
 	readonly badMessagesPerMinute: number;

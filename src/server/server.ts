@@ -12,12 +12,17 @@ import { TurbocastError } from '../protocol/errors.js';
 import type { Transport } from '../transport/transport.js';
 import { Admission } from './admission.js';
 import type { Auth } from './auth.js';
+import { createAddressOf } from './client-address.js';
+import { ConnectionLimit } from './connection-limit.js';
 import { createControl } from './control.js';
+import { IceServers } from './ice-servers.js';
 import { modelInfo } from './model-info.js';
 import { createRoutes } from './routes.js';
 import type { ServerConfig } from './server-config.js';
 import { createServerMetrics } from './server-metrics.js';
+import type { SessionParts } from './session-parts.js';
 import { SessionRegistry } from './session-registry.js';
+import { createWhep } from './whep.js';
 
 export type ServerParts = {
 	/** Of turbocast, for those who read metrics. */
@@ -88,11 +93,16 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 	const model = modelInfo(engine.model);
 	const sessions = new SessionRegistry();
 	const metrics = createServerMetrics(parts.metrics, { version: parts.version, engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates() });
-	const control = createControl({
+	const sessionParts: SessionParts = {
 		config, engine, encoders, transport, admission, auth, sessions, model, metrics, log, clock, onFrame,
+		connections: new ConnectionLimit(config.maxConnections, config.maxConnectionsPerAddress),
+		addressOf: createAddressOf(config.trustedProxies),
+		iceServers: new IceServers(config.iceServers, config.turn),
 		randomUint32: parts.randomUint32 ?? systemUint32,
-	});
-	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, metrics: parts.metrics, log }));
+	};
+	const control = createControl(sessionParts);
+	const whep = createWhep(sessionParts);
+	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, whep, metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
 
 	const drain = async (withinMs: number): Promise<void> => {

@@ -6,11 +6,11 @@ import type { Continuation, SessionRun } from './session-run.js';
 
 /** `resumeToken`: for the connection that has the session, and no other. */
 export const createdMessage = (
-	{ config, model }: Pick<SessionParts, 'config' | 'model'>,
+	{ config, model, iceServers }: Pick<SessionParts, 'config' | 'model' | 'iceServers'>,
 	{ id, maxMs, resumeToken }: { readonly id: string; readonly maxMs: number; readonly resumeToken: string | undefined },
 ): ServerMessages['session.created'] => ({
 	type: 'session.created', session_id: id, protocol_version: PROTOCOL_VERSION, model,
-	ice_servers: config.iceServers.map((server) => ({ ...server })),
+	ice_servers: iceServers.list(id),
 	...(resumeToken === undefined ? {} : { resume_token: resumeToken }),
 	limits: {
 		max_message_bytes: MAX_MESSAGE_BYTES, max_prompt_length: MAX_PROMPT_LENGTH, max_prompts: MAX_PROMPTS, max_session_ms: maxMs,

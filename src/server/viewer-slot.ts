@@ -1,6 +1,6 @@
 /** The video of one connection: answers offers, takes candidates, and tells when it is watched. */
 import { TurbocastError } from '../protocol/errors.js';
-import type { IceCandidate, Transport, Viewer } from '../transport/transport.js';
+import type { IceCandidate, Transport, Viewer, ViewerOffer } from '../transport/transport.js';
 
 export type ViewerSlotEvents = {
 	/** Called with the viewer when it can be sent to, and with `undefined` when nobody can. */
@@ -42,8 +42,8 @@ export class ViewerSlot {
 	}
 
 	/**
-	 * Answers an offer; only then the viewer of an earlier one is closed, so that a bad offer costs nothing. Throws
-	 * `invalid_sdp`, or `invalid_state` while another is being answered.
+	 * Answers an offer; only then the viewer of an earlier one is closed, so that a bad offer costs nothing. Another offer of the same
+	 * peer connection is an ICE restart of the viewer that is there. Throws `invalid_sdp`, `unsupported_media`, or `invalid_state` while another is being answered.
 	 */
 	async accept(offerSdp: string): Promise<string> {
 		if (this.#isNegotiating) {
@@ -51,7 +51,7 @@ export class ViewerSlot {
 		}
 		this.#isNegotiating = true;
 		const before = { viewer: this.#viewer, negotiation: this.#negotiation };
-		const accepting = this.#transport.accept(offerSdp);
+		const accepting = this.#answer(offerSdp);
 		const negotiation: Negotiation = { viewer: accepting.then((offer) => offer.viewer), waitingCandidates: 0 };
 		negotiation.viewer.catch(() => undefined);
 		this.#negotiation = negotiation;
@@ -61,8 +61,10 @@ export class ViewerSlot {
 				await viewer.close('the session has ended');
 				throw new TurbocastError('invalid_state', 'The session has ended.');
 			}
-			this.#adopt(viewer);
-			await before.viewer?.close('replaced by a new offer');
+			if (viewer !== before.viewer) {
+				this.#adopt(viewer);
+				await before.viewer?.close('replaced by a new offer');
+			}
 			return answerSdp;
 		} catch (error) {
 			this.#negotiation = before.negotiation;
@@ -70,6 +72,11 @@ export class ViewerSlot {
 		} finally {
 			this.#isNegotiating = false;
 		}
+	}
+
+	async #answer(offerSdp: string): Promise<ViewerOffer> {
+		const viewer = this.#viewer;
+		return viewer?.continues(offerSdp) === true ? { viewer, answerSdp: await viewer.restart(offerSdp) } : this.#transport.accept(offerSdp);
 	}
 
 	async addCandidate(candidate: IceCandidate | null): Promise<void> {

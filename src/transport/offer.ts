@@ -14,6 +14,14 @@ export type Offer = {
 	readonly codec: VideoCodec;
 	/** Whether the offer has a section for data channels. */
 	readonly hasDataChannels: boolean;
+	/** The same in every offer of one peer connection, and in no other's: the session id of the `o=` line (RFC 8866 section 5.2) and the certificate. */
+	readonly peer: string;
+	/** Of the video section. */
+	readonly mid: string;
+	/** Of all sections, in their order. */
+	readonly mids: readonly (string | undefined)[];
+	/** Of its ICE session: another one in a later offer of the same peer is an ICE restart (RFC 8839 section 4.4.1.1.1). */
+	readonly usernameFragment: string;
 };
 
 /** A browser that offers every codec and a dozen tracks stays below each of these by half. */
@@ -24,8 +32,8 @@ export const MAX_CANDIDATES = 64;
 type Section = { readonly kind: string; readonly lines: readonly string[] };
 type Format = { readonly payloadType: string; readonly name: string; readonly parameters: { readonly [name: string]: string } };
 
-const refuse = (sentence: string): never => {
-	throw new TurbocastError('invalid_sdp', sentence, { param: 'sdp' });
+const refuse = (sentence: string, code: 'invalid_sdp' | 'unsupported_media' = 'invalid_sdp'): never => {
+	throw new TurbocastError(code, sentence, { param: 'sdp' });
 };
 
 const split = (sdp: string): { readonly session: readonly string[]; readonly sections: readonly Section[] } => {
@@ -60,6 +68,12 @@ const split = (sdp: string): { readonly session: readonly string[]; readonly sec
 const attribute = (lines: readonly string[], name: string): string | undefined => {
 	const found = lines.find((line) => line === `a=${name}` || line.startsWith(`a=${name}:`));
 	return found?.slice(3 + name.length);
+};
+
+/** Username, session id and address of the `o=` line; what is left out, the version, counts the offers. */
+const originOf = (session: readonly string[]): string => {
+	const [username, id, , ...address] = (session.find((line) => line.startsWith('o=')) ?? '').slice(2).split(' ');
+	return [username, id, ...address].join(' ');
 };
 
 const parametersOf = (text: string): { [name: string]: string } =>
@@ -108,14 +122,14 @@ const choose = (sections: readonly Section[]): Choice => {
 		kind === 'video' && attribute(lines, 'sendonly') === undefined && attribute(lines, 'inactive') === undefined && portOf(lines) !== '0');
 	const [section] = receiving;
 	if (section === undefined) {
-		return refuse('The offer has no video section that receives; add one: addTransceiver("video", { direction: "recvonly" }).');
+		return refuse('The offer has no video section that receives; add one: addTransceiver("video", { direction: "recvonly" }).', 'unsupported_media');
 	}
 	const formats = formatsOf(section);
 	const format = formats
 		.filter((candidate) => fitness(candidate) !== undefined)
 		.sort((a, b) => VIDEO_CODECS.indexOf(codecOf(a)) - VIDEO_CODECS.indexOf(codecOf(b)) || (fitness(b) ?? 0) - (fitness(a) ?? 0))[0];
 	if (format === undefined) {
-		return refuse('The offer has neither H.264 with packetization-mode=1 nor VP8; offer one of them.');
+		return refuse('The offer has neither H.264 with packetization-mode=1 nor VP8; offer one of them.', 'unsupported_media');
 	}
 	const rtx = formats.find(({ name, parameters }) => name === 'rtx/90000' && parameters['apt'] === format.payloadType);
 	return { section, format, rtx };
@@ -161,12 +175,13 @@ const limitCandidates = (lines: readonly string[]): string[] => {
 	});
 };
 
-/** Throws `invalid_sdp`. */
+/** Throws `invalid_sdp`; `unsupported_media` for one that asks for nothing that can be sent here. */
 export const readOffer = (sdp: string): Offer => {
 	const { session, sections } = split(sdp);
 	const choice = choose(sections);
+	const described = [...choice.section.lines, ...session];
 	for (const [name, says] of [['ice-ufrag', 'ICE credentials'], ['ice-pwd', 'ICE credentials'], ['fingerprint', 'a DTLS fingerprint'], ['setup', 'a DTLS role']] as const) {
-		if (attribute([...choice.section.lines, ...session], name) === undefined) {
+		if (attribute(described, name) === undefined) {
 			refuse(`The offer has no ${says} (a=${name}) for its video; send the \`sdp\` of RTCPeerConnection.createOffer() as it is.`);
 		}
 	}
@@ -174,13 +189,19 @@ export const readOffer = (sdp: string): Offer => {
 		refuse('The video section of the offer has no a=mid; send the `sdp` of RTCPeerConnection.createOffer() as it is.');
 	}
 	const application = sections.find((section) => section.kind === 'application' && portOf(section.lines) !== '0');
+	// All sections share the way of the video's; candidates that a browser wrote into one that is refused here would be lost with it.
+	const candidates = sections.filter((section) => section !== choice.section).flatMap(({ lines }) => lines.filter((line) => line.startsWith('a=candidate:')));
 	const narrowed = sections.flatMap((section) =>
 		section === choice.section
-			? narrow(choice)
-			: withPort(section.lines, section === application ? '9' : '0'));
+			? [...narrow(choice), ...candidates.filter((line) => !section.lines.includes(line))]
+			: withPort(section.lines.filter((line) => !line.startsWith('a=candidate:')), section === application ? '9' : '0'));
 	return {
 		sdp: `${[...session, ...limitCandidates(narrowed)].join('\r\n')}\r\n`,
 		codec: codecOf(choice.format),
 		hasDataChannels: application !== undefined,
+		mid: attribute(choice.section.lines, 'mid') ?? '',
+		mids: sections.map(({ lines }) => attribute(lines, 'mid')),
+		peer: `${originOf(session)} ${attribute(described, 'fingerprint') ?? ''}`,
+		usernameFragment: attribute(described, 'ice-ufrag') ?? '',
 	};
 };

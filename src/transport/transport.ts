@@ -31,6 +31,13 @@ export type Viewer = {
 	readonly send: (chunk: EncodedChunk) => 'sent' | 'dropped';
 	/** Sends a record on the telemetry channel when it is open. */
 	readonly sendMeta: (meta: FrameMeta) => void;
+	/** Whether the offer is another one of the peer connection that is up, so that it is for `restart` and not for a viewer of its own. */
+	readonly continues: (offerSdp: string) => boolean;
+	/**
+	 * Answers such an offer: an ICE restart (RFC 8445 section 2.4), which finds a new way for what was negotiated before.
+	 * Throws `invalid_sdp` or `invalid_state`, and the viewer stays as it was.
+	 */
+	readonly restart: (offerSdp: string) => Promise<string>;
 	/** A trickled candidate of the peer; `null` ends them. */
 	readonly addCandidate: (candidate: IceCandidate | null) => Promise<void>;
 	/** Idempotent. */

@@ -7,12 +7,15 @@ import type { Clock } from '../base/time.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { TELEMETRY_LABEL } from '../protocol/limits.js';
 import type { FrameMeta } from '../protocol/messages.js';
-import { isUsableCandidate, MAX_CANDIDATES } from './offer.js';
+import { answerOffer } from './answer.js';
+import { isUsableCandidate, MAX_CANDIDATES, readOffer, type Offer } from './offer.js';
 import type { IceCandidate, Viewer, ViewerState } from './transport.js';
 import { VideoSender } from './webrtc-sender.js';
 
 /** From answer to connected. ICE gives up earlier when every pair has failed; a peer that never says anything is ended here. */
 const CONNECT_TIMEOUT_MS = 30_000;
+/** A connection that was up and whose every pair has failed waits for an ICE restart: the network of the peer may have changed. */
+const RESTART_WAIT_MS = 10_000;
 /** Some 600 kB: the operating system has stopped taking packets, so a frame sent now would be shown late or never. */
 const MOST_WAITING_PACKETS = 512;
 /** Records are worth nothing once the frame is shown: more than a second of them waiting means nobody reads. */
@@ -22,6 +25,8 @@ export type ViewerParts = {
 	readonly connection: RTCPeerConnection;
 	readonly sender: RTCRtpSender;
 	readonly codec: VideoCodec;
+	/** What it was negotiated with; `undefined` when it was offered from here. */
+	readonly offer: Pick<Offer, 'peer' | 'usernameFragment' | 'mid' | 'mids'> | undefined;
 	/** Key frames are asked for at most this often. */
 	readonly frameIntervalMs: number;
 	readonly log: Log;
@@ -36,7 +41,10 @@ export class WebRtcViewer implements Viewer {
 	readonly #video: VideoSender;
 	readonly #stateListeners = new Set<(state: ViewerState) => void>();
 	readonly #keyframeListeners = new Set<() => void>();
-	readonly #connecting = new AbortController();
+	/** Ends the wait for a connection, or for a restart. */
+	#waiting = new AbortController();
+	#remoteFragment: string | undefined;
+	#isRestarting = false;
 	#state: ViewerState = { kind: 'connecting' };
 	#telemetry: RTCDataChannel | undefined;
 	#needsKeyframe = true;
@@ -49,6 +57,7 @@ export class WebRtcViewer implements Viewer {
 	constructor(parts: ViewerParts) {
 		this.#parts = parts;
 		this.codec = parts.codec;
+		this.#remoteFragment = parts.offer?.usernameFragment;
 		this.#video = new VideoSender(parts.sender, parts.codec, parts.clock, { onPictureLost: () => this.#askForKeyframe() });
 		parts.connection.connectionStateChange.subscribe((state) => this.#onConnectionState(state));
 		// A browser that closes its connection says so in DTLS; the library's connection state would follow 30 s later.
@@ -58,10 +67,14 @@ export class WebRtcViewer implements Viewer {
 			}
 		});
 		parts.connection.onDataChannel.subscribe((channel) => this.#onDataChannel(channel));
-		parts.clock.sleep(CONNECT_TIMEOUT_MS, this.#connecting.signal).then(
-			() => this.close(`no connection within ${CONNECT_TIMEOUT_MS / 1000} s`),
-			() => undefined,
-		);
+		this.#closeAfter(CONNECT_TIMEOUT_MS, `no connection within ${CONNECT_TIMEOUT_MS / 1000} s`);
+	}
+
+	/** Unless it is connected before. */
+	#closeAfter(waitMs: number, reason: string): void {
+		this.#waiting.abort();
+		this.#waiting = new AbortController();
+		this.#parts.clock.sleep(waitMs, this.#waiting.signal).then(() => this.close(reason), () => undefined);
 	}
 
 	get state(): ViewerState {
@@ -117,15 +130,57 @@ export class WebRtcViewer implements Viewer {
 			return;
 		}
 		this.#candidates += 1;
-		if (this.#candidates > MAX_CANDIDATES || !isUsableCandidate(candidate.candidate)) {
+		const isOfBefore = typeof candidate.username_fragment === 'string' && this.#remoteFragment !== undefined && candidate.username_fragment !== this.#remoteFragment;
+		if (this.#candidates > MAX_CANDIDATES || isOfBefore || !isUsableCandidate(candidate.candidate)) {
 			return;
 		}
 		await this.#apply({
 			candidate: candidate.candidate,
-			...(typeof candidate.sdp_mid === 'string' ? { sdpMid: candidate.sdp_mid } : {}),
-			...(typeof candidate.sdp_mline_index === 'number' ? { sdpMLineIndex: candidate.sdp_mline_index } : {}),
+			...this.#sectionOf(candidate),
 			...(typeof candidate.username_fragment === 'string' ? { usernameFragment: candidate.username_fragment } : {}),
 		});
+	}
+
+	continues(offerSdp: string): boolean {
+		const { offer } = this.#parts;
+		if (offer === undefined || this.#state.kind === 'connecting' || this.#state.kind === 'closed') {
+			return false;
+		}
+		const { peer, codec } = readOffer(offerSdp);
+		return peer === offer.peer && codec === this.codec;
+	}
+
+	async restart(offerSdp: string): Promise<string> {
+		const { connection, sender, log } = this.#parts;
+		if (this.#closing !== undefined) {
+			throw new TurbocastError('invalid_state', 'This video connection is closed; offer another one.');
+		}
+		const offer = readOffer(offerSdp);
+		if (!this.continues(offerSdp)) {
+			throw new TurbocastError('invalid_sdp', 'The offer is not one of the connection that it would restart.', { param: 'sdp' });
+		}
+		this.#isRestarting = true;
+		const answerSdp = await answerOffer(connection, offer.sdp).catch((error: unknown) => {
+			this.#isRestarting = false;
+			throw error;
+		});
+		if (offer.usernameFragment === this.#remoteFragment) {
+			// The ICE session of before: nothing changes.
+			this.#isRestarting = false;
+			return answerSdp;
+		}
+		this.#remoteFragment = offer.usernameFragment;
+		this.#candidates = 0;
+		log.info({ viewer: this.id }, 'viewer restarts ICE');
+		this.#setState({ kind: 'disconnected' });
+		this.#closeAfter(CONNECT_TIMEOUT_MS, `no connection within ${CONNECT_TIMEOUT_MS / 1000} s of a restart`);
+		const checked = (state: 'connected' | 'failed') => (): void => {
+			this.#isRestarting = false;
+			this.#onConnectionState(state);
+		};
+		// The library begins the checks of a first negotiation only, and says at once that a second one is connected.
+		sender.dtlsTransport.iceTransport.start().then(checked('connected'), checked('failed'));
+		return answerSdp;
 	}
 
 	async #apply(candidate: Parameters<RTCPeerConnection['addIceCandidate']>[0]): Promise<void> {
@@ -136,13 +191,22 @@ export class WebRtcViewer implements Viewer {
 		}
 	}
 
+	/** Sections of one bundle share a way; that of the video is never refused. */
+	#sectionOf({ sdp_mid: mid, sdp_mline_index: index }: IceCandidate): { sdpMid?: string; sdpMLineIndex?: number } {
+		const { mid: videoMid, mids = [] } = this.#parts.offer ?? {};
+		if (videoMid !== undefined && (typeof mid === 'string' ? mids.includes(mid) : typeof index === 'number' && index < mids.length)) {
+			return { sdpMid: videoMid };
+		}
+		return { ...(typeof mid === 'string' ? { sdpMid: mid } : {}), ...(typeof index === 'number' ? { sdpMLineIndex: index } : {}) };
+	}
+
 	close(reason: string): Promise<void> {
 		this.#closing ??= this.#close(reason);
 		return this.#closing;
 	}
 
 	async #close(reason: string): Promise<void> {
-		this.#connecting.abort();
+		this.#waiting.abort();
 		this.#setState({ kind: 'closed', reason });
 		this.#stateListeners.clear();
 		this.#keyframeListeners.clear();
@@ -154,12 +218,12 @@ export class WebRtcViewer implements Viewer {
 	}
 
 	#onConnectionState(state: RTCPeerConnection['connectionState']): void {
-		if (this.#closing !== undefined) {
+		if (this.#closing !== undefined || (this.#isRestarting && state !== 'closed')) {
 			return;
 		}
 		switch (state) {
 			case 'connected':
-				this.#connecting.abort();
+				this.#waiting.abort();
 				this.#needsKeyframe = true;
 				this.#setState({ kind: 'connected' });
 				this.#askForKeyframe();
@@ -168,7 +232,12 @@ export class WebRtcViewer implements Viewer {
 				this.#setState({ kind: 'disconnected' });
 				break;
 			case 'failed':
-				void this.close(this.#state.kind === 'connecting' ? 'no network path to the viewer was found' : 'the connection was lost');
+				if (this.#state.kind === 'connecting' || this.#parts.offer === undefined) {
+					void this.close(this.#state.kind === 'connecting' ? 'no network path to the viewer was found' : 'the connection was lost');
+				} else {
+					this.#setState({ kind: 'disconnected' });
+					this.#closeAfter(RESTART_WAIT_MS, 'the connection was lost');
+				}
 				break;
 			case 'closed':
 				void this.close('the viewer closed the connection');

@@ -5,6 +5,7 @@ import type { VideoCodec } from '../base/frame.js';
 import type { Log } from '../base/log.js';
 import type { Clock } from '../base/time.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { answerOffer } from './answer.js';
 import { readOffer } from './offer.js';
 import { repairCompoundParsing } from './rtcp-repair.js';
 import type { Transport, ViewerOffer } from './transport.js';
@@ -69,21 +70,6 @@ const openConnection = (codec: VideoCodec, options: WebRtcOptions): RTCPeerConne
 		...(options.portRange === undefined ? {} : { icePortRange: [options.portRange[0], options.portRange[1]] }),
 	});
 
-/** One round trip: the answer has all candidates of this side. */
-const answer = async (connection: RTCPeerConnection, sdp: string): Promise<string> => {
-	try {
-		await connection.setRemoteDescription({ type: 'offer', sdp });
-		await connection.setLocalDescription(await connection.createAnswer());
-	} catch (error) {
-		throw new TurbocastError('invalid_sdp', `The offer cannot be answered (${error instanceof Error ? error.message : String(error)}); send the \`sdp\` of RTCPeerConnection.createOffer() as it is.`, { param: 'sdp', cause: error });
-	}
-	const local = connection.localDescription;
-	if (local === null) {
-		throw new TurbocastError('transport_failed', 'The connection was closed while its offer was being answered; offer again.');
-	}
-	return local.sdp;
-};
-
 /** Rejects with `error` when `work` takes longer than `limitMs`. */
 const within = async <T>(work: Promise<T>, limitMs: number, clock: Clock, error: () => Error): Promise<T> => {
 	const stop = new AbortController();
@@ -114,12 +100,12 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 		const connection = openConnection(offer.codec, options);
 		const { sender } = connection.addTransceiver('video', { direction: 'sendonly' });
 		try {
-			const answering = answer(connection, offer.sdp);
+			const answering = answerOffer(connection, offer.sdp);
 			answering.catch(() => undefined);
 			const answerSdp = await within(answering, ANSWER_TIMEOUT_MS, clock, () =>
 				new TurbocastError('transport_failed', 'Gathering network addresses took too long; check the STUN and TURN servers of the configuration.'));
 			const viewer = new WebRtcViewer({
-				connection, sender, codec: offer.codec, frameIntervalMs: 1000 / options.fps, log, clock,
+				connection, sender, codec: offer.codec, offer, frameIntervalMs: 1000 / options.fps, log, clock,
 				onClosed: (closed) => {
 					viewers.delete(closed);
 					gone.sent += closed.packets.sent;

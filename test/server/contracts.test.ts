@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { CLIENT_SECRETS_PATH } from '../../src/protocol/client-secrets.js';
 import { CLIENT_SCHEMAS, FRAME_META, SERVER_SCHEMAS } from '../../src/protocol/messages.js';
+import { WHEP_PATH } from '../../src/protocol/whep.js';
 import { asyncApi, openApi } from '../../src/server/contracts.js';
 import { startMachine, startService, type Machine } from './service.js';
 
@@ -46,7 +47,7 @@ test('asyncapi.json has every message of both directions with the schema that pa
 });
 
 test('openapi.json has the addresses of the API', () => {
-	assert.deepEqual(Object.keys(wire(openApi())['paths'] as Tree), ['/healthz', '/readyz', '/metrics', '/v1/models', '/v1/models/{id}', CLIENT_SECRETS_PATH]);
+	assert.deepEqual(Object.keys(wire(openApi())['paths'] as Tree), ['/healthz', '/readyz', '/metrics', '/v1/models', '/v1/models/{id}', WHEP_PATH, '/v1/realtime/sessions/{id}/whep', `${WHEP_PATH}/{player}`, CLIENT_SECRETS_PATH]);
 });
 
 test('both are served as they are', async () => {

@@ -13,12 +13,16 @@ export class MemoryViewer implements Viewer {
 	#needsKeyframe = true;
 	readonly chunks: EncodedChunk[] = [];
 	readonly metas: FrameMeta[] = [];
+	readonly restarts: string[] = [];
 	readonly candidates: (IceCandidate | null)[] = [];
 	readonly #events = new EventEmitter();
 	#state: ViewerState = { kind: 'connecting' };
 
-	constructor(id: string, codec: VideoCodec = 'h264') {
+	readonly peer: string;
+
+	constructor(id: string, codec: VideoCodec = 'h264', peer = '') {
 		this.id = id;
+		this.peer = peer;
 		this.codec = codec;
 	}
 
@@ -66,6 +70,16 @@ export class MemoryViewer implements Viewer {
 		return Promise.resolve();
 	}
 
+	/** Offers that say whose they are after the first line (`v=0 NAME`) can be told to be of one peer. */
+	continues(offerSdp: string): boolean {
+		return this.peer !== '' && offerSdp.slice(4) === this.peer && this.#state.kind !== 'closed';
+	}
+
+	restart(offerSdp: string): Promise<string> {
+		this.restarts.push(offerSdp);
+		return Promise.resolve('v=0 answer again');
+	}
+
 	close(reason: string): Promise<void> {
 		if (this.#state.kind !== 'closed') {
 			this.become({ kind: 'closed', reason });
@@ -92,7 +106,7 @@ export class MemoryTransport implements Transport {
 		if (!offerSdp.startsWith('v=0')) {
 			return Promise.reject(new TurbocastError('invalid_sdp', 'The offer does not begin with v=0.', { param: 'sdp' }));
 		}
-		const viewer = new MemoryViewer(`viewer-${this.viewers.length}`);
+		const viewer = new MemoryViewer(`viewer-${this.viewers.length}`, 'h264', offerSdp.slice(4));
 		this.viewers.push(viewer);
 		if (this.connects) {
 			viewer.become({ kind: 'connected' });

@@ -30,7 +30,7 @@ const SESSION = ['v=0', 'o=- 4962303333179871722 2 IN IP4 127.0.0.1', 's=-', 't=
 
 const sdp = (...parts: (readonly string[])[]): string => `${[SESSION, ...parts].flat().join('\r\n')}\r\n`;
 const without = (lines: readonly string[], start: string): string[] => lines.filter((line) => !line.startsWith(start));
-const refused = (message: RegExp): object => ({ name: 'TurbocastError', code: 'invalid_sdp', message });
+const refused = (message: RegExp, code = 'invalid_sdp'): object => ({ name: 'TurbocastError', code, message });
 
 describe('an offer', () => {
 	test('H.264 constrained baseline in packetization mode 1 is taken before everything else, with its retransmissions', () => {
@@ -56,6 +56,23 @@ describe('an offer', () => {
 		assert.doesNotMatch(offer.sdp, /bundle-only/u);
 	});
 
+	test('candidates in a section that is refused are kept: all sections share one way', () => {
+		const candidate = 'a=candidate:1 1 udp 2113937151 192.0.2.1 54321 typ host';
+		const offer = readOffer(sdp([...AUDIO, candidate], VIDEO));
+		assert.match(offer.sdp.slice(offer.sdp.indexOf('m=video')), new RegExp(candidate, 'u'));
+		assert.equal(offer.sdp.split(candidate).length, 2);
+		assert.deepEqual(offer.mids, ['2', '0']);
+	});
+
+	test('offers of one connection are known by their origin and certificate, whatever their version and ICE credentials', () => {
+		const first = readOffer(sdp(VIDEO));
+		const later = sdp(VIDEO).replace('8722 2 IN', '8722 3 IN');
+		assert.equal(readOffer(later.replace(/a=ice-ufrag:.*/u, 'a=ice-ufrag:next')).peer, first.peer);
+		assert.equal(readOffer(later.replace(/a=ice-ufrag:.*/u, 'a=ice-ufrag:next')).usernameFragment, 'next');
+		assert.notEqual(readOffer(later.replace('496230', '596230')).peer, first.peer);
+		assert.notEqual(readOffer(later.replace(/(a=fingerprint:\S+ )../u, '$1FF')).peer, first.peer);
+	});
+
 	test('what is not a session description is refused, with what to send instead', () => {
 		for (const text of ['', 'hello', '{"type":"offer"}', 'v=0', 'v=1\r\nm=video', '\0\0\0', sdp(['this is no line'])]) {
 			assert.throws(() => readOffer(text), refused(/createOffer|addTransceiver/u), JSON.stringify(text));
@@ -64,12 +81,12 @@ describe('an offer', () => {
 
 	test('an offer without video that receives is refused', () => {
 		for (const text of [sdp(APPLICATION), sdp(AUDIO), sdp(VIDEO.map((line) => (line === 'a=recvonly' ? 'a=sendonly' : line))), sdp(['m=video 0 UDP/TLS/RTP/SAVPF 96', ...VIDEO.slice(1)])]) {
-			assert.throws(() => readOffer(text), refused(/addTransceiver\("video"/u));
+			assert.throws(() => readOffer(text), refused(/addTransceiver\("video"/u, 'unsupported_media'));
 		}
 	});
 
 	test('an offer without a codec of ours is refused and told which', () => {
-		assert.throws(() => readOffer(sdp(VIDEO.filter((line) => !/VP8|H264/u.test(line)))), refused(/neither H\.264 with packetization-mode=1 nor VP8/u));
+		assert.throws(() => readOffer(sdp(VIDEO.filter((line) => !/VP8|H264/u.test(line)))), refused(/neither H\.264 with packetization-mode=1 nor VP8/u, 'unsupported_media'));
 	});
 
 	test('an offer without credentials is refused and told which', () => {
@@ -134,7 +151,7 @@ describe('answering', () => {
 				const { viewer } = await transport.accept(`${damaged.join('\r\n')}\r\n`);
 				await viewer.close('test is over');
 			} catch (error) {
-				assert.ok(error instanceof TurbocastError && error.code === 'invalid_sdp', `${String(error)}\n${damaged.join('\n')}`);
+				assert.ok(error instanceof TurbocastError && (error.code === 'invalid_sdp' || error.code === 'unsupported_media'), `${String(error)}\n${damaged.join('\n')}`);
 			}
 		}
 	});

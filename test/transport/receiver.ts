@@ -71,6 +71,19 @@ export class Receiver implements AsyncDisposable {
 		return viewer;
 	}
 
+	/** Another offer of the same connection, for a new ICE session. The library gives it another session id, against RFC 9429 section 5.2.2. */
+	async restartOffer(): Promise<string> {
+		const [origin = ''] = /^o=.*$/mu.exec(this.connection.localDescription?.sdp ?? '') ?? [];
+		await this.connection.setLocalDescription(await this.connection.createOffer({ iceRestart: true }));
+		return (this.connection.localDescription?.sdp ?? '').replace(/^o=.*$/mu, origin);
+	}
+
+	/** After the answer to such an offer: begins the checks, which the library leaves to us. */
+	async restarted(answerSdp: string): Promise<void> {
+		await this.connection.setRemoteDescription({ type: 'answer', sdp: answerSdp });
+		await Promise.all(this.connection.iceTransports.map((ice) => ice.start()));
+	}
+
 	/** Resolves when the condition holds; looked at with everything that arrives. */
 	until(holds: () => boolean, viewer?: Viewer): Promise<void> {
 		return new Promise((resolve) => {
