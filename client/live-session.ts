@@ -65,6 +65,7 @@ export class LiveSession {
 	/** The last error that no message of ours caused: the reason of a close that follows it. */
 	#lastError: TurbocastError | undefined;
 	#hasServerEnded = false;
+	#isGreeted = false;
 
 	constructor(options: SessionOptions) {
 		this.#options = options;
@@ -305,7 +306,8 @@ export class LiveSession {
 			case 'error':
 				return this.#failed(message);
 			case 'session.ended':
-				this.#hasServerEnded = true;
+				// A connection that was turned away had no session: ours may still be held.
+				this.#hasServerEnded = this.#isGreeted;
 				if (message.reason === 'stopped') {
 					this.#lastError = undefined;
 				}
@@ -339,6 +341,7 @@ export class LiveSession {
 	#greeted(message: ServerMessages['session.created']): void {
 		this.#greeting = message;
 		this.#hasServerEnded = false;
+		this.#isGreeted = true;
 		this.#lastError = undefined;
 		this.#link.greeted();
 		this.#clock.start();
@@ -454,6 +457,7 @@ export class LiveSession {
 		this.#clock.stop();
 		this.#video.suspend();
 		this.#gate.shut();
+		this.#isGreeted = false;
 		this.#resuming = undefined;
 		const isGone = error === undefined || (this.#hasServerEnded && this.#start !== undefined);
 		if (error !== undefined) {

@@ -1,6 +1,7 @@
 /** The command: flags, configuration, signals, exit status. With `cli/`, the only code that touches the terminal. */
 import { createLog } from './base/log.js';
 import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } from './cli/arguments.js';
+import { CONFORMANCE_FLAGS, conformance } from './cli/conformance.js';
 import { GENERATE_FLAGS, generate } from './cli/generate.js';
 import { Interruption } from './cli/interruption.js';
 import { KEYS_FLAGS, keys } from './cli/keys.js';
@@ -59,6 +60,12 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		says: 'check this build against golden tensors of the original implementations',
 		flags: VERIFY_FLAGS,
 		run: (args, config, signal) => verify(args, config, signal),
+	},
+	conformance: {
+		usage: 'turbocast conformance URL | --client [--json]',
+		says: 'check that a server, or a client, does what the protocol says',
+		flags: CONFORMANCE_FLAGS,
+		run: conformance,
 	},
 };
 

@@ -17,9 +17,10 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
 	verify: ['engine', 'model'],
 	media: [],
 	transport: [],
+	conformance: ['transport'],
 	server: ['engine', 'media', 'transport', 'model'],
-	cli: ['engine', 'media', 'model', 'server', 'transport', 'verify', '.'],
-	'.': ['base', 'cli', 'engine', 'media', 'model', 'protocol', 'server', 'transport', 'verify'],
+	cli: ['conformance', 'engine', 'media', 'model', 'server', 'transport', 'verify', '.'],
+	'.': ['base', 'cli', 'conformance', 'engine', 'media', 'model', 'protocol', 'server', 'transport', 'verify'],
 	client: [],
 };
 
@@ -32,7 +33,7 @@ const DOORS: { readonly [name: string]: readonly string[] } = {
 	'werift': ['src/transport/', 'client/node/frame-receiver.ts'],
 	'entities': ['src/model/text/prompt-cleaning.ts'],
 	'@huggingface/hub': ['src/cli/hub.ts'],
-	'ws': ['src/server/control.ts', 'client/node/node-session.ts'],
+	'ws': ['src/server/control.ts', 'src/conformance/', 'client/node/node-session.ts'],
 	'react': ['client/react.ts'],
 	'mediabunny': ['client/demo/clip.ts'],
 	'jose': ['src/server/tokens.ts'],

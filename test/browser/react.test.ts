@@ -3,30 +3,18 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { build } from 'esbuild';
-import type { Browser } from 'playwright-core';
-import { silentLog } from '../../src/base/log.js';
-import { systemClock } from '../../src/base/time.js';
-import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 import { repositoryRoot } from '../repository.js';
-import { startMachine, startService, type Machine, type Service } from '../server/service.js';
-import { launchChromium, whyNoBrowser } from './chromium.js';
+import { whyNoBrowser } from './chromium.js';
+import { openStage, type Stage } from './stage.js';
 
 const skip = whyNoBrowser();
-let machine: Machine & AsyncDisposable;
-let service: Service;
-let browser: Browser;
+let stage: Stage;
 before(async () => {
-	if (skip !== false) {
-		return;
+	if (skip === false) {
+		stage = await openStage();
 	}
-	[machine, browser] = await Promise.all([startMachine(), launchChromium()]);
-	service = await startService(machine, { iceServers: [] }, createWebRtcTransport({ announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock }));
 });
-after(async () => {
-	await browser?.close();
-	await service?.[Symbol.asyncDispose]();
-	await machine?.[Symbol.asyncDispose]();
-});
+after(() => stage?.[Symbol.asyncDispose]());
 
 const APPLICATION = `
 import { StrictMode, useState } from 'react';
@@ -52,19 +40,19 @@ test('a component shows the video of its session and the state as it changes; le
 	const { outputFiles } = await build({
 		stdin: { contents: APPLICATION, loader: 'jsx', resolveDir: join(repositoryRoot) }, bundle: true, format: 'iife', jsx: 'automatic', write: false, define: { 'process.env.NODE_ENV': '"development"' }, logLevel: 'silent',
 	});
-	const page = await browser.newPage();
+	const page = await stage.browser.newPage();
 	page.setDefaultTimeout(60_000);
 	const complaints: string[] = [];
 	page.on('pageerror', (error) => complaints.push(error.message));
 	page.on('console', (message) => message.type() === 'error' && complaints.push(message.text()));
-	await page.goto(`${service.url}healthz`);
+	await page.goto(`${stage.service.url}healthz`);
 	await page.addScriptTag({ content: outputFiles[0]?.text ?? '' });
 	await page.getByRole('button', { name: 'ready' }).click();
 	await page.getByRole('button', { name: 'generating' }).waitFor();
 	await page.waitForFunction(() => (document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames ?? 0) >= 5);
 	await page.click('#leave');
 	await page.getByText('gone').waitFor();
-	while (((await (await fetch(`${service.url}readyz`)).json()) as { places_free?: number }).places_free !== 2) {
+	while (((await (await fetch(`${stage.service.url}readyz`)).json()) as { places_free?: number }).places_free !== 2) {
 		// Asked again until the server has heard; the time limit is the assertion.
 	}
 	assert.deepEqual(complaints, []);

@@ -1,56 +1,22 @@
 /** The client SDK in a real browser, as an application uses it: only what `client/index.ts` exports. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Browser, Page } from 'playwright-core';
-import { silentLog } from '../../src/base/log.js';
-import { systemClock } from '../../src/base/time.js';
 import { newServerKey } from '../../src/server/keys.js';
-import { createWebRtcTransport } from '../../src/transport/webrtc.js';
-import { startMachine, startService, type Machine, type Service } from '../server/service.js';
-import { launchChromium, whyNoBrowser } from './chromium.js';
-
-type Sdk = typeof import('../../client/index.js');
+import { startService } from '../server/stage.service.js';
+import { whyNoBrowser } from './chromium.js';
+import { openStage, type Stage } from './stage.js';
 
 const skip = whyNoBrowser();
-let machine: Machine & AsyncDisposable;
-let service: Service;
-let browser: Browser;
+let stage: Stage;
 before(async () => {
-	if (skip !== false) {
-		return;
+	if (skip === false) {
+		stage = await openStage();
 	}
-	[machine, browser] = await Promise.all([startMachine(), launchChromium()]);
-	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
-	service = await startService(machine, { iceServers: [] }, transport);
 });
-after(async () => {
-	await browser?.close();
-	await service?.[Symbol.asyncDispose]();
-	await machine?.[Symbol.asyncDispose]();
-});
-
-/** An empty page of the server's origin, with the SDK at hand as `sdk` and a video as `video`. */
-const openPage = async (): Promise<Page & AsyncDisposable> => {
-	const page = await browser.newPage();
-	page.on('pageerror', (error) => assert.fail(`exception in the page: ${error.message}`));
-	// Any answer of the server makes a document of its origin; one made up by the test would count as a page of the internet.
-	await page.goto(`${service.url}healthz`);
-	await page.evaluate(async () => {
-		document.body.innerHTML = '<video muted playsinline></video>';
-		const path = '/client/index.js';
-		(globalThis as unknown as { sdk: Sdk; video: HTMLVideoElement | null }).sdk = (await import(path)) as Sdk;
-		(globalThis as unknown as { video: HTMLVideoElement | null }).video = document.querySelector('video');
-	});
-	return page;
-};
-
-declare global {
-	var sdk: Sdk;
-	var video: HTMLVideoElement;
-}
+after(() => stage?.[Symbol.asyncDispose]());
 
 test('connect, start, change, act, stop: every promise comes true, in its order', { skip }, async () => {
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const result = await page.evaluate(async () => {
 		const session = sdk.connect(undefined, { video });
 		const states: string[] = [];
@@ -96,7 +62,7 @@ test('connect, start, change, act, stop: every promise comes true, in its order'
 });
 
 test('what is refused rejects with its code, and the session goes on', { skip }, async () => {
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const codes = await page.evaluate(async () => {
 		const session = sdk.connect(undefined, { video });
 		const codeOf = (promise: Promise<unknown>): Promise<string> =>
@@ -117,7 +83,7 @@ test('what is refused rejects with its code, and the session goes on', { skip },
 });
 
 test('a server that is not there fails the session with a code and a sentence; nothing is thrown', { skip }, async () => {
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const result = await page.evaluate(async () => {
 		const session = sdk.connect('ws://127.0.0.1:1');
 		const rejected = await session.start('a cat').then(() => 'accepted', (error: Error) => error.message);
@@ -129,7 +95,7 @@ test('a server that is not there fails the session with a code and a sentence; n
 });
 
 test('closing, twice, and aborting end the session at once and free its place', { skip }, async () => {
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const kinds = await page.evaluate(async () => {
 		const first = sdk.connect(undefined, { video });
 		await first.start('a cat');
@@ -144,13 +110,13 @@ test('closing, twice, and aborting end the session at once and free its place', 
 		return [(await first.ended).kind, (await second.ended).kind, (await third.ended).kind, late];
 	});
 	assert.deepEqual(kinds, ['ended', 'ended', 'ended', 'rejected']);
-	while (((await (await fetch(`${service.url}readyz`)).json()) as { places_free?: number }).places_free !== 2) {
+	while (((await (await fetch(`${stage.service.url}readyz`)).json()) as { places_free?: number }).places_free !== 2) {
 		// Asked again until the server has heard; the time limit is the assertion.
 	}
 });
 
 test('without a video the stream is there for the application', { skip }, async () => {
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const width = await page.evaluate(async () => {
 		const session = sdk.connect();
 		await session.ready;
@@ -165,7 +131,7 @@ test('without a video the stream is there for the application', { skip }, async 
 });
 
 test('a video connection that breaks is made anew, and the video goes on', { skip }, async () => {
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const result = await page.evaluate(async () => {
 		const connections: RTCPeerConnection[] = [];
 		globalThis.RTCPeerConnection = class extends RTCPeerConnection {
@@ -193,13 +159,13 @@ test('a video connection that breaks is made anew, and the video goes on', { ski
 
 test('a token provider is asked for each connection; a session without a place is queued, and starts when there is one', { skip }, async () => {
 	const key = newServerKey();
-	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
-	await using own = await startService(machine, { iceServers: [], maxSessions: 1, maxWaiting: 1, allowedOrigins: ['*'] }, transport, { keys: [key] });
+	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: stage.machine.model.spec.fps, log: silentLog, clock: systemClock });
+	await using own = await startService(stage.machine, { iceServers: [], maxSessions: 1, maxWaiting: 1, allowedOrigins: ['*'] }, transport, { keys: [key] });
 	const mint = async (): Promise<string> => {
 		const response = await fetch(new URL('/v1/realtime/client_secrets', own.url), { method: 'POST', headers: { authorization: `Bearer ${key}` } });
 		return ((await response.json()) as { value: string }).value;
 	};
-	await using page = await openPage();
+	await using page = await stage.openPage();
 	const result = await page.evaluate(async ({ url, secrets }) => {
 		const [used = ''] = secrets;
 		const token = (): Promise<string> => Promise.resolve(secrets.shift() ?? '');
@@ -229,9 +195,9 @@ test('a token provider is asked for each connection; a session without a place i
 
 test('the page takes its token from behind its address, hides it there, and finds it again after a reload; without one it says what is missing', { skip }, async () => {
 	const key = newServerKey();
-	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
-	await using own = await startService(machine, { iceServers: [] }, transport, { keys: [key] });
-	await using page = await browser.newPage();
+	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: stage.machine.model.spec.fps, log: silentLog, clock: systemClock });
+	await using own = await startService(stage.machine, { iceServers: [] }, transport, { keys: [key] });
+	await using page = await stage.browser.newPage();
 	const said: string[] = [];
 	page.on('console', (message) => said.push(message.text()));
 	await page.goto(own.url);

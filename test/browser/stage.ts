@@ -1,0 +1,50 @@
+/** What the tests of the SDK in a browser stand on: a server with a real engine and real WebRTC, and a Chromium. */
+import assert from 'node:assert/strict';
+import type { Browser, Page } from 'playwright-core';
+import { silentLog } from '../../src/base/log.js';
+import { systemClock } from '../../src/base/time.js';
+import { createWebRtcTransport } from '../../src/transport/webrtc.js';
+import { startMachine, startService, type Machine, type Service } from '../server/service.js';
+import { launchChromium } from './chromium.js';
+
+type Sdk = typeof import('../../client/index.js');
+
+declare global {
+	var sdk: Sdk;
+	var video: HTMLVideoElement;
+}
+
+export type Stage = AsyncDisposable & {
+	readonly machine: Machine;
+	readonly service: Service;
+	readonly browser: Browser;
+	/** An empty page of the server's origin, with the SDK at hand as `sdk` and a video as `video`. */
+	readonly openPage: () => Promise<Page & AsyncDisposable>;
+};
+
+export const openStage = async (): Promise<Stage> => {
+	const [machine, browser] = await Promise.all([startMachine(), launchChromium()]);
+	const transport = createWebRtcTransport({ announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
+	const service = await startService(machine, { iceServers: [] }, transport);
+	return {
+		machine, service, browser,
+		openPage: async () => {
+			const page = await browser.newPage();
+			page.on('pageerror', (error) => assert.fail(`exception in the page: ${error.message}`));
+			// Any answer of the server makes a document of its origin; one made up by the test would count as a page of the internet.
+			await page.goto(`${service.url}healthz`);
+			await page.evaluate(async () => {
+				document.body.innerHTML = '<video muted playsinline></video>';
+				const path = '/client/index.js';
+				globalThis.sdk = (await import(path)) as Sdk;
+				globalThis.video = document.querySelector('video') as HTMLVideoElement;
+			});
+			return page;
+		},
+		[Symbol.asyncDispose]: async () => {
+			await browser.close();
+			await service[Symbol.asyncDispose]();
+			await machine[Symbol.asyncDispose]();
+		},
+	};
+};
