@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { newServerKey } from '../../src/server/keys.js';
-import { startService } from '../server/stage.service.js';
 import { whyNoBrowser } from './chromium.js';
 import { openStage, type Stage } from './stage.js';
 
@@ -159,8 +158,7 @@ test('a video connection that breaks is made anew, and the video goes on', { ski
 
 test('a token provider is asked for each connection; a session without a place is queued, and starts when there is one', { skip }, async () => {
 	const key = newServerKey();
-	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: stage.machine.model.spec.fps, log: silentLog, clock: systemClock });
-	await using own = await startService(stage.machine, { iceServers: [], maxSessions: 1, maxWaiting: 1, allowedOrigins: ['*'] }, transport, { keys: [key] });
+	await using own = await stage.startService({ maxSessions: 1, maxWaiting: 1, allowedOrigins: ['*'] }, { keys: [key] });
 	const mint = async (): Promise<string> => {
 		const response = await fetch(new URL('/v1/realtime/client_secrets', own.url), { method: 'POST', headers: { authorization: `Bearer ${key}` } });
 		return ((await response.json()) as { value: string }).value;
@@ -195,8 +193,7 @@ test('a token provider is asked for each connection; a session without a place i
 
 test('the page takes its token from behind its address, hides it there, and finds it again after a reload; without one it says what is missing', { skip }, async () => {
 	const key = newServerKey();
-	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: stage.machine.model.spec.fps, log: silentLog, clock: systemClock });
-	await using own = await startService(stage.machine, { iceServers: [] }, transport, { keys: [key] });
+	await using own = await stage.startService({}, { keys: [key] });
 	await using page = await stage.browser.newPage();
 	const said: string[] = [];
 	page.on('console', (message) => said.push(message.text()));

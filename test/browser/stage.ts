@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import type { Browser, Page } from 'playwright-core';
 import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
+import type { AuthOptions } from '../../src/server/auth.js';
+import type { ServerConfig } from '../../src/server/server-config.js';
 import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 import { startMachine, startService, type Machine, type Service } from '../server/service.js';
 import { launchChromium } from './chromium.js';
@@ -18,16 +20,19 @@ export type Stage = AsyncDisposable & {
 	readonly machine: Machine;
 	readonly service: Service;
 	readonly browser: Browser;
+	/** Another server on the same engine. */
+	readonly startService: (changes?: Partial<ServerConfig>, auth?: Partial<AuthOptions>) => Promise<Service>;
 	/** An empty page of the server's origin, with the SDK at hand as `sdk` and a video as `video`. */
 	readonly openPage: () => Promise<Page & AsyncDisposable>;
 };
 
 export const openStage = async (): Promise<Stage> => {
 	const [machine, browser] = await Promise.all([startMachine(), launchChromium()]);
-	const transport = createWebRtcTransport({ announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock });
-	const service = await startService(machine, { iceServers: [] }, transport);
+	const start: Stage['startService'] = (changes, auth) =>
+		startService(machine, { iceServers: [], ...changes }, createWebRtcTransport({ fps: machine.model.spec.fps, log: silentLog, clock: systemClock }), auth);
+	const service = await start();
 	return {
-		machine, service, browser,
+		machine, service, browser, startService: start,
 		openPage: async () => {
 			const page = await browser.newPage();
 			page.on('pageerror', (error) => assert.fail(`exception in the page: ${error.message}`));
