@@ -74,7 +74,7 @@ const firstPicture = (page: Page, prompt: string): Promise<number> =>
 		return latencyMs;
 	}, prompt);
 
-type Playing = { readonly edits: readonly number[]; readonly shown: readonly number[]; readonly realTimeFactors: readonly number[]; readonly missed: number };
+type Playing = { readonly edits: readonly number[]; readonly stages: readonly { readonly [stage: string]: number }[]; readonly shown: readonly number[]; readonly realTimeFactors: readonly number[]; readonly missed: number };
 
 /** Plays for a while, then edits again and again at times that have nothing to do with chunks. */
 const playAndEdit = (page: Page, options: { prompts: readonly string[]; playMs: number }): Promise<Playing> =>
@@ -99,12 +99,15 @@ const playAndEdit = (page: Page, options: { prompts: readonly string[]; playMs: 
 		const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 		await pause(playMs);
 		const edits: number[] = [];
+		const stages: { readonly [stage: string]: number }[] = [];
 		for (const prompt of prompts.slice(1)) {
 			await pause(700 + Math.random() * 800);
-			edits.push((await (await session.setPrompt(prompt)).displayed).latencyMs);
+			const change = await session.setPrompt(prompt);
+			edits.push((await change.displayed).latencyMs);
+			stages.push((await change.timeline).stagesMs);
 		}
 		await session.stop();
-		return { edits, shown, realTimeFactors, missed };
+		return { edits, stages, shown, realTimeFactors, missed };
 	}, options);
 
 const metric = async (url: string, name: string): Promise<number> =>
@@ -142,6 +145,8 @@ try {
 		['distance of frames on the screen, ms', medianAndP95(gaps), String(gaps.length)],
 		['generation, times real time', `${percentile(playing.realTimeFactors, 0.5).toFixed(2)} / ${percentile(playing.realTimeFactors, 0.05).toFixed(2)}`, `${playing.realTimeFactors.length} chunks`],
 	]);
+	const [names] = playing.stages;
+	printTable(['where an edit spends its time, ms', 'median / p95'], Object.keys(names ?? {}).map((stage) => [stage, medianAndP95(playing.stages.map((each) => each[stage] ?? Number.NaN))]));
 	printTable(['what', 'value'], [
 		['start to ready, ms', service.readyMs.toFixed(0)],
 		['shown', `${shownSeconds.toFixed(1)} s, ${(playing.shown.length / shownSeconds).toFixed(1)} frames a second`],

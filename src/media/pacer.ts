@@ -5,10 +5,12 @@
  * Two aims pull at it. Frames must never run out; and a change of the prompt is heard at the *start* of a chunk, so every
  * millisecond that a chunk starts earlier than needed is a millisecond of latency. The gate therefore starts a chunk as late as the
  * measured generation times allow, the servo slows the media clock down when generation cannot keep up with it, and a
- * chunk that is late stretches the frames still queued.
+ * chunk that is late stretches the frames still queued. While a change waits, those before it are shown faster instead (`Haste`), and
+ * its chunk is started that much earlier.
  */
 import { RTP_TICKS_PER_MS } from '../base/time.js';
 import { Estimate } from './estimate.js';
+import { Haste } from './haste.js';
 
 export type PacerOptions = {
 	/** Frames a second that the model was made for. */
@@ -54,21 +56,30 @@ export type PacerStats = {
  */
 const SAFETY_DEVIATIONS = 3;
 const SAFETY_FRAMES = 1;
+/** In haste the queue is made to last until a change that takes so much longer than usual: at twice real time, 1 hesitates twice as often and is 35 ms sooner (simulated). */
+const CHANGE_DEVIATIONS = 2;
 /** Below this it is no longer moving pictures; then stalls are the honest thing to show. */
 const LEAST_FPS = 8;
 /** Share of what generation can do that display uses, so that a queue can build up again. */
 const SERVO_HEADROOM = 0.99;
 const SERVO_SMOOTHING = 0.5;
 const MOST_STRETCH = 1.25;
+/** Below this share of the model's speed generation has no time to spare, and every frame is needed. */
+const LEAST_HASTY_SHARE = 0.95;
 /** A caller this late takes frames at once until it has caught up; a later one gets the clock moved instead. */
 const CATCH_UP_FRAMES = 4;
+
+type Chunk = { readonly startedMs: number; readonly isChanged: boolean; arrived: number };
 
 export class Pacer {
 	readonly #options: PacerOptions;
 	/** Time from the start of a chunk to the arrival of its frame number `i`. */
 	readonly #arrivals: Estimate[];
 	readonly #generation = new Estimate();
-	#chunk: { readonly startedMs: number; arrived: number } | undefined;
+	/** That of the first frame of a chunk with a change: the prompt is new, and the past is seen again with it. */
+	readonly #changedArrival = new Estimate();
+	readonly #haste = new Haste();
+	#chunk: Chunk | undefined;
 	#maxLeadMs: number;
 	#fps: number;
 	#queued = 0;
@@ -137,19 +148,34 @@ export class Pacer {
 		if (this.#queued === 0) {
 			return { start: true };
 		}
-		const aboveMs = this.leadMs(nowMs) - this.#startLeadMs();
+		const startLeadMs = this.#haste.kind === 'waiting' ? Math.max(this.#startLeadMs(), this.#hastyStartLeadMs()) : this.#startLeadMs();
+		const aboveMs = this.leadMs(nowMs) - startLeadMs;
 		return aboveMs <= 0 ? { start: true } : { start: false, checkInMs: Math.max(1, aboveMs) };
 	}
 
+	/** A change waits that is to be seen soon; the next chunk to be started carries it. */
+	changeWaits(nowMs: number): void {
+		const { keepsSpeed = false, fps } = this.#options;
+		if (keepsSpeed || this.#dueMs === undefined || this.#fps < LEAST_HASTY_SHARE * fps) {
+			return;
+		}
+		this.#haste.changeWaits();
+		if (this.#lastDueMs !== undefined && this.#queued > 0) {
+			// The frame on display has had some of its time, too.
+			const dueMs = Math.max(nowMs, this.#lastDueMs + this.#nextIntervalMs(nowMs));
+			this.#haste.saved(Math.max(0, this.#dueMs - dueMs));
+			this.#dueMs = Math.min(this.#dueMs, dueMs);
+		}
+	}
+
 	chunkStarted(nowMs: number): void {
-		this.#chunk = { startedMs: nowMs, arrived: 0 };
+		this.#chunk = { startedMs: nowMs, isChanged: this.#haste.chunkStarted(), arrived: 0 };
 	}
 
 	/** A frame came from the engine and waits to be taken. */
 	frameQueued(nowMs: number): void {
 		if (this.#chunk !== undefined) {
-			this.#arrivals[this.#chunk.arrived]?.add(nowMs - this.#chunk.startedMs);
-			this.#chunk.arrived += 1;
+			this.#arrived(this.#chunk, nowMs);
 		}
 		if (this.#dueMs === undefined) {
 			this.#dueMs = nowMs;
@@ -184,6 +210,7 @@ export class Pacer {
 	/** The chunk ended early; what it took says nothing about the next. Its frames that are queued stay. */
 	chunkFailed(): void {
 		this.#chunk = undefined;
+		this.#haste.chunkFailed();
 	}
 
 	/** When the next queued frame is to be shown; the first of a stream at once. */
@@ -201,7 +228,10 @@ export class Pacer {
 		this.#mediaMs += intervalMs;
 		this.#lastDueMs = dueMs;
 		this.#queued = Math.max(0, this.#queued - 1);
-		this.#dueMs = dueMs + this.#nextIntervalMs(nowMs);
+		this.#haste.frameTaken(intervalMs);
+		const nextIntervalMs = this.#nextIntervalMs(nowMs);
+		this.#haste.saved(Math.max(0, this.#intervalMs - nextIntervalMs));
+		this.#dueMs = dueMs + nextIntervalMs;
 		// From the whole media time, so that rounding never adds up.
 		const ticks = Math.round(this.#mediaMs * RTP_TICKS_PER_MS);
 		return { rtpTimestamp: (this.#options.firstRtpTimestamp + ticks) % 2 ** 32, mediaMs: this.#mediaMs, intervalMs };
@@ -227,17 +257,68 @@ export class Pacer {
 		return Math.min(neededMs + SAFETY_FRAMES * intervalMs, mostMs);
 	}
 
-	/** Longer than usual, by a quarter at most, while the queue would run dry before the frames being generated arrive. */
+	/** The lead at which a chunk with a change is started: shown in haste, it lasts until the first frame of the chunk is there. */
+	#hastyStartLeadMs(): number {
+		const { meanMs, deviationMs } = this.#changed;
+		const lastsMs = this.#haste.shownInMs(meanMs + SAFETY_DEVIATIONS * deviationMs + SAFETY_FRAMES * this.#intervalMs);
+		return Math.min(lastsMs, this.#maxLeadMs - this.#options.framesPerChunk * this.#intervalMs);
+	}
+
+	get #changed(): Estimate {
+		const [first] = this.#arrivals;
+		return this.#changedArrival.count === 0 && first !== undefined ? first : this.#changedArrival;
+	}
+
+	#arrived(chunk: Chunk, nowMs: number): void {
+		const tookMs = nowMs - chunk.startedMs;
+		if (!chunk.isChanged) {
+			this.#arrivals[chunk.arrived]?.add(tookMs);
+		} else if (chunk.arrived === 0) {
+			this.#changedArrival.add(tookMs);
+			this.#haste.changeQueued(this.#queued);
+		}
+		chunk.arrived += 1;
+	}
+
+	/** Until the next frame of the chunk at hand is expected, a deviation later than usual; `undefined` where nothing is known of it. */
+	#arrivesInMs({ startedMs, isChanged, arrived }: Chunk, nowMs: number): number | undefined {
+		const [first, arrival] = [this.#arrivals[0], this.#arrivals[arrived]];
+		if (first === undefined || arrival === undefined || arrival.count === 0) {
+			return undefined;
+		}
+		const plainMs = startedMs + arrival.meanMs + arrival.deviationMs - nowMs;
+		// The queue was shortened in haste: what is left of it must not run dry before its time.
+		return isChanged ? plainMs + this.#changed.meanMs - first.meanMs + (CHANGE_DEVIATIONS - 1) * this.#changed.deviationMs : plainMs;
+	}
+
+	/** Until the first frame of a chunk with the change that waits is expected, which begins when the chunk at hand is done. */
+	#changeArrivesInMs(nowMs: number): number {
+		const restMs = this.#chunk === undefined ? 0 : Math.max(0, this.#chunk.startedMs + this.#generation.meanMs - nowMs);
+		return restMs + this.#changed.meanMs + CHANGE_DEVIATIONS * this.#changed.deviationMs;
+	}
+
+	/**
+	 * Longer than usual, by a quarter at most, while the queue would run dry before the frames being generated arrive. Shorter while a change waits, but
+	 * so that the queue lasts.
+	 */
 	#nextIntervalMs(nowMs: number): number {
 		const intervalMs = this.#intervalMs;
-		const arrival = this.#chunk === undefined ? undefined : this.#arrivals[this.#chunk.arrived];
-		if (this.#options.keepsSpeed === true || this.#chunk === undefined || arrival === undefined || arrival.count === 0) {
+		const chunk = this.#chunk;
+		const leastMs = this.#haste.leastIntervalMs(intervalMs);
+		const arrivesInMs = chunk === undefined ? undefined : this.#arrivesInMs(chunk, nowMs);
+		if (this.#options.keepsSpeed === true || (arrivesInMs === undefined && leastMs === intervalMs)) {
 			return intervalMs;
 		}
-		const remainingMs = this.#chunk.startedMs + arrival.meanMs + arrival.deviationMs - nowMs;
-		const wantedMs = remainingMs <= 0 ? intervalMs * MOST_STRETCH : remainingMs / (this.#queued + 1);
-		const usedMs = Math.min(Math.max(wantedMs, intervalMs), intervalMs * MOST_STRETCH);
-		this.#stretchedMs += usedMs - intervalMs;
+		let wantedMs = leastMs;
+		if (arrivesInMs !== undefined) {
+			wantedMs = arrivesInMs <= 0 ? intervalMs * MOST_STRETCH : arrivesInMs / (this.#queued + 1);
+		}
+		if (this.#haste.kind === 'waiting') {
+			const framesAhead = this.#queued + (chunk === undefined ? 0 : Math.max(0, this.#options.framesPerChunk - chunk.arrived));
+			wantedMs = Math.max(wantedMs, Math.min(intervalMs, this.#changeArrivesInMs(nowMs) / (framesAhead + 1)));
+		}
+		const usedMs = Math.min(Math.max(wantedMs, leastMs), intervalMs * MOST_STRETCH);
+		this.#stretchedMs += Math.max(0, usedMs - intervalMs);
 		return usedMs;
 	}
 }

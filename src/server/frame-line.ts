@@ -65,6 +65,12 @@ export class FrameLine {
 		this.#wake();
 	}
 
+	/** A change waits for the next chunk that is to be seen soon. */
+	changeWaits(): void {
+		this.pacer.changeWaits(this.#options.clock.nowMs());
+		this.#wake();
+	}
+
 	push(frame: RawFrame): void {
 		this.#frames.push(frame);
 		this.pacer.frameQueued(this.#options.clock.nowMs());

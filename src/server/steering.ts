@@ -79,6 +79,10 @@ export const steer = (message: Steering, author: Member, run: SessionRun, parts:
 	}
 	const chunkIndex = run.changes.add({ eventId: message.event_id, receivedAtMs: clock.nowMs(), author }, inputs, atChunk);
 	inputs.prompts?.forEach(({ text }) => engine.prepare(text));
+	// Not for controls, which change all the time: the world would run fast for as long as somebody steers.
+	if ((inputs.prompts !== undefined || inputs.isReset === true) && chunkIndex === run.changes.nextChunkIndex) {
+		run.line.changeWaits();
+	}
 	if (leadMs !== undefined) {
 		run.setMaxLead(leadMs, message.event_id);
 	}

@@ -43,11 +43,13 @@ export type SimulationOptions = {
 	readonly pacer?: Partial<PacerOptions>;
 	/** How late the session's timers fire. */
 	readonly timerLateMs?: () => number;
+	/** Changes that are made while it runs, after the first five seconds, this long after each other or up to twice as long; the chunk of each takes so much longer. */
+	readonly changes?: { readonly everyMs: number; readonly recacheMs: number; readonly isHasty: boolean };
 };
 
 type Event = { readonly atMs: number; readonly run: () => void };
 
-export const simulate = ({ seconds, generation, framesPerLatent = 4, pacer: changed = {}, timerLateMs = () => 0 }: SimulationOptions): Simulation => {
+export const simulate = ({ seconds, generation, framesPerLatent = 4, pacer: changed = {}, timerLateMs = () => 0, changes }: SimulationOptions): Simulation => {
 	const options = { fps: 16, framesPerChunk: 8, maxLeadMs: 1000, firstRtpTimestamp: 0, ...changed };
 	const pacer = new Pacer(options);
 	const events: Event[] = [];
@@ -63,6 +65,8 @@ export const simulate = ({ seconds, generation, framesPerLatent = 4, pacer: chan
 	let stalls = 0;
 	let stalledMs = 0;
 	let mostLeadMs = 0;
+	const waiting: number[] = [];
+	const carried = new Map<number, number[]>();
 	let startCheck = 0;
 	let playCheck = 0;
 
@@ -102,7 +106,11 @@ export const simulate = ({ seconds, generation, framesPerLatent = 4, pacer: chan
 			return;
 		}
 		const chunkIndex = chunkStarts.length;
-		const { firstMs, laterMs, endMs } = generation(chunkIndex);
+		const due = waiting.splice(0);
+		carried.set(chunkIndex, due);
+		const { firstMs: plainMs, laterMs, endMs: plainEndMs } = generation(chunkIndex);
+		const recacheMs = due.length === 0 ? 0 : (changes?.recacheMs ?? 0);
+		const [firstMs, endMs] = [plainMs + recacheMs, plainEndMs + recacheMs];
 		const beganMs = nowMs;
 		chunkStarts.push(beganMs);
 		pacer.chunkStarted(beganMs);
@@ -122,6 +130,19 @@ export const simulate = ({ seconds, generation, framesPerLatent = 4, pacer: chan
 		});
 	};
 
+	const change = (): void => {
+		waiting.push(nowMs);
+		if (changes?.isHasty === true) {
+			pacer.changeWaits(nowMs);
+		}
+		play();
+		start();
+		at(nowMs + (1 + random()) * (changes?.everyMs ?? 0), change);
+	};
+	if (changes !== undefined) {
+		at(5000, change);
+	}
+
 	start();
 	while (events.length > 0 && nowMs < seconds * 1000) {
 		const next = events.reduce((a, b) => (b.atMs < a.atMs ? b : a));
@@ -132,7 +153,13 @@ export const simulate = ({ seconds, generation, framesPerLatent = 4, pacer: chan
 
 	// Edits at random moments after the first five seconds; each lands on the first chunk that starts at or after it.
 	const latencies: number[] = [];
-	for (let edit = 0; edit < 2000; edit += 1) {
+	for (const [chunkIndex, atMs] of [...carried].flatMap(([index, times]) => times.map((time) => [index, time] as const))) {
+		const frame = shown.find((entry) => entry.chunkIndex === chunkIndex);
+		if (frame !== undefined) {
+			latencies.push(frame.atMs - atMs + DELIVERY_MS);
+		}
+	}
+	for (let edit = 0; changes === undefined && edit < 2000; edit += 1) {
 		const editMs = 5000 + random() * (seconds - 10) * 1000;
 		const chunkIndex = chunkStarts.findIndex((startMs) => startMs >= editMs);
 		const frame = shown.find((entry) => entry.chunkIndex === chunkIndex);

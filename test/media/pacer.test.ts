@@ -226,3 +226,56 @@ describe('a stream of two minutes, simulated', () => {
 		assert.ok(result.p50Ms <= 900, `${result.p50Ms}`);
 	});
 });
+
+describe('changes, simulated for five minutes', () => {
+	const run = (meanFactor: number, everyMs: number, isHasty: boolean): ReturnType<typeof simulate> =>
+		simulate({ seconds: 300, generation: noisy(meanFactor, 0.1, 3), timerLateMs: lateTimers(), changes: { everyMs, recacheMs: 70 * meanFactor, isHasty } });
+
+	test('what is queued before a change is shown faster: it is seen in little more than half the time, and nothing stands still', () => {
+		for (const everyMs of [800, 2000]) {
+			const plain = run(0.85, everyMs, false);
+			const hasty = run(0.85, everyMs, true);
+			assert.equal(hasty.stalls, 0, `${everyMs}`);
+			assert.ok(hasty.p50Ms < 0.65 * plain.p50Ms && hasty.p95Ms < 0.65 * plain.p95Ms, JSON.stringify([everyMs, plain.p50Ms, hasty.p50Ms, plain.p95Ms, hasty.p95Ms]));
+			assert.ok(hasty.p50Ms <= 400, `${hasty.p50Ms}`);
+		}
+	});
+
+	test('changes without end make the world a fifth faster, no more', () => {
+		const { shownFrames } = run(0.85, 100, true);
+		assert.ok(shownFrames > 300 * 16 && shownFrames < 1.25 * 300 * 16, `${shownFrames}`);
+	});
+
+	test('generation that has no time to spare is not made to stall by changes', () => {
+		const [plain, hasty] = [run(2.2, 1500, false), run(2.2, 1500, true)];
+		assert.ok(hasty.stalledMs <= plain.stalledMs + 300, JSON.stringify([plain.stalledMs, hasty.stalledMs]));
+	});
+
+	test('no frame is shown for less than half its time, and haste ends with the change', () => {
+		const pacer = new Pacer(OPTIONS);
+		chunk(pacer, 0, 100);
+		pacer.frameTaken(100);
+		pacer.changeWaits(110);
+		assert.deepEqual(pacer.nextDue(110), { dueInMs: 100 + INTERVAL_MS / 2 - 110 });
+		const intervals: number[] = [];
+		for (let nowMs = 110, begun = false; intervals.length < 12;) {
+			if (!begun && pacer.nextStart(nowMs).start) {
+				begun = true;
+				chunk(pacer, nowMs, 0);
+			}
+			const due = pacer.nextDue(nowMs);
+			nowMs += 'dueInMs' in due ? due.dueInMs : assert.fail('nothing to show');
+			intervals.push(pacer.frameTaken(nowMs).intervalMs);
+		}
+		assert.equal(Math.min(...intervals), INTERVAL_MS / 2);
+		assert.deepEqual(intervals.slice(-4), [INTERVAL_MS, INTERVAL_MS, INTERVAL_MS, INTERVAL_MS]);
+	});
+
+	test('a clip keeps its speed', () => {
+		const pacer = new Pacer({ ...OPTIONS, keepsSpeed: true });
+		chunk(pacer, 0, 100);
+		pacer.frameTaken(100);
+		pacer.changeWaits(110);
+		assert.deepEqual(pacer.nextDue(110), { dueInMs: 100 + INTERVAL_MS - 110 });
+	});
+});
