@@ -1,5 +1,5 @@
 /** The live page, on the public SDK and nothing else: a prompt, its video, and everything that may be done to it meanwhile. */
-import { connect, reconnectDelayMs, TurbocastError, type BrowserSession, type Change, type ModelInfo, type RunInfo, type SessionEvent, type SessionState } from '../index.js';
+import { connect, reconnectDelayMs, TurbocastError, type BrowserSession, type Change, type ModelInfo, type Prompt, type RunInfo, type SessionEvent, type SessionState } from '../index.js';
 import { startAmbient } from './ambient.js';
 import { ClipKeeper, download } from './clip.js';
 import { CompanyPanel } from './company-panel.js';
@@ -9,7 +9,8 @@ import { element, make } from './element.js';
 import { Figures } from './figures.js';
 import { networkMeter } from './network-figures.js';
 import { PromptList } from './prompt-list.js';
-import { expiringNote, progressOf, retryNote, statusOf, unknownWordsNote } from './sentences.js';
+import { PromptMix } from './prompt-mix.js';
+import { expiringNote, paceNote, progressOf, retryNote, statusOf, unknownWordsNote } from './sentences.js';
 import { Settings } from './settings.js';
 import { TimelineView } from './timeline-view.js';
 
@@ -37,7 +38,7 @@ let isGuest = false;
 /** Sessions in a row that came to nothing. */
 let attempts = 0;
 /** The prompt that the server has, to send only what differs. */
-let sentPrompt = '';
+let sentPrompt: Prompt = '';
 let typingTimer: ReturnType<typeof setTimeout> | undefined;
 let network = networkMeter();
 
@@ -65,6 +66,11 @@ const prompts = new PromptList((prompt) => {
 	promptField.value = prompt;
 	void (isWanted ? sendEdit() : start());
 });
+const mix = new PromptMix(() => void sendEdit());
+
+/** As it stands in the composer, and what is mixed into it. */
+const currentPrompt = (): Prompt => mix.with(promptField.value.trim());
+const isSame = (a: Prompt, b: Prompt): boolean => JSON.stringify(a) === JSON.stringify(b);
 
 const isRunning = (state: SessionState): boolean => state.kind === 'generating' || state.kind === 'paused' || state.kind === 'restarting';
 const isAfterStart = (state: SessionState): boolean => isRunning(state) || state.kind === 'queued' || state.kind === 'starting';
@@ -105,7 +111,7 @@ const follow = (change: Change, isFirst: boolean): void => {
 };
 
 const start = async (): Promise<void> => {
-	const prompt = promptField.value.trim();
+	const prompt = currentPrompt();
 	if (prompt === '') {
 		isWanted = false;
 		showState(session.state);
@@ -118,7 +124,7 @@ const start = async (): Promise<void> => {
 	sentPrompt = prompt;
 	note('');
 	showState(current.state);
-	prompts.use(prompt);
+	useText();
 	const { seed, steps } = settings ?? {};
 	try {
 		follow(await current.start(prompt, { ...(seed === undefined ? {} : { seed }), ...(steps === undefined ? {} : { steps }) }), true);
@@ -129,6 +135,14 @@ const start = async (): Promise<void> => {
 			retry(failure, () => isWanted && void start());
 			showState(current.state);
 		}
+	}
+};
+
+/** The text of the composer is one click away from now on. */
+const useText = (): void => {
+	const text = promptField.value.trim();
+	if (text !== '') {
+		prompts.use(text);
 	}
 };
 
@@ -161,12 +175,13 @@ const stop = (): void => {
 /** Sends the prompt as it stands, unless the server has it already. */
 const sendEdit = async (): Promise<void> => {
 	clearTimeout(typingTimer);
-	const prompt = promptField.value.trim();
-	if (!isWanted || prompt === sentPrompt || prompt === '') {
+	const prompt = currentPrompt();
+	const mayEdit = isGuest ? isRunning(session.state) && document.body.dataset['driving'] !== 'false' : isWanted;
+	if (!mayEdit || isSame(prompt, sentPrompt) || prompt === '') {
 		return;
 	}
 	sentPrompt = prompt;
-	prompts.use(prompt);
+	useText();
 	try {
 		follow(await session.setPrompt(prompt, settings?.promptOptions), false);
 	} catch (error) {
@@ -200,10 +215,11 @@ const showRun = (run: RunInfo): void => {
 	if (run.resumed || isGuest || !isWanted) {
 		document.body.dataset['shown'] = '';
 		isWanted = !isGuest;
-		sentPrompt = run.prompts.map(({ text }) => text).join(', ');
 		if (document.activeElement !== promptField) {
-			promptField.value = sentPrompt;
+			promptField.value = run.prompts[0]?.text ?? '';
+			mix.show(run.prompts);
 		}
+		sentPrompt = currentPrompt();
 	}
 };
 
@@ -254,8 +270,12 @@ const handle = (event: SessionEvent): void => {
 		case 'session.expiring':
 			element('expiring').textContent = expiringNote(event.reason, event.seconds_left);
 			return;
+		case 'pacing.updated':
+			element('pace').textContent = paceNote(event, model?.fps ?? event.fps, (session.run?.steps ?? 1) > Math.min(...(model?.steps ?? [1])));
+			return;
 		case 'session.ended':
 			element('expiring').textContent = '';
+			element('pace').textContent = '';
 			return;
 		default:
 	}
@@ -336,18 +356,9 @@ const live = async (): Promise<void> => {
 element('composer').addEventListener('submit', (event) => {
 	event.preventDefault();
 	if (!isWanted) {
-		void (isGuest ? sendGuestEdit() : start());
+		void (isGuest ? sendEdit() : start());
 	}
 });
-
-/** Whoever steers a session of somebody else edits its prompt, and never starts one. */
-const sendGuestEdit = async (): Promise<void> => {
-	try {
-		follow(await session.setPrompt(promptField.value.trim(), settings?.promptOptions), false);
-	} catch (error) {
-		complain(error);
-	}
-};
 
 // While Start is disabled, Enter does not submit the form.
 promptField.addEventListener('keydown', (event) => {

@@ -50,3 +50,7 @@ const REASONS: { readonly [reason in ServerMessages['session.expiring']['reason'
 /** Empty when the warning was taken back. */
 export const expiringNote = (reason: ServerMessages['session.expiring']['reason'], secondsLeft: number | null): string =>
 	secondsLeft === null ? '' : `This session ends in ${waitOf(secondsLeft * 1000)}: ${REASONS[reason]}.`;
+
+/** Empty unless the picture runs slower than it should. `canBeFaster`: fewer steps are there to be chosen. */
+export const paceNote = ({ reason, fps }: Pick<ServerMessages['pacing.updated'], 'reason' | 'fps'>, modelFps: number, canBeFaster: boolean): string =>
+	reason === 'recovered' || fps >= 0.97 * modelFps ? '' : `Generation falls behind: the picture runs at ${Math.round(fps)} of ${modelFps} frames a second.${canBeFaster ? ' Fewer steps are faster.' : ''}`;

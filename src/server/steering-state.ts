@@ -39,7 +39,10 @@ export const mixture = (prompts: readonly WeightedPrompt[]): Mixture => {
 	for (const { text, weight } of prompts) {
 		weights.set(text, (weights.get(text) ?? 0) + weight);
 	}
-	const kept = [...weights].map(([text, weight]) => ({ text, weight })).sort((a, b) => b.weight - a.weight).slice(0, MOST_TEXTS);
+	const all = [...weights].map(([text, weight]) => ({ text, weight }));
+	// In the order in which they were given, which is told in session.ready.
+	const heaviest = new Set([...all].sort((a, b) => b.weight - a.weight).slice(0, MOST_TEXTS));
+	const kept = all.filter((entry) => heaviest.has(entry));
 	const total = kept.reduce((sum, { weight }) => sum + weight, 0);
 	const shares = kept.map(({ text, weight }) => ({ text, weight: weight / total })).filter(({ weight }) => weight >= LEAST_WEIGHT);
 	return shares.length === 1 ? shares.map(({ text }) => ({ text, weight: 1 })) : shares;

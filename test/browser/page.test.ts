@@ -35,7 +35,7 @@ after(async () => {
 
 type Visit = AsyncDisposable & { readonly page: Page; /** Exceptions, and console errors and warnings. */ readonly complaints: string[] };
 
-type SentMessage = { readonly type: string; readonly seed?: number; readonly axes?: { readonly [control: string]: number } };
+type SentMessage = { readonly type: string; readonly seed?: number; readonly axes?: { readonly [control: string]: number }; readonly prompt?: string; readonly prompts?: readonly { readonly text: string; readonly weight: number }[] };
 /** Who hears what a page sends. */
 const sent = new WeakMap<Page, Set<(message: SentMessage) => void>>();
 
@@ -295,3 +295,110 @@ test('the picture is held and goes on, begins anew, and forks into a second sess
 	await other.page.waitForSelector('body[data-state="generating"][data-shown]');
 	await other.page.waitForFunction(() => (document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames ?? 0) >= 5);
 });
+
+/** The next `session.update` of a page that has this. */
+const nextUpdate = (page: Page, where: (message: SentMessage) => boolean): Promise<SentMessage> =>
+	new Promise((resolve) => sent.get(page)?.add((message) => {
+		if (message.type === 'session.update' && where(message)) {
+			resolve(message);
+		}
+	}));
+
+test('texts are mixed by weights that change while it runs, by keyboard alone, and a reload shows them again', { skip }, async () => {
+	await using own = await startService(machine, { iceServers: [], resumeGraceMs: 30_000 }, newTransport());
+	await using visitor = await visit(own.url);
+	const { page, complaints } = visitor;
+	await start(page, 'a cat');
+	await page.focus('#mix');
+	await page.keyboard.press('Enter');
+	assert.equal(await page.getAttribute('#mix', 'aria-expanded'), 'true');
+	const mixed = nextUpdate(page, ({ prompts }) => prompts?.length === 2);
+	await page.keyboard.type('a dog');
+	assert.deepEqual((await mixed).prompts, [{ text: 'a cat', weight: 50 }, { text: 'a dog', weight: 50 }]);
+	const heavier = nextUpdate(page, ({ prompts }) => prompts?.[1]?.weight === 60);
+	await page.keyboard.press('Tab');
+	await page.keyboard.press('ArrowRight');
+	await page.keyboard.press('ArrowRight');
+	assert.deepEqual((await heavier).prompts, [{ text: 'a cat', weight: 50 }, { text: 'a dog', weight: 60 }]);
+	assert.deepEqual(await page.locator('#mix-rows output').allTextContents(), ['45 %', '55 %']);
+	await page.waitForFunction(() => /\d/u.test(document.getElementById('figure-change')?.textContent ?? ''));
+
+	await page.reload();
+	await page.waitForSelector('body[data-state="generating"][data-shown]');
+	assert.equal(await page.inputValue('#prompt'), 'a cat');
+	assert.equal(await page.inputValue('#mix-rows input[type="text"]'), 'a dog');
+	assert.deepEqual(await page.locator('#mix-rows output').allTextContents(), ['45 %', '55 %']);
+	const alone = nextUpdate(page, ({ prompt }) => prompt === 'a cat');
+	await page.click('#mix-rows button');
+	await alone;
+	assert.equal(await page.isHidden('#mix-part'), true);
+	assert.deepEqual(complaints, []);
+});
+
+test('a text without weight counts for nothing, and four are the most', { skip }, async () => {
+	await using visitor = await visit();
+	const { page } = visitor;
+	await start(page, 'a cat');
+	await page.click('#mix');
+	const mixed = nextUpdate(page, ({ prompts }) => prompts?.length === 2);
+	await page.fill('#mix-rows input[type="text"]', 'a dog');
+	await mixed;
+	const dogAlone = nextUpdate(page, ({ prompt }) => prompt === 'a dog');
+	await page.locator('#mix-rows input[type="range"]').first().fill('0');
+	await dogAlone;
+	await page.click('#mix-add');
+	await page.click('#mix-add');
+	assert.equal(await page.locator('#mix-rows li').count(), 4);
+	assert.equal(await page.isHidden('#mix-add'), true);
+});
+
+test('the page says when a session is going to end, and when generation falls behind', { skip }, async () => {
+	await using own = await startService(machine, { iceServers: [], sessionMaxMs: 14_000 }, newTransport());
+	const context = await browser.newContext();
+	const page = await context.newPage();
+	// As the server says it: what it says when is tested there.
+	let tell: (message: object) => void = () => undefined;
+	await page.routeWebSocket(/realtime/u, (socket) => {
+		const server = socket.connectToServer();
+		server.onMessage((message) => socket.send(message));
+		tell = (message) => socket.send(JSON.stringify(message));
+	});
+	await page.goto(own.url);
+	await page.waitForSelector('body[data-state="ready"]');
+	await start(page, 'a cat');
+	tell({ type: 'pacing.updated', reason: 'behind', fps: 9, lead_ms: 100, max_lead_ms: 1000 });
+	await page.waitForFunction(() => document.getElementById('pace')?.textContent?.startsWith('Generation falls behind: the picture runs at 9 of '));
+	tell({ type: 'pacing.updated', reason: 'recovered', fps: 16, lead_ms: 100, max_lead_ms: 1000 });
+	await page.waitForFunction(() => document.getElementById('pace')?.textContent === '');
+	await page.waitForFunction(() => document.getElementById('expiring')?.textContent === 'This session ends in 10 seconds: its time is over.', undefined, { timeout: 20_000 });
+	await page.waitForFunction(() => document.getElementById('expiring')?.textContent === '', undefined, { timeout: 20_000 });
+	await context.close();
+});
+
+for (const [name, viewport] of [['wide', { width: 1280, height: 900 }], ['phone', { width: 390, height: 844 }]] as const) {
+	test(`the frame of the picture stays where it is, whatever happens around it (${name})`, { skip }, async () => {
+		await using visitor = await visit(service.url, { viewport });
+		const { page } = visitor;
+		const boxes = new Set<string>();
+		const look = async (): Promise<unknown> => boxes.add(JSON.stringify(await page.locator('.stage').boundingBox()));
+		await look();
+		await page.waitForSelector('body[data-state="ready"]');
+		await look();
+		await page.click('#start');
+		await look();
+		await start(page);
+		await look();
+		await page.click('#mix');
+		await page.click('#share');
+		await page.waitForFunction(() => !document.getElementById('share-part')?.hidden);
+		await page.evaluate(() => document.querySelectorAll('#note, #expiring, #pace').forEach((line) => line.append('a long sentence '.repeat(12))));
+		await look();
+		await page.click('#pause');
+		await page.waitForSelector('body[data-state="paused"]');
+		await look();
+		await page.click('#stop');
+		await page.waitForSelector('body[data-state="ready"]');
+		await look();
+		assert.equal(boxes.size, 1, [...boxes].join(' '));
+	});
+}
