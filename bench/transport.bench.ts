@@ -34,7 +34,7 @@ const beViewer = async (): Promise<void> => {
 			const [message] = (await once(process, 'message')) as [{ answerSdp: string }];
 			return { viewer: { state: { kind: 'connected' }, onState: () => () => undefined } as unknown as Viewer, answerSdp: message.answerSdp };
 		},
-		counts: () => ({ connected: 0, sent: 0, resent: 0, lost: 0 }),
+		counts: () => ({ connected: 0, limited: 0, sent: 0, resent: 0, lost: 0 }),
 		close: () => Promise.resolve(),
 	};
 	await receiver.connect(transport);

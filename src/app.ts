@@ -67,6 +67,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 			announceAddresses: config.media.announce_addresses,
 			iceServers: config.media.ice_servers,
 			fps: engine.model.fps,
+			mostBps: config.media.bitrate_bps,
 			log: log.child({ part: 'transport' }),
 			clock,
 		});
@@ -79,6 +80,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				defaultSteps: config.generation.steps === 0 ? engine.model.default_steps : config.generation.steps,
 				maxLeadMs: config.generation.max_lead_ms,
 				bitrateBps: config.media.bitrate_bps,
+				bitrateFloorBps: config.media.bitrate_floor_bps,
 				iceServers: config.media.ice_servers,
 				turn: config.media.turn_urls.length === 0 ? undefined : { urls: config.media.turn_urls, secret: config.media.turn_secret, credentialSeconds: config.media.turn_credential_seconds },
 				maxSessions: config.limits.max_sessions,

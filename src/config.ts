@@ -47,6 +47,7 @@ export const CONFIG_SCHEMA = object({
 		encoder: withDefault(oneOf(ENCODER_CHOICES), 'auto'),
 		ffmpeg_path: withDefault(string({ max: 4096 }), ''),
 		bitrate_bps: withDefault(integer({ min: 50_000, max: 50_000_000 }), 1_200_000),
+		bitrate_floor_bps: withDefault(integer({ min: 50_000, max: 50_000_000 }), 300_000),
 		udp_port_min: withDefault(integer({ min: 0, max: 65_535 }), 0),
 		udp_port_max: withDefault(integer({ min: 0, max: 65_535 }), 0),
 		announce_addresses: withDefault(list(text, { max: 16 }), []),

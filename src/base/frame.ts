@@ -31,4 +31,6 @@ export type EncodedChunk = {
 	readonly rtpTimestamp: number;
 	/** Time inside the encoder. */
 	readonly encodeMs: number;
+	/** When the encoder was given the picture, monotonic clock; stands for its capture. Where it is missing, the time of sending does. */
+	readonly capturedAtMs?: number;
 };

@@ -30,7 +30,7 @@ const DEATHS_WINDOW_MS = 60_000;
 const MOST_IN_FLIGHT = 8;
 const CLOSE_TIMEOUT_MS = 2000;
 
-type Job = { readonly frame: RawFrame; readonly rtpTimestamp: number; readonly resolve: (chunk: EncodedChunk) => void; readonly reject: (error: Error) => void };
+type Job = { readonly frame: RawFrame; readonly rtpTimestamp: number; readonly capturedAtMs: number; readonly resolve: (chunk: EncodedChunk) => void; readonly reject: (error: Error) => void };
 
 const died = (): TurbocastError => new TurbocastError('encoder_failed', 'The encoder process ended unexpectedly; it is being started again and the next frame is a key frame.');
 const closedError = (): TurbocastError => new TurbocastError('encoder_failed', 'The encoder is closed.');
@@ -64,6 +64,11 @@ class RemoteEncoder implements VideoEncoder {
 		this.codec = options.codec;
 	}
 
+	/** Only x264 through node-av changes its rate in mid-stream; the others are opened anew. */
+	get isRateCostly(): boolean {
+		return this.#host.implementation !== 'node-av' || this.codec !== 'h264';
+	}
+
 	/** Opens the encoder in the present process unless it is open there. */
 	async ensureOpen(): Promise<Running> {
 		const running = await this.#host.running();
@@ -79,12 +84,13 @@ class RemoteEncoder implements VideoEncoder {
 	}
 
 	encode(frame: RawFrame, rtpTimestamp: number): Promise<EncodedChunk> {
-		const posted = this.#tail.then(() => this.#post(frame, rtpTimestamp));
+		const capturedAtMs = this.#host.nowMs();
+		const posted = this.#tail.then(() => this.#post(frame, rtpTimestamp, capturedAtMs));
 		this.#tail = posted.catch(() => undefined);
 		return posted.then((job) => job.chunk);
 	}
 
-	async #post(frame: RawFrame, rtpTimestamp: number): Promise<{ chunk: Promise<EncodedChunk> }> {
+	async #post(frame: RawFrame, rtpTimestamp: number, capturedAtMs: number): Promise<{ chunk: Promise<EncodedChunk> }> {
 		this.#refuseIfClosed();
 		const { width, height } = this.#options;
 		if (frame.width !== width || frame.height !== height || frame.data.byteLength !== i420Bytes(width, height)) {
@@ -97,7 +103,7 @@ class RemoteEncoder implements VideoEncoder {
 			const sequence = this.#sequence;
 			this.#sequence += 1;
 			const chunk = new Promise<EncodedChunk>((resolve, reject) => {
-				this.#jobs.set(sequence, { frame, rtpTimestamp, resolve, reject });
+				this.#jobs.set(sequence, { frame, rtpTimestamp, capturedAtMs, resolve, reject });
 			});
 			// Its rejection is the caller's to see, through `encode`.
 			chunk.catch(() => undefined);
@@ -127,7 +133,7 @@ class RemoteEncoder implements VideoEncoder {
 			case 'encoded':
 				this.#settle(event.sequence, (job) => job.resolve({
 					codec: this.codec, data: event.data, isKeyframe: event.isKeyframe,
-					frameId: job.frame.frameId, rtpTimestamp: job.rtpTimestamp, encodeMs: event.encodeMs,
+					frameId: job.frame.frameId, rtpTimestamp: job.rtpTimestamp, encodeMs: event.encodeMs, capturedAtMs: job.capturedAtMs,
 				}));
 				break;
 			case 'failed': {
@@ -266,6 +272,10 @@ export class EncoderHost implements Encoders {
 			this.#encoders.delete(id);
 			throw error;
 		}
+	}
+
+	nowMs(): number {
+		return this.#clock.nowMs();
 	}
 
 	/** The present process; started when there is none. */

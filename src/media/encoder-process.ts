@@ -8,6 +8,8 @@ import { TurbocastError } from '../protocol/errors.js';
 import type { EncoderChoice, EncoderEvent, EncoderRequest } from './encoder-protocol.js';
 import { loadFfmpeg } from './encoders/ffmpeg.js';
 import type { EncoderImplementation, EncoderLibrary, FrameEncoder } from './encoders/frame-encoder.js';
+import type { EncoderOptions } from './encoder.js';
+import { halfSide, halveI420 } from './halve.js';
 import { loadNodeAv } from './encoders/node-av.js';
 
 type Chosen = { readonly library: EncoderLibrary; readonly implementation: EncoderImplementation; readonly refused: string | undefined };
@@ -34,8 +36,15 @@ const post = (event: EncoderEvent): void => {
 type Entry = { encoder: Promise<FrameEncoder>; tail: Promise<void> };
 const entries = new Map<number, Entry>();
 
+const openHalving = async (library: EncoderLibrary, options: EncoderOptions): Promise<FrameEncoder> => {
+	const { width, height } = options;
+	const encoder = await library.open({ ...options, width: halfSide(width), height: halfSide(height) });
+	return { encode: (data, wanted) => encoder.encode(halveI420(data, width, height), wanted), close: encoder.close };
+};
+
 const open = (library: EncoderLibrary, request: EncoderRequest & { type: 'open' }): void => {
-	const encoder = library.open(request.options);
+	const { options } = request;
+	const encoder = options.halves === true ? openHalving(library, options) : library.open(options);
 	const tail = encoder.then(
 		() => post({ type: 'opened', encoder: request.encoder }),
 		(error: unknown) => post({ type: 'failed', encoder: request.encoder, message: TurbocastError.from(error, 'encoder_failed').message }),

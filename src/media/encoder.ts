@@ -12,11 +12,15 @@ export type EncoderOptions = {
 	/** Frames a second, for rate control. */
 	readonly fps: number;
 	readonly bitrateBps: number;
+	/** Frames of that size are encoded at half of it. */
+	readonly halves?: boolean;
 };
 
-/** One encoder: one per session and codec, whatever the number of viewers. */
+/** One encoder: one per session, codec and size, whatever the number of viewers. */
 export type VideoEncoder = {
 	readonly codec: VideoCodec;
+	/** A new bitrate costs a key frame. */
+	readonly isRateCostly: boolean;
 	/**
 	 * Encodes one frame; chunks come out in the order of the frames. Never drops: rejects with `encoder_failed` when
 	 * the encoder process died (it is restarted; the next frame then is a key frame).

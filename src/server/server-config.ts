@@ -19,7 +19,10 @@ export type ServerConfig = {
 	readonly turn?: TurnConfig | undefined;
 	/** Steps of a session that does not say; 0 for the model's own default. */
 	readonly defaultSteps: number;
+	/** Of the video, at most. */
 	readonly bitrateBps: number;
+	/** A viewer whose way carries less gets a smaller picture. */
+	readonly bitrateFloorBps: number;
 	readonly maxLeadMs: number;
 	readonly maxSessions: number;
 	/** Sessions that may wait for a place; 0 refuses at once. */

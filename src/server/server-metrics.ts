@@ -13,6 +13,7 @@ const LATENCY_BOUNDS_MS = [50, 100, 200, 300, 400, 500, 650, 800, 1000, 1500, 25
 const STAGE_BOUNDS_MS = [2, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120];
 const LEAD_BOUNDS_MS = [-500, -100, 0, 50, 100, 200, 300, 400, 500, 750, 1000, 2000, 5000];
 const QUEUE_BOUNDS_MS = [10, 100, 1000, 5000, 15_000, 60_000, 300_000];
+const BITRATE_BOUNDS_KBPS = [80, 150, 300, 500, 800, 1200, 2000, 3000, 5000, 10_000];
 const ENCODE_BOUNDS_MS = [1, 2, 4, 8, 16, 32, 64, 128];
 
 /** What is counted of a chunk. */
@@ -62,6 +63,7 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 	metrics.gauge('turbocast_sessions_waiting', 'Sessions that wait for a place.', () => admission.waiting);
 	metrics.gauge('turbocast_connections', 'Open WebSocket connections.', connections);
 	metrics.gauge('turbocast_viewers', 'Peer connections that are connected.', () => transport.counts().connected);
+	metrics.gauge('turbocast_viewers_limited', 'Viewers whose network carries less than the highest bitrate.', () => transport.counts().limited);
 	metrics.counterOf('turbocast_rtp_packets_total', 'Video packets: sent at first, sent again on request, reported lost by receivers.', () => {
 		const { sent, resent, lost } = transport.counts();
 		return [{ labels: { kind: 'sent' }, value: sent }, { labels: { kind: 'resent' }, value: resent }, { labels: { kind: 'lost' }, value: lost }];
@@ -81,9 +83,10 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 		sessions: metrics.counter('turbocast_sessions_total', 'Sessions ended, by reason.'),
 		errors: metrics.counter('turbocast_errors_total', 'Errors sent to clients, by code.'),
 		engineLosses: metrics.counter('turbocast_engine_losses_total', 'Times that a session lost its engine.'),
-		frames: metrics.counter('turbocast_frames_total', 'Frames by what became of them: sent or dropped, for each viewer; unseen or lost, for all.'),
+		frames: metrics.counter('turbocast_frames_total', 'Frames by what became of them: sent, dropped or skipped, for each viewer; unseen or lost, for all.'),
 		queueMs: metrics.histogram('turbocast_queue_wait_ms', 'From session.start to the place that it was given.', QUEUE_BOUNDS_MS),
 		encodeMs: metrics.histogram('turbocast_encode_ms', 'Time of one frame inside the encoder.', ENCODE_BOUNDS_MS),
+		bitrateKbps: metrics.histogram('turbocast_bitrate_kbps', 'Bitrate in force for each frame that was sent.', BITRATE_BOUNDS_KBPS),
 		changeMs: metrics.histogram('turbocast_change_to_frame_ms', 'From a change, the first prompt included, to the hand-over of the first frame that carries it.', LATENCY_BOUNDS_MS),
 		chunkCompleted: (chunk: ChunkCount): void => {
 			chunks.add(1, { deadline: chunk.deadlineMissed ? 'missed' : 'met' });

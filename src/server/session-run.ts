@@ -7,6 +7,7 @@ import type { ServerMessage, ServerMessages } from '../protocol/messages.js';
 import type { Viewer } from '../transport/transport.js';
 import type { Ticket } from './admission.js';
 import { ChangeLog, type ChangedInputs } from './change-log.js';
+import { Encodes } from './encodes.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
 import { runGeneration, type ChunkReport } from './generation-loop.js';
@@ -57,7 +58,8 @@ export class SessionRun {
 	readonly line: FrameLine;
 	readonly changes: ChangeLog;
 	readonly encoders: EncoderShelf;
-	readonly keyframes = new KeyframeGate();
+	readonly #keyframes = new KeyframeGate();
+	readonly #encodes: Encodes;
 	readonly #parts: SessionParts;
 	readonly #events: SessionRunEvents;
 	readonly #continuation: Continuation | undefined;
@@ -79,6 +81,7 @@ export class SessionRun {
 		this.#continuation = continuation;
 		this.line = new FrameLine({ model: engine.model, maxLeadMs: request.maxLeadMs, firstRtpTimestamp: parts.randomUint32(), clock });
 		this.changes = continuation?.changes ?? new ChangeLog(request.state, { controlDefaults: Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default])) });
+		this.#encodes = new Encodes({ floorBps: config.bitrateFloorBps, mostBps: config.bitrateBps });
 		this.encoders = new EncoderShelf(encoders, { width, height, fps: engine.model.fps, bitrateBps: config.bitrateBps });
 	}
 
@@ -111,6 +114,10 @@ export class SessionRun {
 		return { request: { ...this.request, maxLeadMs: this.line.maxLeadMs }, snapshot, lastFrame, change, changes: this.changes.forkAt(snapshot.nextChunkIndex) };
 	}
 
+	requestKeyframe(viewer: Viewer): void {
+		this.#keyframes.request(this.#encodes.of(viewer));
+	}
+
 	setMaxLead(maxLeadMs: number, eventId: string | undefined): void {
 		this.line.setMaxLead(maxLeadMs);
 		this.#tellPacing('requested', eventId);
@@ -139,13 +146,14 @@ export class SessionRun {
 			onLoss: (error) => this.#chunkLost(error),
 		}, stream, signal);
 		const playout = runPlayout({
-			line: this.line, changes: this.changes, clock, watching, isHeadless, onLoss, keyframes: this.keyframes,
-			encoderFor: (codec) => this.encoders.for(codec),
+			line: this.line, changes: this.changes, clock, watching, isHeadless, onLoss, keyframes: this.#keyframes, encodes: this.#encodes,
+			encoderFor: (name) => this.encoders.for(name),
 			onPlayed: ({ frame, mediaMs }) => {
 				this.#lastPlayed = { frameId: frame.frameId, mediaMs };
 			},
-			onSent: (chunk, viewers) => {
+			onSent: (chunk, viewers, bitrateBps) => {
 				metrics.frames.add(viewers, { outcome: 'sent' });
+				metrics.bitrateKbps.observe(bitrateBps / 1000);
 				metrics.encodeMs.observe(chunk.encodeMs, { codec: chunk.codec });
 			},
 			onLost: (outcome) => metrics.frames.add(1, { outcome }),

@@ -128,7 +128,7 @@ export class Session {
 				this.#watchingChanged();
 				this.#company.announce();
 			},
-			keyframeNeeded: (viewer) => this.#run?.keyframes.request(viewer.codec),
+			keyframeNeeded: (viewer) => this.#run?.requestKeyframe(viewer),
 		};
 	}
 
@@ -234,7 +234,7 @@ export class Session {
 		this.#company.announce();
 		const { watching } = member.video;
 		if (watching !== undefined) {
-			run.keyframes.request(watching.codec);
+			run.requestKeyframe(watching);
 		}
 	}
 

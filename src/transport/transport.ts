@@ -24,8 +24,12 @@ export type Viewer = {
 	readonly onState: (listener: (state: ViewerState) => void) => () => void;
 	/** The viewer needs a key frame (picture loss, or it has just connected). At most one call a frame interval. */
 	readonly onKeyframeNeeded: (listener: () => void) => () => void;
+	/** What the way to it carries of video, bits a second; `undefined`: no limit is known. Changes all the time. */
+	readonly bandwidthBps: number | undefined;
+	/** How long what was sent already will still take to arrive, beyond what the way takes anyhow; 0 when nothing waits or it is not known. */
+	readonly backlogMs: number;
 	/**
-	 * Sends one access unit; `captureAtMs` is the monotonic moment it stands for. `'dropped'` when not connected or too far
+	 * Sends one access unit. `'dropped'` when not connected or too far
 	 * behind; after a drop everything is dropped until a key frame, so that no broken picture is shown.
 	 */
 	readonly send: (chunk: EncodedChunk) => 'sent' | 'dropped';
@@ -46,8 +50,8 @@ export type Viewer = {
 
 export type ViewerOffer = { readonly viewer: Viewer; readonly answerSdp: string };
 
-/** Viewers, and the packets of all there ever were: sent for the first time, sent again, and reported lost by their receivers. */
-export type TransportCounts = { readonly connected: number; readonly sent: number; readonly resent: number; readonly lost: number };
+/** Viewers, those of them whose way is known to carry less than the most, and the packets of all there ever were: sent for the first time, sent again, and reported lost by their receivers. */
+export type TransportCounts = { readonly connected: number; readonly limited: number; readonly sent: number; readonly resent: number; readonly lost: number };
 
 /** Makes viewers out of offers. One for the whole server; the viewers it made end with it. */
 export type Transport = {

@@ -1,27 +1,34 @@
 /**
- * One video track out: access units to RTP packets, header extensions, retransmission, and what the receiver says back.
- * Reaches into private fields of werift's `RTCRtpSender` where its public face has a defect; all such places are in this file.
+ * One video track out: payloads to encrypted RTP packets, retransmission, what the receiver says back, and what it says of the way.
+ * Reaches into private fields of werift's `RTCRtpSender` and transports where its public face has a defect or is slow; all such places are in this file.
  */
-import { H264Packetizer, RtpPacket, serializeAbsSendTime, serializeSdesMid, serializeTransportWideCC, Vp8Packetizer, wrapRtx, ntpTime, RTP_EXTENSION_URI, type RTCDtlsTransport, type RTCRtpSender, type RtcpPacket } from 'werift';
-import type { EncodedChunk, VideoCodec } from '../base/frame.js';
+import type { RTCDtlsTransport, RTCRtpSender, RtcpPacket } from 'werift';
+import type { EncodedChunk } from '../base/frame.js';
+import { ntpMs, ntpTimestamp } from '../base/ntp.js';
 import type { Clock } from '../base/time.js';
+import { BandwidthEstimator } from './bandwidth.js';
+import { packetise, type Payload } from './packetise.js';
 import { Resender, type KeptPacket } from './resend.js';
 import { lostSequences, readTransportFeedback } from './rtcp-repair.js';
+import { RtpWriter, type HeaderFields } from './rtp-writer.js';
+import { createSrtpWriter, type SrtpWriter } from './srtp-writer.js';
 
-/**
- * Tells the browser to show a frame as soon as it is there, and never to build up more than this in its jitter buffer
- * (measured: 11.6 ms from encoder to screen instead of 45 ms; with 0 as the upper end there is no cushion and playback froze).
- */
-export const PLAYOUT_DELAY_URI = 'http://www.webrtc.org/experiments/rtp-hdrext/playout-delay';
-const PLAYOUT_DELAY_MS = { least: 0, most: 200 };
-
+const RTCP_RECEIVER_REPORT = 201;
 const RTCP_TRANSPORT_FEEDBACK = 205;
 const RTCP_PAYLOAD_FEEDBACK = 206;
-/** Formats of those two (RFC 4585 sections 6.2.1 and 6.3.1, RFC 5104 section 4.3.1, and the transport-wide draft). */
+/** Formats of the last two (RFC 4585 sections 6.2.1 and 6.3.1, RFC 5104 section 4.3.1, the transport-wide draft, and that of REMB). */
 const FORMAT_NACK = 1;
 const FORMAT_TRANSPORT_WIDE = 15;
 const FORMAT_PICTURE_LOSS = 1;
 const FORMAT_FULL_INTRA = 4;
+const FORMAT_APPLICATION = 15;
+
+/** Of what a way carries: the rest are headers, tags and the odd repeat. */
+const VIDEO_SHARE = 0.94;
+/** IPv4 and UDP, which the network counts too. */
+const NETWORK_HEADER_BYTES = 28;
+/** An estimate this far above the highest rate of the video is no limit. */
+const ENOUGH = 1.3;
 
 /** The fields of werift's sender that are private but needed. */
 type SenderInside = {
@@ -31,19 +38,38 @@ type SenderInside = {
 	/** Seconds. */
 	readonly rtt?: number;
 	readonly senderBWE: { rtpPacketSent: (info: unknown) => void; receiveTWCC: (feedback: unknown) => void };
+	/** What the next sender report says (RFC 3550 section 6.4.1). */
+	ntpTimestamp: bigint;
+	rtpTimestamp: number;
+	packetCount: number;
+	octetCount: number;
+	/** Starts the reports; does nothing when they run. */
+	readonly runRtcp: () => Promise<void>;
 };
 
-type Kept = KeptPacket & { readonly packet: RtpPacket };
+type TransportInside = {
+	readonly srtp?: {
+		readonly localContext: { readonly profile: number; readonly srtpSessionKey: Buffer; readonly srtpSessionSalt: Buffer; readonly srtpSessionAuthTag: Buffer };
+	};
+};
+
+type Kept = KeptPacket & { readonly payload: Buffer; readonly marker: boolean; readonly timestamp: number; readonly rollover: number };
+
+/** What exists once the handshake is done. */
+type Keyed = { readonly srtp: SrtpWriter; readonly media: RtpWriter; readonly repeats: RtpWriter | undefined };
 
 export type SenderEvents = {
 	/** The receiver cannot show anything until a key frame comes. */
 	readonly onPictureLost: () => void;
 };
 
-/** min and max in units of 10 ms, 12 bits each. */
-const playoutDelayPayload = (): Buffer => {
-	const bits = ((PLAYOUT_DELAY_MS.least / 10) << 12) | (PLAYOUT_DELAY_MS.most / 10);
-	return Buffer.from([(bits >> 16) & 0xff, (bits >> 8) & 0xff, bits & 0xff]);
+export type SenderOptions = {
+	readonly clock: Clock;
+	/** The most that the video ever takes. */
+	readonly mostBps: number;
+	/** 0 (included) to 1 (excluded), for the numbers that streams begin at. */
+	readonly random: () => number;
+	readonly events: SenderEvents;
 };
 
 /** The library answers NACKs by itself from `rtpCache`; an empty one that stays empty stops it. `Resender` does it instead. */
@@ -58,31 +84,55 @@ export const disableBuiltInEstimator = (sender: RTCRtpSender): void => {
 	senderBWE.receiveTWCC = () => undefined;
 };
 
+/** One sequence of numbers (RFC 3550 section 5.1) and how often it has wrapped (RFC 3711 section 3.3.1, which wants it to begin in the lower half). */
+class Numbering {
+	#next: number;
+	#rollover = 0;
+
+	constructor(random: () => number) {
+		this.#next = Math.floor(random() * 0x8000);
+	}
+
+	take(): { sequence: number; rollover: number } {
+		const taken = { sequence: this.#next, rollover: this.#rollover };
+		this.#next = (this.#next + 1) & 0xffff;
+		this.#rollover += this.#next === 0 ? 1 : 0;
+		return taken;
+	}
+}
+
 export class VideoSender {
 	readonly #sender: RTCRtpSender;
 	readonly #inside: SenderInside;
 	readonly #transport: RTCDtlsTransport;
-	readonly #packetizer: H264Packetizer | Vp8Packetizer;
+	readonly #clock: Clock;
 	readonly #resender: Resender<Kept>;
+	readonly #bandwidth: BandwidthEstimator;
 	readonly #events: SenderEvents;
 	readonly #stopListening: () => void;
-	#rtxSequence = Math.floor(Math.random() * 0x10000);
+	readonly #numbers: Numbering;
+	readonly #repeatNumbers: Numbering;
+	#keyed: Keyed | undefined;
+	#burst = 0;
 	#waiting = 0;
 	packets = 0;
 	/** As reported by transport-wide feedback. */
 	lost = 0;
 
-	constructor(sender: RTCRtpSender, codec: VideoCodec, clock: Clock, events: SenderEvents) {
+	constructor(sender: RTCRtpSender, { clock, mostBps, random, events }: SenderOptions) {
 		this.#sender = sender;
 		this.#inside = sender as unknown as SenderInside;
 		this.#transport = sender.dtlsTransport;
+		this.#clock = clock;
 		this.#events = events;
-		this.#packetizer = codec === 'h264' ? new H264Packetizer({ inputFormat: 'annexb' }) : new Vp8Packetizer();
+		this.#numbers = new Numbering(random);
+		this.#repeatNumbers = new Numbering(random);
+		this.#bandwidth = new BandwidthEstimator({ enoughBps: mostBps * ENOUGH });
 		disableBuiltInResend(sender);
 		disableBuiltInEstimator(sender);
 		this.#resender = new Resender({
 			clock,
-			send: (kept) => this.#resend(kept.packet),
+			send: (kept) => this.#resend(kept),
 			onLost: () => events.onPictureLost(),
 			roundTripMs: () => (this.#inside.rtt === undefined ? undefined : this.#inside.rtt * 1000),
 		});
@@ -100,13 +150,34 @@ export class VideoSender {
 		return this.#waiting;
 	}
 
+	/** What the way carries of video; `undefined`: no limit is known. */
+	get bandwidthBps(): number | undefined {
+		const bps = this.#bandwidth.bps(this.#clock.nowMs());
+		return bps === undefined ? undefined : bps * VIDEO_SHARE * (1 - this.#bandwidth.loss);
+	}
+
+	/** How long what was sent will still take to arrive, beyond the usual. */
+	get backlogMs(): number {
+		return this.#bandwidth.backlogMs(this.#clock.nowMs());
+	}
+
 	send(chunk: EncodedChunk): void {
-		const data = Buffer.from(chunk.data.buffer, chunk.data.byteOffset, chunk.data.byteLength);
-		for (const packet of this.#packetizer.packetize(data, chunk.rtpTimestamp)) {
-			this.#addPlayoutDelay(packet);
+		const keyed = this.#keys();
+		if (keyed === undefined) {
+			return;
+		}
+		const nowMs = this.#clock.nowMs();
+		const payloads = packetise(chunk);
+		const capturedAt = ntpTimestamp(ntpMs(chunk.capturedAtMs ?? nowMs));
+		this.#burst += 1;
+		this.#reportOn(chunk, payloads, capturedAt);
+		for (const [index, { data, marker }] of payloads.entries()) {
+			const { sequence, rollover } = this.#numbers.take();
 			this.packets += 1;
-			this.#resender.remember({ sequence: packet.header.sequenceNumber, bytes: packet.payload.length, packet });
-			this.#track(this.#sender.sendRtp(packet));
+			this.#resender.remember({ sequence, rollover, bytes: data.length, payload: data, marker, timestamp: chunk.rtpTimestamp });
+			this.#write(keyed, keyed.media, this.#sender.ssrc, data, rollover, {
+				marker, sequence, timestamp: chunk.rtpTimestamp, transportSequence: 0, sentAtNtpMs: ntpMs(nowMs), capturedAt: index === 0 ? capturedAt : undefined,
+			});
 		}
 	}
 
@@ -114,64 +185,96 @@ export class VideoSender {
 		this.#stopListening();
 	}
 
-	#track(sending: Promise<unknown>): void {
-		this.#waiting += 1;
-		const done = (): void => {
-			this.#waiting -= 1;
-		};
-		sending.then(done, done);
-	}
-
-	#addPlayoutDelay(packet: RtpPacket): void {
-		const id = this.#inside.headerExtensions.find((extension) => extension.uri === PLAYOUT_DELAY_URI)?.id;
-		packet.header.extension = true;
-		packet.header.extensions = id === undefined ? [] : [{ id, payload: playoutDelayPayload() }];
-	}
-
-	/** A repeat is a packet of its own: a fresh transport-wide number and time, and the retransmission stream where there is one (RFC 4588). */
-	#resend(kept: RtpPacket): void {
-		const packet = kept.clone();
-		packet.header.ssrc = this.#sender.ssrc;
-		packet.header.payloadType = this.#sender.codec?.payloadType ?? packet.header.payloadType;
-		packet.header.extensions = [...packet.header.extensions, ...this.#freshExtensions()].sort((a, b) => a.id - b.id);
-		let out = packet;
-		if (this.#inside.rtxPayloadType !== undefined) {
-			this.#rtxSequence = (this.#rtxSequence + 1) & 0xffff;
-			out = wrapRtx(packet, this.#inside.rtxPayloadType, this.#rtxSequence, this.#sender.rtxSsrc);
-			out.header.extension = true;
+	/** A repeat is a packet of its own: a fresh transport-wide number and time, and the retransmission stream where there is one (RFC 4588 section 4). */
+	#resend({ payload, marker, timestamp, sequence, rollover }: Kept): void {
+		const keyed = this.#keys();
+		if (keyed === undefined) {
+			return;
 		}
-		this.#track(this.#transport.sendRtp(out.payload, out.header));
+		const fields = { marker, timestamp, transportSequence: 0, sentAtNtpMs: ntpMs(this.#clock.nowMs()) };
+		if (keyed.repeats === undefined) {
+			this.#write(keyed, keyed.media, this.#sender.ssrc, payload, rollover, { ...fields, sequence });
+			return;
+		}
+		const original = Buffer.allocUnsafe(2 + payload.length);
+		original.writeUInt16BE(sequence);
+		original.set(payload, 2);
+		const number = this.#repeatNumbers.take();
+		this.#write(keyed, keyed.repeats, this.#sender.rtxSsrc, original, number.rollover, { ...fields, sequence: number.sequence });
 	}
 
-	#freshExtensions(): { id: number; payload: Buffer }[] {
-		return this.#inside.headerExtensions.flatMap(({ id, uri }) => {
-			switch (uri) {
-				case RTP_EXTENSION_URI.sdesMid:
-					return this.#inside.mid === undefined ? [] : [{ id, payload: serializeSdesMid(this.#inside.mid) }];
-				case RTP_EXTENSION_URI.absSendTime:
-					return [{ id, payload: serializeAbsSendTime(ntpTime()) }];
-				case RTP_EXTENSION_URI.transportWideCC:
-					this.#transport.transportSequenceNumber = (this.#transport.transportSequenceNumber + 1) & 0xffff;
-					return [{ id, payload: serializeTransportWideCC(this.#transport.transportSequenceNumber) }];
-				default:
-					return [];
-			}
-		});
+	#write({ srtp }: Keyed, writer: RtpWriter, ssrc: number, payload: Buffer, rollover: number, fields: HeaderFields): void {
+		const headerBytes = writer.headerBytes(fields);
+		const packet = Buffer.allocUnsafe(headerBytes + payload.length + srtp.tagBytes);
+		const transport = this.#transport;
+		const transportSequence = (transport.transportSequenceNumber + 1) & 0xffff;
+		writer.write(packet, { ...fields, transportSequence });
+		srtp.write({ ssrc, sequence: fields.sequence, rollover, packet, headerBytes, payload });
+		if (writer.isNumbered) {
+			transport.transportSequenceNumber = transportSequence;
+			this.#bandwidth.packetSent(transportSequence, packet.length + NETWORK_HEADER_BYTES, this.#burst, this.#clock.nowMs());
+		}
+		this.#waiting += 1;
+		transport.iceTransport.connection.send(packet).then(this.#taken, this.#taken);
+	}
+
+	readonly #taken = (): void => {
+		this.#waiting -= 1;
+	};
+
+	/** Undefined until the handshake has given keys. */
+	#keys(): Keyed | undefined {
+		if (this.#keyed !== undefined) {
+			return this.#keyed;
+		}
+		const { srtp } = this.#transport as unknown as TransportInside;
+		const payloadType = this.#sender.codec?.payloadType;
+		if (srtp === undefined || payloadType === undefined || this.#transport.state !== 'connected') {
+			return undefined;
+		}
+		const { profile, srtpSessionKey, srtpSessionSalt, srtpSessionAuthTag } = srtp.localContext;
+		const { mid, headerExtensions: extensions, rtxPayloadType } = this.#inside;
+		this.#keyed = {
+			srtp: createSrtpWriter({ profile, key: srtpSessionKey, salt: srtpSessionSalt, authentication: srtpSessionAuthTag }),
+			media: new RtpWriter({ ssrc: this.#sender.ssrc, payloadType, mid, extensions }),
+			repeats: rtxPayloadType === undefined ? undefined : new RtpWriter({ ssrc: this.#sender.rtxSsrc, payloadType: rtxPayloadType, mid, extensions }),
+		};
+		return this.#keyed;
+	}
+
+	/** What sender reports say: the moment of the last picture on both clocks, and how much was sent. The library sends them. */
+	#reportOn({ rtpTimestamp }: EncodedChunk, payloads: readonly Payload[], capturedAt: bigint): void {
+		const inside = this.#inside;
+		inside.ntpTimestamp = capturedAt;
+		inside.rtpTimestamp = rtpTimestamp;
+		inside.packetCount = (inside.packetCount + payloads.length) >>> 0;
+		inside.octetCount = payloads.reduce((sum, { data }) => sum + data.length, inside.octetCount) >>> 0;
+		void inside.runRtcp();
 	}
 
 	#onRtcp(packet: RtcpPacket): void {
-		if (packet.type !== RTCP_TRANSPORT_FEEDBACK && packet.type !== RTCP_PAYLOAD_FEEDBACK) {
-			return;
-		}
-		const { feedback } = packet;
-		if (packet.type === RTCP_PAYLOAD_FEEDBACK) {
+		const nowMs = this.#clock.nowMs();
+		if (packet.type === RTCP_RECEIVER_REPORT) {
+			const report = packet.reports.find(({ ssrc }) => ssrc === this.#sender.ssrc);
+			if (report !== undefined) {
+				this.#bandwidth.onReceiverReport(report.fractionLost / 256, nowMs);
+			}
+		} else if (packet.type === RTCP_PAYLOAD_FEEDBACK) {
+			const { feedback } = packet;
 			if (feedback.count === FORMAT_PICTURE_LOSS || feedback.count === FORMAT_FULL_INTRA) {
 				this.#events.onPictureLost();
+			} else if (feedback.count === FORMAT_APPLICATION && 'bitrate' in feedback) {
+				this.#bandwidth.onReceiverEstimate(Number(feedback.bitrate), nowMs);
 			}
-		} else if (feedback.count === FORMAT_NACK && 'lost' in feedback) {
-			this.#resender.request(lostSequences(feedback));
-		} else if (feedback.count === FORMAT_TRANSPORT_WIDE && 'packetChunks' in feedback) {
-			this.lost += readTransportFeedback(feedback).filter((report) => report.arrivedAtMs === undefined).length;
+		} else if (packet.type === RTCP_TRANSPORT_FEEDBACK) {
+			const { feedback } = packet;
+			if (feedback.count === FORMAT_NACK && 'lost' in feedback) {
+				this.#resender.request(lostSequences(feedback));
+			} else if (feedback.count === FORMAT_TRANSPORT_WIDE && 'packetChunks' in feedback) {
+				const reports = readTransportFeedback(feedback);
+				this.lost += reports.filter(({ arrivedAtMs }) => arrivedAtMs === undefined).length;
+				this.#bandwidth.onTransportFeedback(reports, nowMs);
+			}
 		}
 	}
 }

@@ -21,6 +21,9 @@ const MOST_WAITING_PACKETS = 512;
 /** Records are worth nothing once the frame is shown: more than a second of them waiting means nobody reads. */
 const MOST_TELEMETRY_BYTES = 16_384;
 
+/** By the time that a full way has emptied to this, frames of the lower rate are under way. */
+const MOST_BACKLOG_FOR_KEYFRAME_MS = 100;
+
 export type ViewerParts = {
 	readonly connection: RTCPeerConnection;
 	readonly sender: RTCRtpSender;
@@ -29,6 +32,9 @@ export type ViewerParts = {
 	readonly offer: Pick<Offer, 'peer' | 'usernameFragment' | 'mid' | 'mids'> | undefined;
 	/** Key frames are asked for at most this often. */
 	readonly frameIntervalMs: number;
+	/** The most that the video ever takes. */
+	readonly mostBps: number;
+	readonly random: () => number;
 	readonly log: Log;
 	readonly clock: Clock;
 	readonly onClosed: (viewer: WebRtcViewer) => void;
@@ -51,6 +57,8 @@ export class WebRtcViewer implements Viewer {
 	#keyframeAskedAtMs = Number.NEGATIVE_INFINITY;
 	/** Somebody needed a key frame before anybody listened. */
 	#isKeyframeOwed = false;
+	/** One is needed, and would only make a full way fuller: asked for when it has emptied. */
+	#isKeyframePostponed = false;
 	#candidates = 0;
 	#closing: Promise<void> | undefined;
 
@@ -58,7 +66,8 @@ export class WebRtcViewer implements Viewer {
 		this.#parts = parts;
 		this.codec = parts.codec;
 		this.#remoteFragment = parts.offer?.usernameFragment;
-		this.#video = new VideoSender(parts.sender, parts.codec, parts.clock, { onPictureLost: () => this.#askForKeyframe() });
+		const { clock, mostBps, random } = parts;
+		this.#video = new VideoSender(parts.sender, { clock, mostBps, random, events: { onPictureLost: () => this.#askForKeyframe() } });
 		parts.connection.connectionStateChange.subscribe((state) => this.#onConnectionState(state));
 		// A browser that closes its connection says so in DTLS; the library's connection state would follow 30 s later.
 		parts.sender.dtlsTransport.onStateChange.subscribe((state) => {
@@ -86,6 +95,14 @@ export class WebRtcViewer implements Viewer {
 		return { sent: this.#video.packets, resent: this.#video.resent, lost: this.#video.lost };
 	}
 
+	get bandwidthBps(): number | undefined {
+		return this.#video.bandwidthBps;
+	}
+
+	get backlogMs(): number {
+		return this.#video.backlogMs;
+	}
+
 	onState(listener: (state: ViewerState) => void): () => void {
 		this.#stateListeners.add(listener);
 		return () => this.#stateListeners.delete(listener);
@@ -103,6 +120,9 @@ export class WebRtcViewer implements Viewer {
 	send(chunk: EncodedChunk): 'sent' | 'dropped' {
 		if (chunk.codec !== this.codec) {
 			throw new TurbocastError('internal', `This viewer takes ${this.codec}, not ${chunk.codec}.`);
+		}
+		if (this.#isKeyframePostponed && this.backlogMs < MOST_BACKLOG_FOR_KEYFRAME_MS) {
+			this.#askForKeyframe();
 		}
 		const isSendable = this.#state.kind === 'connected' && this.#video.waitingPackets < MOST_WAITING_PACKETS && (chunk.isKeyframe || !this.#needsKeyframe);
 		this.#needsKeyframe = !isSendable;
@@ -266,7 +286,8 @@ export class WebRtcViewer implements Viewer {
 	/** A browser repeats its request every few hundred milliseconds, and one loss makes several: the first within a frame counts. */
 	#askForKeyframe(): void {
 		const nowMs = this.#parts.clock.nowMs();
-		if (this.#closing !== undefined || nowMs - this.#keyframeAskedAtMs < this.#parts.frameIntervalMs) {
+		this.#isKeyframePostponed = this.backlogMs >= MOST_BACKLOG_FOR_KEYFRAME_MS;
+		if (this.#isKeyframePostponed || this.#closing !== undefined || nowMs - this.#keyframeAskedAtMs < this.#parts.frameIntervalMs) {
 			return;
 		}
 		this.#keyframeAskedAtMs = nowMs;

@@ -10,7 +10,7 @@ import { readOffer } from './offer.js';
 import { repairCompoundParsing } from './rtcp-repair.js';
 import type { Transport, ViewerOffer } from './transport.js';
 import { WebRtcViewer } from './webrtc-viewer.js';
-import { PLAYOUT_DELAY_URI } from './webrtc-sender.js';
+import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI } from './rtp-writer.js';
 
 export type WebRtcOptions = {
 	/** UDP ports to receive on, both included; any free ones when left out. */
@@ -21,12 +21,19 @@ export type WebRtcOptions = {
 	readonly iceServers?: readonly { readonly urls: string | readonly string[]; readonly username?: string | undefined; readonly credential?: string | undefined }[];
 	/** Key frames are asked for at most once a frame. */
 	readonly fps: number;
+	/** The most that the video of one viewer ever takes, bits a second. Default 4 million. */
+	readonly mostBps?: number;
 	readonly log: Log;
 	readonly clock: Clock;
+	/** 0 (included) to 1 (excluded). Default `Math.random`. */
+	readonly random?: () => number;
+	/** Told each connection when its offer has been answered and before anything passes: a simulated link can be put in between. */
+	readonly onConnection?: (connection: RTCPeerConnection) => void;
 };
 
 /** A STUN server that is silent must not delay the answer by more than this. */
 const STUN_GATHER_TIMEOUT_SECONDS = 1;
+const DEFAULT_MOST_BPS = 4_000_000;
 const ANSWER_TIMEOUT_MS = 10_000;
 /** Largest message that a viewer may send on a data channel; nothing is expected. */
 const MAX_DATA_MESSAGE_BYTES = 16_384;
@@ -52,7 +59,7 @@ const openConnection = (codec: VideoCodec, options: WebRtcOptions): RTCPeerConne
 		codecs: { audio: [], video: CODECS[codec] },
 		headerExtensions: {
 			audio: [],
-			video: [useSdesMid(), useAbsSendTime(), useTransportWideCC(), new RTCRtpHeaderExtensionParameters({ uri: PLAYOUT_DELAY_URI })],
+			video: [useSdesMid(), useAbsSendTime(), useTransportWideCC(), ...[PLAYOUT_DELAY_URI, CAPTURE_TIME_URI].map((uri) => new RTCRtpHeaderExtensionParameters({ uri }))],
 		},
 		// Given even when empty: the library's default is a public server.
 		iceServers: (options.iceServers ?? []).flatMap(({ urls, username, credential }) =>
@@ -86,7 +93,7 @@ const within = async <T>(work: Promise<T>, limitMs: number, clock: Clock, error:
 
 export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	repairCompoundParsing();
-	const { log, clock } = options;
+	const { log, clock, random = Math.random, mostBps = DEFAULT_MOST_BPS } = options;
 	const viewers = new Set<WebRtcViewer>();
 	/** Of viewers that are gone. */
 	const gone = { sent: 0, resent: 0, lost: 0 };
@@ -104,8 +111,9 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 			answering.catch(() => undefined);
 			const answerSdp = await within(answering, ANSWER_TIMEOUT_MS, clock, () =>
 				new TurbocastError('transport_failed', 'Gathering network addresses took too long; check the STUN and TURN servers of the configuration.'));
+			options.onConnection?.(connection);
 			const viewer = new WebRtcViewer({
-				connection, sender, codec: offer.codec, offer, frameIntervalMs: 1000 / options.fps, log, clock,
+				connection, sender, codec: offer.codec, offer, frameIntervalMs: 1000 / options.fps, mostBps, random, log, clock,
 				onClosed: (closed) => {
 					viewers.delete(closed);
 					gone.sent += closed.packets.sent;
@@ -128,8 +136,9 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	return {
 		accept,
 		counts: () => {
-			const total = { connected: 0, ...gone };
-			for (const { state, packets } of viewers) {
+			const total = { connected: 0, limited: 0, ...gone };
+			for (const { state, packets, bandwidthBps } of viewers) {
+				total.limited += state.kind === 'connected' && bandwidthBps !== undefined ? 1 : 0;
 				total.connected += state.kind === 'connected' ? 1 : 0;
 				total.sent += packets.sent;
 				total.resent += packets.resent;

@@ -10,6 +10,7 @@ import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
 import { ChangeLog } from '../../src/server/change-log.js';
 import { FrameLine } from '../../src/server/frame-line.js';
 import { runGeneration, type ChunkReport } from '../../src/server/generation-loop.js';
+import { codecOf, Encodes } from '../../src/server/encodes.js';
 import { KeyframeGate } from '../../src/server/keyframe-gate.js';
 import { runPlayout } from '../../src/server/playout-loop.js';
 import { SMALL_SPEC } from '../model/random-model.js';
@@ -101,7 +102,7 @@ const playInto = (viewers: MemoryViewer | readonly MemoryViewer[], parts: Awaite
 	const encoderOf = (codec: VideoCodec): VideoEncoder => {
 		let isAsked = false;
 		return {
-			codec, setBitrate: () => undefined, close: () => Promise.resolve(),
+			codec, isRateCostly: false, setBitrate: () => undefined, close: () => Promise.resolve(),
 			requestKeyframe: () => {
 				isAsked = true;
 				keyframes.push(parts.clock.nowMs());
@@ -122,7 +123,7 @@ const playInto = (viewers: MemoryViewer | readonly MemoryViewer[], parts: Awaite
 	const encoders: { readonly [codec in VideoCodec]: VideoEncoder } = { h264: encoderOf('h264'), vp8: encoderOf('vp8') };
 	const playout = runPlayout({
 		line: parts.line, changes: parts.changes, clock: parts.clock, keyframes: gate,
-		encoderFor: (codec) => Promise.resolve(encoders[codec]), watching: () => [viewers].flat().filter((viewer) => viewer.state.kind !== 'closed'), isHeadless: () => false,
+		encodes: new Encodes({ floorBps: 300_000, mostBps: 1_200_000 }), encoderFor: (name) => Promise.resolve(encoders[codecOf(name)]), watching: () => [viewers].flat().filter((viewer) => viewer.state.kind !== 'closed'), isHeadless: () => false,
 		onPlayed: () => undefined, onSent: () => undefined, onLost: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
 		onApplied: (list, sent) => applied.push({ ids: list.map((change) => change.eventId), frameId: sent.frame.frameId }),
 	}, parts.abort.signal);

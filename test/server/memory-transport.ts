@@ -10,6 +10,8 @@ export class MemoryViewer implements Viewer {
 	readonly codec: VideoCodec;
 	/** Takes nothing, and then nothing until a key frame, as a real one. */
 	isStuck = false;
+	bandwidthBps: number | undefined;
+	backlogMs = 0;
 	#needsKeyframe = true;
 	readonly chunks: EncodedChunk[] = [];
 	readonly metas: FrameMeta[] = [];
@@ -117,6 +119,7 @@ export class MemoryTransport implements Transport {
 	counts(): TransportCounts {
 		return {
 			connected: this.viewers.filter((viewer) => viewer.state.kind === 'connected').length,
+			limited: this.viewers.filter(({ bandwidthBps }) => bandwidthBps !== undefined).length,
 			sent: this.viewers.reduce((sum, viewer) => sum + viewer.chunks.length, 0), resent: 0, lost: 0,
 		};
 	}

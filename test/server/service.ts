@@ -16,7 +16,7 @@ import { ControlClient } from './control-client.js';
 import { MemoryTransport, type MemoryViewer } from './memory-transport.js';
 
 export const TEST_CONFIG: ServerConfig = {
-	host: '127.0.0.1', port: 0, allowedOrigins: [], iceServers: [{ urls: ['stun:stun.example.org'] }], defaultSteps: 0, bitrateBps: 500_000, maxLeadMs: 1000,
+	host: '127.0.0.1', port: 0, allowedOrigins: [], iceServers: [{ urls: ['stun:stun.example.org'] }], defaultSteps: 0, bitrateBps: 500_000, bitrateFloorBps: 100_000, maxLeadMs: 1000,
 	maxSessions: 2, maxWaiting: 0, maxSessionsPerKey: 0, maxSessionsPerAddress: 0, maxEngineShare: 0.85, maxViewers: 8, maxConnections: 8, maxConnectionsPerAddress: 0, trustedProxies: [], sessionMaxMs: 3_600_000, idleTimeoutMs: 60_000, startTimeoutMs: 60_000, resumeGraceMs: 0, whepOffersPerMinute: 60, messagesPerSecond: 200, badMessagesPerMinute: 60,
 };
 

@@ -62,7 +62,7 @@ const simulatedEngine = (clock: SteppedClock, chunkTime: ChunkTime): Engine => {
 const simulatedEncoders = (clock: SteppedClock): Encoders => ({
 	implementation: 'node-av', codecs: ['h264'], close: () => Promise.resolve(),
 	open: ({ codec }) => Promise.resolve({
-		codec, requestKeyframe: () => undefined, setBitrate: () => undefined, close: () => Promise.resolve(),
+		codec, isRateCostly: false, requestKeyframe: () => undefined, setBitrate: () => undefined, close: () => Promise.resolve(),
 		encode: async ({ frameId }, rtpTimestamp) => {
 			await clock.sleep(ENCODE_MS);
 			return { codec, data: new Uint8Array(1), isKeyframe: frameId === 0, frameId, rtpTimestamp, encodeMs: ENCODE_MS };

@@ -2,7 +2,7 @@
 import { dePacketizeRtpPackets, RTCPeerConnection, RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters, useAbsSendTime, useSdesMid, useTransportWideCC, type RTCDataChannel, type RtpPacket } from 'werift';
 import type { VideoCodec } from '../../src/base/frame.js';
 import { TELEMETRY_LABEL } from '../../src/protocol/limits.js';
-import { PLAYOUT_DELAY_URI } from '../../src/transport/webrtc-sender.js';
+import { PLAYOUT_DELAY_URI } from '../../src/transport/rtp-writer.js';
 import type { Transport, Viewer } from '../../src/transport/transport.js';
 
 const feedback = [{ type: 'nack' }, { type: 'nack', parameter: 'pli' }, { type: 'ccm', parameter: 'fir' }, { type: 'goog-remb' }, { type: 'transport-cc' }];

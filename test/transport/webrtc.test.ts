@@ -7,7 +7,7 @@ import { systemClock } from '../../src/base/time.js';
 import type { FrameMeta } from '../../src/protocol/messages.js';
 import type { Transport } from '../../src/transport/transport.js';
 import { createWebRtcTransport } from '../../src/transport/webrtc.js';
-import { PLAYOUT_DELAY_URI } from '../../src/transport/webrtc-sender.js';
+import { PLAYOUT_DELAY_URI } from '../../src/transport/rtp-writer.js';
 import { Receiver } from './receiver.js';
 
 const openTransport = (): Transport => createWebRtcTransport({ announceAddresses: ['127.0.0.1'], fps: 16, log: silentLog, clock: systemClock });

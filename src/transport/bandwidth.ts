@@ -1,0 +1,239 @@
+/**
+ * Estimates what the way to one receiver carries. Pure: packets, feedback and the time are told to it. Where there is transport-wide feedback
+ * (draft-holmer-rmcat-transport-wide-cc-extensions-01) it follows delay and rate of arrival, in the manner of Google congestion control
+ * (draft-ietf-rmcat-gcc-02) with packet trains in place of probes, and loss; otherwise it believes the receiver's own estimate (REMB), or at last its
+ * reports of loss (RFC 3550 section 6.4.2).
+ *
+ * Nothing is limited until the way has shown that it is full: a stream has a rate that it does not exceed, and most ways carry it.
+ */
+import { DelayTrend } from './delay-trend.js';
+import type { PacketReport } from './rtcp-repair.js';
+
+/** Sent and not reported yet: what 20 Mbps send in a second. A power of two, as the numbers wrap at one. */
+const MOST_SENT = 2048;
+/** Feedback that has not come after this will not. */
+const MOST_WAIT_MS = 1000;
+/** Over which arrivals are counted, receiver's clock: eight pictures at 16 a second. */
+const RATE_WINDOW_MS = 500;
+
+/** A queue is full when it is this long and grows, or, whatever it does, that long. A picture of 2 Mbps fills a link of 3 for 40 ms, so that the next finds nothing. */
+const GROWING_QUEUE_MS = 30;
+const LONG_QUEUE_MS = 120;
+const GROWING_SLOPE = 0.1;
+/** Of the link, which is then measured: what is left drains the queue. */
+const SHARE_AFTER_OVERUSE = 0.85;
+/** Until the change has arrived and its effect is reported. */
+const HOLD_MS = 250;
+
+/** Below this the queue is empty enough to ask for more. */
+const SHORT_QUEUE_MS = 20;
+const HOLD_BEFORE_GROWTH_MS = 700;
+/** Growth in a second: into the unknown, and where the trains of packets show a wider link. */
+const SLOW_GROWTH = 0.08;
+const FAST_GROWTH = 0.6;
+/** Of what the trains show. */
+const SHARE_OF_TRAINS = 0.9;
+const TRAINS = 8;
+
+/** Loss without delay: below it is the nature of the way (a radio), above it the way is full, as a policer makes it. */
+const MOST_LOSS = 0.15;
+const LOSS_WINDOW_MS = 2000;
+const LEAST_LOSS_PACKETS = 40;
+
+/** Feedback that stays out for longer than this is no longer believed to come. */
+const FEEDBACK_SILENCE_MS = 3000;
+/** REMB comes every second at least, and at once when it falls. */
+const REMB_HOLD_MS = 5000;
+/** Receiver reports alone: as the loss-based controller of draft-ietf-rmcat-gcc-02 section 6. */
+const REPORTED_LOSS = { high: 0.1, low: 0.02 } as const;
+
+export const LEAST_BANDWIDTH_BPS = 60_000;
+
+type Sent = { readonly sequence: number; readonly bytes: number; readonly sentAtMs: number; readonly burst: number; isReported: boolean };
+
+export type BandwidthOptions = {
+	/** More than this is never asked for: an estimate above it is no limit. */
+	readonly enoughBps: number;
+};
+
+export class BandwidthEstimator {
+	readonly #enoughBps: number;
+	readonly #trend = new DelayTrend();
+	readonly #sent: (Sent | undefined)[] = new Array<Sent | undefined>(MOST_SENT).fill(undefined);
+	/** Numbers in order of sending, not reported yet. */
+	#outstanding: Sent[] = [];
+	#outstandingBytes = 0;
+	#arrivals: { readonly arrivedAtMs: number; readonly bytes: number }[] = [];
+	#outcomes: { readonly atMs: number; readonly isLost: boolean }[] = [];
+	#limitBps: number | undefined;
+	#decreasedAtMs = Number.NEGATIVE_INFINITY;
+	#lossDecreasedAtMs = Number.NEGATIVE_INFINITY;
+	#grownAtMs = 0;
+	#feedbackAtMs: number | undefined;
+	#feedbackIntervalMs = 60;
+	/** Age of the newest packet reported, at its least: round trip and what the receiver waits. */
+	#reportAgeMs: number | undefined;
+	#remb: { readonly bps: number; readonly atMs: number } | undefined;
+	/** Bytes sent since the receiver report before. */
+	#sentSince = { bytes: 0, atMs: 0 };
+
+	constructor({ enoughBps }: BandwidthOptions) {
+		this.#enoughBps = enoughBps;
+	}
+
+	/** `burst` counts pictures; all packets sent together have the same. */
+	packetSent(sequence: number, bytes: number, burst: number, nowMs: number): void {
+		const entry: Sent = { sequence, bytes, sentAtMs: nowMs, burst, isReported: false };
+		this.#forget(nowMs);
+		this.#sent[sequence % MOST_SENT] = entry;
+		this.#outstanding.push(entry);
+		this.#outstandingBytes += bytes;
+		this.#sentSince.bytes += bytes;
+	}
+
+	/** What the way carries, bits a second of whole packets; `undefined`: no limit is known. */
+	bps(nowMs: number): number | undefined {
+		const remb = this.#remb;
+		const hasFeedback = this.#feedbackAtMs !== undefined && nowMs - this.#feedbackAtMs < FEEDBACK_SILENCE_MS;
+		if (!hasFeedback && remb !== undefined && nowMs - remb.atMs < REMB_HOLD_MS) {
+			return remb.bps >= this.#enoughBps ? undefined : Math.max(LEAST_BANDWIDTH_BPS, remb.bps);
+		}
+		return this.#limitBps;
+	}
+
+	/** Share of packets lost, 0 to 1, over the last two seconds. */
+	get loss(): number {
+		return this.#outcomes.length < LEAST_LOSS_PACKETS ? 0 : this.#outcomes.filter(({ isLost }) => isLost).length / this.#outcomes.length;
+	}
+
+	/** How long what is on its way will still take, beyond what the way takes anyhow; 0 while nothing limits. */
+	backlogMs(nowMs: number): number {
+		this.#forget(nowMs);
+		if (this.#limitBps === undefined) {
+			return 0;
+		}
+		const linkBps = this.#limitBps / SHARE_AFTER_OVERUSE;
+		return Math.max(0, (this.#outstandingBytes * 8000) / linkBps - (this.#reportAgeMs ?? 0) - this.#feedbackIntervalMs);
+	}
+
+	onTransportFeedback(reports: readonly PacketReport[], nowMs: number): void {
+		if (this.#feedbackAtMs !== undefined) {
+			this.#feedbackIntervalMs += (Math.min(300, nowMs - this.#feedbackAtMs) - this.#feedbackIntervalMs) / 8;
+		}
+		this.#feedbackAtMs = nowMs;
+		let newest: Sent | undefined;
+		for (const { sequence, arrivedAtMs } of reports) {
+			const sent = this.#sent[sequence % MOST_SENT];
+			if (sent?.sequence !== sequence || sent.isReported) {
+				continue;
+			}
+			sent.isReported = true;
+			this.#outcomes.push({ atMs: nowMs, isLost: arrivedAtMs === undefined });
+			if (arrivedAtMs !== undefined) {
+				newest = sent;
+				this.#arrivals.push({ arrivedAtMs, bytes: sent.bytes });
+				this.#trend.add({ burst: sent.burst, bytes: sent.bytes, sentAtMs: sent.sentAtMs, arrivedAtMs });
+			}
+		}
+		if (newest !== undefined) {
+			const ageMs = nowMs - newest.sentAtMs;
+			// Rises slowly, so that a longer way is learnt and a queue is not.
+			this.#reportAgeMs = this.#reportAgeMs === undefined ? ageMs : Math.min(ageMs, this.#reportAgeMs + 1);
+		}
+		this.#outcomes = this.#outcomes.filter(({ atMs }) => nowMs - atMs < LOSS_WINDOW_MS);
+		const lastArrivalMs = this.#arrivals.at(-1)?.arrivedAtMs ?? 0;
+		this.#arrivals = this.#arrivals.filter(({ arrivedAtMs }) => lastArrivalMs - arrivedAtMs < RATE_WINDOW_MS);
+		this.#forget(nowMs);
+		this.#adapt(nowMs);
+	}
+
+	/** The receiver's own estimate (draft-alvestrand-rmcat-remb-03). */
+	onReceiverEstimate(bps: number, nowMs: number): void {
+		this.#remb = { bps, atMs: nowMs };
+	}
+
+	/** A receiver report; heard only while nothing better comes. */
+	onReceiverReport(fractionLost: number, nowMs: number): void {
+		const sentBps = (this.#sentSince.bytes * 8000) / Math.max(1, nowMs - this.#sentSince.atMs);
+		this.#sentSince = { bytes: 0, atMs: nowMs };
+		const hasBetter = [this.#feedbackAtMs, this.#remb?.atMs].some((atMs) => atMs !== undefined && nowMs - atMs < REMB_HOLD_MS);
+		if (hasBetter) {
+			return;
+		}
+		if (fractionLost > REPORTED_LOSS.high) {
+			this.#limit(Math.min(this.#limitBps ?? sentBps, sentBps) * (1 - fractionLost / 2));
+		} else if (fractionLost < REPORTED_LOSS.low && this.#limitBps !== undefined) {
+			this.#limit(this.#limitBps * (1 + SLOW_GROWTH));
+		}
+	}
+
+	/** Of the packets that arrived, bits a second. */
+	get arrivedBps(): number {
+		const first = this.#arrivals[0];
+		const last = this.#arrivals.at(-1);
+		if (first === undefined || last === undefined || last.arrivedAtMs - first.arrivedAtMs < RATE_WINDOW_MS / 4) {
+			return 0;
+		}
+		const bytes = this.#arrivals.reduce((sum, arrival) => sum + arrival.bytes, -first.bytes);
+		return (bytes * 8000) / (last.arrivedAtMs - first.arrivedAtMs);
+	}
+
+	#adapt(nowMs: number): void {
+		const { queuedMs, slope } = this.#trend;
+		const isOverused = queuedMs > LONG_QUEUE_MS || (queuedMs > GROWING_QUEUE_MS && slope > GROWING_SLOPE);
+		if (isOverused) {
+			this.#grownAtMs = nowMs;
+			if (nowMs - this.#decreasedAtMs > HOLD_MS) {
+				this.#decreasedAtMs = nowMs;
+				const linkBps = Math.min(this.#trend.linkBps(2) ?? Number.POSITIVE_INFINITY, this.arrivedBps || Number.POSITIVE_INFINITY);
+				if (Number.isFinite(linkBps)) {
+					this.#limit(Math.min(this.#limitBps ?? Number.POSITIVE_INFINITY, linkBps * SHARE_AFTER_OVERUSE));
+				}
+			}
+			return;
+		}
+		if (this.loss > MOST_LOSS && nowMs - this.#lossDecreasedAtMs > LOSS_WINDOW_MS / 2) {
+			this.#lossDecreasedAtMs = nowMs;
+			this.#decreasedAtMs = nowMs;
+			this.#limit(Math.min(this.#limitBps ?? Number.POSITIVE_INFINITY, this.arrivedBps) * (1 - this.loss / 2));
+			return;
+		}
+		this.#grow(nowMs, queuedMs);
+	}
+
+	#grow(nowMs: number, queuedMs: number): void {
+		const sinceMs = Math.min(200, nowMs - this.#grownAtMs);
+		this.#grownAtMs = nowMs;
+		if (this.#limitBps === undefined || queuedMs > SHORT_QUEUE_MS || nowMs - this.#decreasedAtMs < HOLD_BEFORE_GROWTH_MS) {
+			return;
+		}
+		// What is not used is not tested: an estimate must not run away while the picture stands still.
+		const testedBps = Math.max(this.arrivedBps * 1.5, LEAST_BANDWIDTH_BPS);
+		const trainsBps = (this.#trend.linkBps(TRAINS) ?? 0) * SHARE_OF_TRAINS;
+		if (trainsBps > this.#limitBps) {
+			this.#limit(Math.min(trainsBps, testedBps, this.#limitBps * (1 + (FAST_GROWTH * sinceMs) / 1000)), this.#limitBps);
+		} else {
+			this.#limit(Math.min(testedBps, this.#limitBps * (1 + (SLOW_GROWTH * sinceMs) / 1000)), this.#limitBps);
+		}
+	}
+
+	/** Above what is ever sent nothing limits any more. */
+	#limit(bps: number, atLeastBps = 0): void {
+		const limitBps = Math.max(LEAST_BANDWIDTH_BPS, atLeastBps, bps);
+		this.#limitBps = limitBps >= this.#enoughBps ? undefined : limitBps;
+	}
+
+	#forget(nowMs: number): void {
+		let gone = 0;
+		for (const entry of this.#outstanding) {
+			if (!entry.isReported && nowMs - entry.sentAtMs < MOST_WAIT_MS) {
+				break;
+			}
+			this.#outstandingBytes -= entry.bytes;
+			gone += 1;
+		}
+		if (gone > 0) {
+			this.#outstanding = this.#outstanding.slice(gone);
+		}
+	}
+}

@@ -1,0 +1,121 @@
+/** The estimator over a simulated link: packets leave in bursts, wait for the link's rate, and feedback comes back as Chromium sends it. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { BandwidthEstimator, LEAST_BANDWIDTH_BPS } from '../../src/transport/bandwidth.js';
+import type { PacketReport } from '../../src/transport/rtcp-repair.js';
+import { seededRandom } from './simulated-link.js';
+
+const FPS = 16;
+const PACKET_BYTES = 1200;
+const MOST_BPS = 2_000_000;
+const FEEDBACK_MS = 60;
+const DELAY_MS = 20;
+
+type Link = { readonly rateBps: number; readonly loss?: number; readonly queueMs?: number };
+type Moment = { readonly atMs: number; readonly bps: number | undefined; readonly backlogMs: number; readonly queueMs: number };
+
+/** Sends at the estimate, or at the most, and skips while the backlog is long, as playout does. */
+const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator: BandwidthEstimator; moments: Moment[]; sentBps: (fromMs: number, toMs: number) => number } => {
+	const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS * 1.3 });
+	const random = seededRandom(1);
+	const moments: Moment[] = [];
+	const frames: { atMs: number; bytes: number }[] = [];
+	/** What the receiver knows and has not told. */
+	let waiting: (PacketReport & { readonly knownAtMs: number })[] = [];
+	let freeAtMs = 0;
+	let sequence = 65_000;
+	let burst = 0;
+	for (let nowMs = 0; nowMs < seconds * 1000; nowMs += 1) {
+		const { rateBps, loss = 0, queueMs = 400 } = linkAt(nowMs);
+		if (nowMs % Math.round(1000 / FPS) === 0 && estimator.backlogMs(nowMs) < 150) {
+			burst += 1;
+			const bps = Math.min(MOST_BPS, estimator.bps(nowMs) ?? MOST_BPS);
+			const packets = Math.max(1, Math.round(bps / 8 / FPS / PACKET_BYTES));
+			frames.push({ atMs: nowMs, bytes: packets * PACKET_BYTES });
+			for (let index = 0; index < packets; index += 1) {
+				sequence = (sequence + 1) & 0xffff;
+				estimator.packetSent(sequence, PACKET_BYTES, burst, nowMs);
+				const isLost = random() < loss || freeAtMs - nowMs > queueMs;
+				if (!isLost) {
+					freeAtMs = Math.max(freeAtMs, nowMs) + (PACKET_BYTES * 8000) / rateBps;
+				}
+				const arrivedAtMs = Math.max(freeAtMs, nowMs) + DELAY_MS;
+				// The receiver's clock is another.
+				waiting.push({ sequence, arrivedAtMs: isLost ? undefined : arrivedAtMs + 5_000_000, knownAtMs: arrivedAtMs });
+			}
+		}
+		if (nowMs % FEEDBACK_MS === 0) {
+			const known = waiting.filter(({ knownAtMs }) => knownAtMs + DELAY_MS <= nowMs);
+			waiting = waiting.filter((entry) => !known.includes(entry));
+			if (known.length > 0) {
+				estimator.onTransportFeedback(known, nowMs);
+			}
+		}
+		if (nowMs % 50 === 0) {
+			moments.push({ atMs: nowMs, bps: estimator.bps(nowMs), backlogMs: estimator.backlogMs(nowMs), queueMs: Math.max(0, freeAtMs - nowMs) });
+		}
+	}
+	return {
+		estimator, moments,
+		sentBps: (fromMs, toMs) => (frames.filter(({ atMs }) => atMs >= fromMs && atMs < toMs).reduce((sum, { bytes }) => sum + bytes, 0) * 8000) / (toMs - fromMs),
+	};
+};
+
+describe('the bandwidth of a way', () => {
+	test('nothing is limited on a way that carries the stream', () => {
+		const { moments } = simulate(() => ({ rateBps: 3_000_000 }), 20);
+		assert.ok(moments.every(({ bps, backlogMs }) => bps === undefined && backlogMs === 0));
+	});
+
+	test('a way that becomes narrow: known within half a second, used to three quarters or more, its queue short after three; wide again: all within eight', () => {
+		const { moments, sentBps } = simulate((nowMs) => ({ rateBps: nowMs >= 5000 && nowMs < 20_000 ? 800_000 : 3_000_000 }), 32);
+		const known = moments.find(({ bps }) => bps !== undefined);
+		assert.ok((known?.atMs ?? 0) > 5000 && (known?.atMs ?? Infinity) <= 5500, `known at ${known?.atMs}`);
+		assert.ok(sentBps(8000, 20_000) >= 600_000, `${sentBps(8000, 20_000)} bit/s while narrow`);
+		const queues = moments.filter(({ atMs }) => atMs >= 8000 && atMs < 20_000).map(({ queueMs }) => queueMs).sort((a, b) => a - b);
+		assert.ok((queues[Math.floor(queues.length * 0.95)] ?? Infinity) <= 150, `queue ${queues.at(-1)} ms`);
+		assert.ok(sentBps(27_000, 28_000) >= 1_500_000, `${sentBps(27_000, 28_000)} bit/s seven seconds after`);
+		assert.equal(moments.at(-1)?.bps, undefined, 'no limit in the end');
+	});
+
+	test('a way that is narrow from the start is found out', () => {
+		const { moments, sentBps } = simulate(() => ({ rateBps: 500_000 }), 15);
+		assert.ok(moments.filter(({ atMs }) => atMs > 3000).every(({ bps }) => bps !== undefined && bps <= 560_000));
+		assert.ok(sentBps(5000, 15_000) >= 350_000, `${sentBps(5000, 15_000)}`);
+	});
+
+	test('ten percent of random loss limits nothing; a policer that throws half away does', () => {
+		const random = simulate(() => ({ rateBps: 10_000_000, loss: 0.1 }), 20);
+		assert.ok(random.moments.every(({ bps }) => bps === undefined));
+		assert.ok(Math.abs(random.estimator.loss - 0.1) < 0.06);
+		const policed = simulate(() => ({ rateBps: 1_000_000, queueMs: 5 }), 10);
+		assert.ok((policed.moments.at(-1)?.bps ?? Infinity) <= 1_300_000, `${policed.moments.at(-1)?.bps}`);
+	});
+
+	test('without feedback the receiver\'s own estimate counts, while it is fresh', () => {
+		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS });
+		estimator.onReceiverEstimate(700_000, 1000);
+		assert.equal(estimator.bps(1500), 700_000);
+		estimator.onReceiverEstimate(10, 1600);
+		assert.equal(estimator.bps(1700), LEAST_BANDWIDTH_BPS);
+		estimator.onReceiverEstimate(5_000_000, 1800);
+		assert.equal(estimator.bps(1900), undefined);
+		assert.equal(estimator.bps(30_000), undefined);
+	});
+
+	test('with nothing but receiver reports loss lowers the rate and its absence raises it', () => {
+		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS });
+		const second = (nowMs: number, loss: number): number | undefined => {
+			for (let index = 0; index < 100; index += 1) {
+				estimator.packetSent(index, 1250, 1, nowMs);
+			}
+			estimator.onReceiverReport(loss, nowMs + 1000);
+			return estimator.bps(nowMs + 1000);
+		};
+		assert.equal(second(0, 0), undefined);
+		const low = second(1000, 0.3) ?? Infinity;
+		assert.ok(low <= 850_000 * 1.01, `${low}`);
+		assert.equal(second(2000, 0.05), low);
+		assert.ok((second(3000, 0) ?? 0) > low);
+	});
+});

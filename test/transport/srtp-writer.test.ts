@@ -1,0 +1,71 @@
+/** What is written here is read by the library, and is what the library would have written. */
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { describe, test } from 'node:test';
+import { ProtectionProfileAeadAes128Gcm, ProtectionProfileAes128CmHmacSha1_80, RtpHeader, RtpPacket, SrtpSession } from 'werift';
+import { absSendTime, ntpTimestamp } from '../../src/base/ntp.js';
+import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI, RtpWriter } from '../../src/transport/rtp-writer.js';
+import { createSrtpWriter } from '../../src/transport/srtp-writer.js';
+
+const stream = {
+	ssrc: 0xdeadbeef, payloadType: 102, mid: '0',
+	extensions: [
+		{ id: 3, uri: 'http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01' }, { id: 1, uri: 'urn:ietf:params:rtp-hdrext:sdes:mid' },
+		{ id: 2, uri: 'http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time' }, { id: 5, uri: PLAYOUT_DELAY_URI }, { id: 6, uri: CAPTURE_TIME_URI },
+	],
+};
+
+const fields = { marker: true, sequence: 65_535, timestamp: 0xfedcba98, transportSequence: 0x1234, sentAtNtpMs: 3_900_000_000_500, capturedAt: 0x0123456789abcdefn };
+
+describe('a header', () => {
+	test('holds every field and extension, read by the library', () => {
+		const writer = new RtpWriter(stream);
+		const packet = Buffer.alloc(writer.headerBytes(fields));
+		writer.write(packet, fields);
+		const { header } = RtpPacket.deSerialize(packet);
+		assert.equal(header.marker, true);
+		assert.equal(header.payloadType, 102);
+		assert.equal(header.sequenceNumber, 65_535);
+		assert.equal(header.timestamp, 0xfedcba98);
+		assert.equal(header.ssrc, 0xdeadbeef);
+		assert.equal(header.payloadOffset, packet.length);
+		assert.deepEqual(header.extensions.map(({ id, payload }) => [id, payload.toString('hex')]), [
+			[1, '30'], [2, absSendTime(fields.sentAtNtpMs).toString(16).padStart(6, '0')], [3, '1234'], [5, '000014'], [6, '0123456789abcdef'],
+		]);
+	});
+
+	test('is shorter without the time of capture, and without extensions has none', () => {
+		const writer = new RtpWriter(stream);
+		assert.ok(writer.headerBytes({ ...fields, capturedAt: undefined }) < writer.headerBytes(fields));
+		const bare = new RtpWriter({ ...stream, extensions: [] });
+		assert.equal(bare.headerBytes(fields), 12);
+		assert.equal(bare.isNumbered, false);
+		assert.equal(writer.isNumbered, true);
+	});
+
+	test('times: fractions of a second are fractions of 2^32 and 2^18', () => {
+		assert.equal(ntpTimestamp(1500), (1n << 32n) | 0x80000000n);
+		assert.equal(absSendTime(64_000 + 1500), (1 << 18) + (1 << 17));
+	});
+});
+
+describe('a packet', () => {
+	for (const [name, profile, saltBytes] of [['AES-GCM', ProtectionProfileAeadAes128Gcm, 12], ['AES in counter mode with HMAC-SHA1', ProtectionProfileAes128CmHmacSha1_80, 14]] as const) {
+		test(`${name}: what the library would have written, also after the numbers have wrapped`, () => {
+			const keys = { localMasterKey: randomBytes(16), localMasterSalt: randomBytes(saltBytes), remoteMasterKey: randomBytes(16), remoteMasterSalt: randomBytes(saltBytes) };
+			const sending = new SrtpSession({ profile, keys });
+			const { localContext } = sending;
+			const srtp = createSrtpWriter({ profile, key: localContext.srtpSessionKey, salt: localContext.srtpSessionSalt, authentication: localContext.srtpSessionAuthTag });
+			const writer = new RtpWriter(stream);
+			for (const [sequence, rollover] of [[65_534, 0], [65_535, 0], [0, 1], [1, 1]] as const) {
+				const payload = randomBytes(1160 - sequence % 7);
+				const headerBytes = writer.headerBytes(fields);
+				const packet = Buffer.alloc(headerBytes + payload.length + srtp.tagBytes);
+				writer.write(packet, { ...fields, sequence });
+				srtp.write({ ssrc: stream.ssrc, sequence, rollover, packet, headerBytes, payload });
+				const header = RtpHeader.deSerialize(packet.subarray(0, headerBytes));
+				assert.equal(packet.toString('hex'), sending.encrypt(payload, header).toString('hex'), `sequence ${sequence}`);
+			}
+		});
+	}
+});
