@@ -7,7 +7,7 @@ export type SocketClass = new (url: string, protocols: string[]) => WebSocket;
 
 export type ControlSocketEvents = {
 	readonly onMessage: (message: ServerMessage) => void;
-	/** Once, whoever closed it. */
+	/** Once, unless it was closed from this side: what comes of a socket that was given up is nothing to anybody. */
 	readonly onClose: (error: TurbocastError | undefined) => void;
 };
 
@@ -60,7 +60,9 @@ export class ControlSocket {
 				this.#open(value);
 			}
 		} catch (error) {
-			this.#events.onClose(TurbocastError.from(error, 'unauthorized'));
+			if (!this.#isClosed) {
+				this.#events.onClose(TurbocastError.from(error, 'unauthorized'));
+			}
 		}
 	}
 
@@ -80,13 +82,17 @@ export class ControlSocket {
 			} catch (error) {
 				console.warn('turbocast: a message of the server was not understood.', error);
 			}
-			if (message !== undefined) {
+			if (message !== undefined && !this.#isClosed) {
 				events.onMessage(message);
 			}
 		});
 		// A close follows, with all that may be told.
 		socket.addEventListener('error', () => undefined);
-		socket.addEventListener('close', (event) => events.onClose(errorOfClose(event, wasOpen)));
+		socket.addEventListener('close', (event) => {
+			if (!this.#isClosed) {
+				events.onClose(errorOfClose(event, wasOpen));
+			}
+		});
 	}
 
 	/** Throws `transport_failed` when the socket is not open. */

@@ -35,7 +35,7 @@ after(async () => {
 
 type Visit = AsyncDisposable & { readonly page: Page; /** Exceptions, and console errors and warnings. */ readonly complaints: string[] };
 
-type SentMessage = { readonly type: string; readonly seed?: number; readonly axes?: { readonly [control: string]: number }; readonly prompt?: string; readonly prompts?: readonly { readonly text: string; readonly weight: number }[] };
+type SentMessage = { readonly type: string; readonly seed?: number; readonly axes?: { readonly [control: string]: number }; readonly prompt?: string; readonly transition?: { readonly mode: string; readonly chunks?: number }; readonly prompts?: readonly { readonly text: string; readonly weight: number }[] };
 /** Who hears what a page sends. */
 const sent = new WeakMap<Page, Set<(message: SentMessage) => void>>();
 
@@ -332,6 +332,28 @@ test('texts are mixed by weights that change while it runs, by keyboard alone, a
 	await page.click('#mix-rows button');
 	await alone;
 	assert.equal(await page.isHidden('#mix-part'), true);
+	assert.deepEqual(complaints, []);
+});
+
+test('a change is a cut, flows or blends, as is chosen, and each is shown', { skip }, async () => {
+	await using visitor = await visit();
+	const { page, complaints } = visitor;
+	await start(page, 'a cat');
+	for (const [label, prompt, transition] of [
+		['Cut', 'a dog', { mode: 'cut' }], ['Flow', 'a fox', { mode: 'recache' }], ['Blend', 'a cat', { mode: 'blend', chunks: 2 }],
+	] as const) {
+		await page.getByLabel(label, { exact: true }).check();
+		assert.equal(await page.isHidden('#chunks-part'), label !== 'Blend');
+		if (label === 'Blend') {
+			await page.fill('#chunks', '2');
+		}
+		const before = await page.textContent('#change-count');
+		const update = nextUpdate(page, (message) => message.prompt === prompt);
+		await page.fill('#prompt', prompt);
+		assert.deepEqual((await update).transition, transition);
+		await page.waitForFunction((count) => document.getElementById('change-count')?.textContent !== count, before);
+	}
+	assert.equal(await page.textContent('#note'), '');
 	assert.deepEqual(complaints, []);
 });
 
