@@ -47,6 +47,8 @@ export type Wish = ChunkShape & {
 	readonly allowFewerSteps: boolean;
 	/** Called when a session that runs and allows it is given other steps, to let another in or because one has ended. */
 	readonly onSteps: (steps: number) => void;
+	/** Called when somebody has to wait while this one has a place. */
+	readonly onWanted?: () => void;
 	/** Called when it has to wait, and whenever its position changes. */
 	readonly onQueued: (place: QueuePlace) => void;
 };
@@ -89,6 +91,12 @@ export class Ticket {
 
 	get isWaiting(): boolean {
 		return this.startedAtMs === undefined;
+	}
+
+	/** Resolves when the session may begin or the signal aborts, rejects when it never may. */
+	async waitForPlace(signal: AbortSignal): Promise<void> {
+		const ended = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+		await Promise.race([this.admitted, ended]);
 	}
 
 	/** Other steps from now on. Throws `capacity_exhausted` when the sessions that run leave no time for more. */
@@ -173,6 +181,9 @@ export class Admission {
 			throw this.#full();
 		}
 		this.#tellPositions();
+		if (ticket.isWaiting) {
+			this.#running.forEach(({ wish: { onWanted } }) => onWanted?.());
+		}
 		return ticket;
 	}
 

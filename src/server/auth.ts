@@ -165,6 +165,14 @@ export class Auth {
 		};
 	}
 
+	/** Of what was granted before. Throws `unauthorized` when the server key behind it has been revoked, or there was none and now there must be. */
+	async assertStillHolds({ keyId }: Grant): Promise<void> {
+		await this.#refresh();
+		if (keyId === undefined ? this.#isRequired : !this.#keys.some(({ id }) => id === keyId)) {
+			throw new TurbocastError('unauthorized', 'The server key with which this session began has been revoked.');
+		}
+	}
+
 	#serverKeyOf(credential: string | undefined): StoredKey {
 		if (credential === undefined) {
 			throw missing();

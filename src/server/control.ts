@@ -13,7 +13,8 @@ import { RateLimit } from './rate-limit.js';
 import { Member } from './member.js';
 import type { SessionParts, Visitor } from './session-parts.js';
 import { RESUME_TOKEN_PREFIX } from './session-id.js';
-import { Session, type SessionStateKind } from './session.js';
+import { Session } from './session.js';
+import type { CountedState } from './session-state.js';
 
 /** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
 const MAX_UNREAD_BYTES = 256 * 1024;
@@ -160,19 +161,24 @@ class Connection {
 	}
 
 	/** A start that names a session which is still there goes on with that one; everything else is for the session of this connection. */
-	#handle(message: ClientMessage): Promise<void> {
+	async #handle(message: ClientMessage): Promise<void> {
 		const { grant } = this.#member.visitor;
 		if (message.type !== 'session.start' || message.resume_token === undefined || this.#session.isRunning || grant.sessionId !== undefined || !grant.mayControl) {
 			return this.#session.handle(message, this.#member);
 		}
 		const found = this.#parts.sessions.findByToken(message.resume_token);
 		if (found !== undefined && found !== this.#session) {
+			await this.#parts.auth.assertStillHolds(found.visitor.grant);
+			if (found.hasEnded || this.#session.isRunning) {
+				// Meanwhile it has ended, or another message has begun this one.
+				return this.#handle(message);
+			}
 			this.#session.abandon();
 			this.#session = found;
 			return found.takeOver(this.#member, message);
 		}
 		if (found === undefined && message.prompt === undefined && message.prompts === undefined) {
-			return Promise.reject(new TurbocastError('session_not_found', 'The session of this token has ended; start another one with a prompt.', { param: 'resume_token' }));
+			throw new TurbocastError('session_not_found', 'The session of this token has ended; start another one with a prompt.', { param: 'resume_token' });
 		}
 		return this.#session.handle(message, this.#member);
 	}
@@ -216,7 +222,7 @@ class Connection {
 
 export type Control = {
 	readonly connections: () => number;
-	readonly sessionStates: () => SessionStateKind[];
+	readonly sessionStates: () => CountedState[];
 	/** The listener of the HTTP server's `upgrade` event. */
 	readonly upgrade: (request: IncomingMessage, socket: Duplex, head: Buffer) => void;
 	/**
@@ -252,19 +258,25 @@ const refusal = (request: IncomingMessage, parts: SessionParts): TurbocastError 
 	return undefined;
 };
 
-/** A resume token is a credential as good as that with which its session began: a client secret that is used up does not stand in the way. */
-const grantOf = (request: IncomingMessage, { auth, sessions, model }: SessionParts): Promise<Grant> => {
+/**
+ * A resume token is a credential as good as that with which its session began: a client secret that is used up does not stand in the way, a server
+ * key that was revoked does.
+ */
+const grantOf = async (request: IncomingMessage, { auth, sessions, model }: SessionParts): Promise<Grant> => {
 	const token = protocolTokenOf(request);
 	if (token?.startsWith(RESUME_TOKEN_PREFIX) !== true) {
 		return auth.grant(request, model.id);
 	}
 	const session = sessions.findByToken(token);
-	return session !== undefined
-		? Promise.resolve(session.visitor.grant)
-		// Where nobody is asked for a credential, this one does no harm.
-		: auth.grant(request, model.id).catch(() => {
-			throw new TurbocastError('session_not_found', 'The session of this token has ended; connect with a key or a client secret, and start another one.');
-		});
+	if (session !== undefined) {
+		const { grant } = session.visitor;
+		await auth.assertStillHolds(grant);
+		return grant;
+	}
+	// Where nobody is asked for a credential, this one does no harm.
+	return auth.grant(request, model.id).catch(() => {
+		throw new TurbocastError('session_not_found', 'The session of this token has ended; connect with a key or a client secret, and start another one.');
+	});
 };
 
 export const createControl = (parts: SessionParts): Control => {
@@ -329,7 +341,7 @@ export const createControl = (parts: SessionParts): Control => {
 
 	return {
 		connections: () => open.size,
-		sessionStates: () => parts.sessions.all.map(({ stateKind }) => stateKind),
+		sessionStates: () => parts.sessions.all.map((session) => session.countedState),
 		warnOfEnd: (withinMs, signal) => {
 			const endsAtMs = parts.clock.nowMs() + withinMs;
 			for (const leftMs of [withinMs, ...DRAIN_WARNINGS_MS.filter((ms) => ms < withinMs)]) {

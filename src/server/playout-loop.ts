@@ -60,6 +60,10 @@ export const MOST_BACKLOG_MS = 150;
 /** Viewers that are sent a frame in one turn of the event loop: about 2 ms, after which others have theirs. */
 const VIEWERS_A_TURN = 8;
 
+/** Of its own member alone: those of others may be the same by chance, and are none of its business. */
+const eventIdsFor = (viewer: Viewer, carried: readonly CarriedChange[]): string[] =>
+	carried.flatMap(({ eventId, author }) => (eventId === undefined || (author !== undefined && author.video.watching !== viewer) ? [] : [eventId])).slice(0, MOST_META_EVENTS);
+
 type Stuck = { askAtMs: number; delayMs: number };
 
 /** Plays until the signal aborts, which makes it return. Throws `encoder_failed` when no encoder comes back. */
@@ -124,7 +128,7 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 	};
 
 	/** Sends to everyone who gets this encode, who came while the frame was encoded too. False when nobody could take it. */
-	const send = async (chunk: EncodedChunk, name: EncodeName, meta: FrameMeta): Promise<boolean> => {
+	const send = async (chunk: EncodedChunk, name: EncodeName, meta: FrameMeta, carried: readonly CarriedChange[]): Promise<boolean> => {
 		let sent = 0;
 		let tried = 0;
 		for (const viewer of parts.watching()) {
@@ -141,7 +145,7 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 				continue;
 			}
 			stuck.delete(viewer);
-			viewer.sendMeta(meta);
+			viewer.sendMeta(carried.length === 0 ? meta : { ...meta, applied_event_ids: eventIdsFor(viewer, carried) });
 			sent += 1;
 		}
 		if (sent > 0) {
@@ -186,8 +190,8 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 				frame_id: frame.frameId, rtp_timestamp: chunk.rtpTimestamp, chunk_index: frame.chunkIndex, media_ms: taken.mediaMs,
 				keyframe: chunk.isKeyframe,
 				t_generated_ms: frame.generatedAtMs, t_taken_ms: takenAtMs, t_encoded_ms: clock.nowMs(), t_sent_ms: clock.nowMs(),
-				applied_event_ids: carried.flatMap((change) => (change.eventId === undefined ? [] : [change.eventId])).slice(0, MOST_META_EVENTS),
-			});
+				applied_event_ids: [],
+			}, carried);
 		}));
 		if (groups.size === 0) {
 			parts.onLost('unseen');

@@ -5,7 +5,7 @@ import type { Engine } from '../engine/engine.js';
 import type { ChunkTimings } from '../engine/protocol.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission } from './admission.js';
-import { SESSION_STATES } from './session.js';
+import { SESSION_STATES } from './session-state.js';
 
 const LOOP_RESOLUTION_MS = 10;
 const LOOP_WINDOW_MS = 10_000;
@@ -52,7 +52,7 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 	metrics.gauge('turbocast_places', 'Sessions that may run at once.', () => admission.places);
 	metrics.gauge('turbocast_places_free', 'Sessions that could start now.', () => admission.free);
 	metrics.gauge('turbocast_draining', '1 during a shutdown.', () => (admission.isDraining ? 1 : 0));
-	metrics.gauge('turbocast_sessions', 'Sessions of open connections, by state.', () => {
+	metrics.gauge('turbocast_sessions', 'Sessions, by state.', () => {
 		const counts = new Map<string, number>(SESSION_STATES.map((state) => [state, 0]));
 		for (const state of sessionStates()) {
 			counts.set(state, (counts.get(state) ?? 0) + 1);

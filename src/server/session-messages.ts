@@ -1,6 +1,6 @@
 /** What a session says of itself, in the words of the protocol. */
 import { MAX_MESSAGE_BYTES, MAX_PROMPT_LENGTH, MAX_PROMPTS, PROTOCOL_VERSION } from '../protocol/limits.js';
-import type { ServerMessages } from '../protocol/messages.js';
+import type { EndReason, ServerMessages } from '../protocol/messages.js';
 import type { SessionParts } from './session-parts.js';
 import type { Continuation, SessionRun } from './session-run.js';
 
@@ -41,3 +41,11 @@ export const forkedMessage = (
 	session_id: fork.id, resume_token: fork.resumeToken, chunk_index: snapshot.nextChunkIndex,
 	frame_id: lastFrame.frameId, media_ms: (lastFrame.frameId * 1000) / fps, expires_in_ms: fork.expiresInMs,
 });
+
+/** Whether display is held or goes on, and at which frame. */
+export const pausedMessage = (eventId: string | undefined, { line, lastPlayed }: SessionRun): ServerMessages['session.paused' | 'session.resumed'] => ({
+	type: line.isPaused ? 'session.paused' : 'session.resumed', ...(eventId === undefined ? {} : { event_id: eventId }), frame_id: lastPlayed.frameId, media_ms: lastPlayed.mediaMs,
+});
+
+export const endedMessage = (id: string, reason: EndReason, frames: number, fps: number): ServerMessages['session.ended'] =>
+	({ type: 'session.ended', session_id: id, reason, generated_ms: (frames * 1000) / fps, frames });

@@ -7,6 +7,7 @@ import type { ServerMessage, ServerMessages } from '../protocol/messages.js';
 import type { Viewer } from '../transport/transport.js';
 import type { Ticket } from './admission.js';
 import { ChangeLog, type ChangedInputs } from './change-log.js';
+import { ChunkCalendar } from './chunk-calendar.js';
 import { Encodes } from './encodes.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
@@ -57,6 +58,7 @@ export class SessionRun {
 	readonly ticket: Ticket;
 	readonly line: FrameLine;
 	readonly changes: ChangeLog;
+	readonly calendar: ChunkCalendar;
 	readonly encoders: EncoderShelf;
 	readonly #keyframes = new KeyframeGate();
 	readonly #encodes: Encodes;
@@ -81,6 +83,7 @@ export class SessionRun {
 		this.#continuation = continuation;
 		this.line = new FrameLine({ model: engine.model, maxLeadMs: request.maxLeadMs, firstRtpTimestamp: parts.randomUint32(), clock });
 		this.changes = continuation?.changes ?? new ChangeLog(request.state, { controlDefaults: Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default])) });
+		this.calendar = new ChunkCalendar(engine.model, continuation?.snapshot.nextChunkIndex, continuation === undefined ? undefined : continuation.lastFrame.frameId + 1);
 		this.#encodes = new Encodes({ floorBps: config.bitrateFloorBps, mostBps: config.bitrateBps });
 		this.encoders = new EncoderShelf(encoders, { width, height, fps: engine.model.fps, bitrateBps: config.bitrateBps });
 	}
@@ -88,6 +91,18 @@ export class SessionRun {
 	/** Frames generated so far. */
 	get frames(): number {
 		return this.#frames;
+	}
+
+	/** Opens its engine stream, with what the place was given for, and gets ready what the first frames need. */
+	open(viewer: Viewer | undefined): Promise<EngineStream> {
+		const { engine } = this.#parts;
+		this.changes.adjust({ steps: this.ticket.steps });
+		this.changes.state.prompts.forEach(({ text }) => engine.prepare(text));
+		if (viewer !== undefined) {
+			// Opened while the first chunk is being made; a failure is met again, and handled, at the first frame.
+			this.encoders.for(viewer.codec).catch(() => undefined);
+		}
+		return engine.openStream(this.streamOptions);
 	}
 
 	/** What its engine stream is to be opened with. */
@@ -214,6 +229,7 @@ export class SessionRun {
 	#chunkCompleted(report: ChunkReport): void {
 		const { metrics, engine, admission } = this.#parts;
 		const { width, height } = this.request;
+		this.calendar.completed(report.chunkIndex, report.firstFrameId + report.frames);
 		if (report.snapshot !== undefined && report.lastFrame !== undefined) {
 			this.#latest = { snapshot: report.snapshot, lastFrame: report.lastFrame };
 		}

@@ -13,27 +13,18 @@ import { Member } from './member.js';
 import { assertMay } from './rights.js';
 import { newResumeToken, newSessionId } from './session-id.js';
 import { createCountdowns, type SessionCountdowns } from './session-countdowns.js';
-import { createdMessage, forkedMessage, readyMessage } from './session-messages.js';
+import { createdMessage, endedMessage, forkedMessage, pausedMessage, readyMessage } from './session-messages.js';
 import type { SessionParts, Visitor } from './session-parts.js';
 import { SessionRun, type Continuation } from './session-run.js';
+import { countedState, type CountedState, type SessionState } from './session-state.js';
 import { promptsOf, resolveStart, type StartRequest } from './start-request.js';
 import { acceptedMessage, steer } from './steering.js';
 
-type SessionState =
-	| { readonly kind: 'waiting' }
-	/** In the line for a place; changes are taken already. */
-	| { readonly kind: 'queued'; readonly run: SessionRun }
-	/** The engine opens the stream. */
-	| { readonly kind: 'starting'; readonly run: SessionRun }
-	| { readonly kind: 'generating'; readonly run: SessionRun }
-	| { readonly kind: 'ended'; readonly reason: EndReason };
-
-export type SessionStateKind = SessionState['kind'];
-/** All but the last, in which a session is not counted any more. */
-export const SESSION_STATES = ['waiting', 'queued', 'starting', 'generating'] as const satisfies readonly SessionStateKind[];
-
 /** When to ask again for a place to watch. */
 const RETRY_WHEN_WATCHED_MS = 5000;
+
+/** Share of its grace for which a session that is held keeps its place when somebody else waits for one. */
+const WANTED_GRACE_SHARE = 1 / 3;
 
 const seconds = (timeMs: number): number => Math.round(timeMs / 1000);
 
@@ -92,8 +83,8 @@ export class Session {
 		return this.#state.kind === 'ended';
 	}
 
-	get stateKind(): SessionStateKind {
-		return this.#state.kind;
+	get countedState(): CountedState {
+		return countedState(this.#state, this.isDetached);
 	}
 
 	/** Started, and not ended. */
@@ -201,8 +192,21 @@ export class Session {
 		this.#owner = undefined;
 		this.#company.remove(owner);
 		this.#countdowns.grace.start(forMs);
+		if (this.#parts.admission.waiting > 0) {
+			this.#hurry();
+		}
 		await owner.video.close('the connection was lost');
 		this.#watchingChanged();
+	}
+
+	/** Somebody waits for a place: if this session has one and is only held, it is given back sooner. */
+	#hurry(): void {
+		const { grace } = this.#countdowns;
+		const shortMs = this.#parts.config.resumeGraceMs * WANTED_GRACE_SHARE;
+		if (this.isDetached && this.#run?.ticket.isWaiting === false && (grace.leftMs ?? 0) > shortMs) {
+			this.#log.info({ forMs: shortMs }, 'Others wait; the session is held for less time.');
+			grace.start(shortMs);
+		}
 	}
 
 	/** A connection goes on with this session, by its token; one that had it until now is told so and closed. Answered like a start. */
@@ -227,7 +231,7 @@ export class Session {
 		}
 		if (this.#state.kind === 'generating') {
 			const chunkIndex = run.changes.add({ eventId: message.event_id, receivedAtMs: this.#parts.clock.nowMs(), author: member }, {});
-			member.send(acceptedMessage(message.event_id, chunkIndex, undefined, this.#parts));
+			member.send(acceptedMessage(message.event_id, chunkIndex, undefined, run, this.#parts));
 			member.send(this.#readyMessage(run, this.resumeToken));
 		}
 		this.#watchingChanged();
@@ -249,8 +253,7 @@ export class Session {
 	}
 
 	#endedMessage(reason: EndReason): ServerMessages['session.ended'] {
-		const frames = this.#run?.frames ?? 0;
-		return { type: 'session.ended', session_id: this.id, reason, generated_ms: (frames * 1000) / this.#parts.model.fps, frames };
+		return endedMessage(this.id, reason, this.#run?.frames ?? 0, this.#parts.model.fps);
 	}
 
 	/** Does what the message of a member asks. Throws what the client is to be told; the session goes on. */
@@ -306,10 +309,7 @@ export class Session {
 	/** Told to everyone, also when nothing changed: whoever asked hears that it is so. */
 	#setPaused({ type, event_id: eventId }: ClientMessages['session.pause' | 'session.resume'], member: Member, run: SessionRun): void {
 		run.line.setPaused(type === 'session.pause');
-		const { frameId, mediaMs } = run.lastPlayed;
-		this.#company.sendOf(member, {
-			type: type === 'session.pause' ? 'session.paused' : 'session.resumed', ...(eventId === undefined ? {} : { event_id: eventId }), frame_id: frameId, media_ms: mediaMs,
-		});
+		this.#company.sendOf(member, pausedMessage(eventId, run));
 	}
 
 	/** The other session exists from now on, and waits for whoever begins it with its token. */
@@ -378,16 +378,9 @@ export class Session {
 		}
 		this.#state = { kind: 'starting', run };
 		metrics.queueMs.observe(clock.nowMs() - receivedAtMs);
-		run.changes.adjust({ steps: run.ticket.steps });
-		run.changes.state.prompts.forEach(({ text }) => engine.prepare(text));
-		const { viewer } = member.video;
-		if (viewer !== undefined) {
-			// Opened while the first chunk is being made; a failure is met again, and handled, at the first frame.
-			run.encoders.for(viewer.codec).catch(() => undefined);
-		}
 		const { signal } = this.#life;
 		try {
-			const stream = await engine.openStream(run.streamOptions);
+			const stream = await run.open(member.video.viewer);
 			if (signal.aborted) {
 				return await stream.close();
 			}
@@ -395,7 +388,7 @@ export class Session {
 			this.#state = { kind: 'generating', run };
 			const { prompts, seed, steps } = run.changes.state;
 			// To whoever has it by now.
-			this.#owner?.send(acceptedMessage(message.event_id, chunkIndex, prompts, this.#parts));
+			this.#owner?.send(acceptedMessage(message.event_id, chunkIndex, prompts, run, this.#parts));
 			this.#countdowns.duration.start(this.#maxMs);
 			for (const each of this.#company.members) {
 				each.send(this.#readyMessage(run, each === this.#owner ? this.resumeToken : undefined));
@@ -422,6 +415,7 @@ export class Session {
 			keyId: visitor.grant.keyId, address: visitor.address, width, height, steps: state.steps,
 			allowFewerSteps: message.parameters?.allow_fewer_steps ?? false,
 			onSteps: (steps) => this.#run?.changes.adjust({ steps }),
+			onWanted: () => this.#hurry(),
 			onQueued: ({ position, queueSize, estimatedWaitMs }) =>
 				this.#send({ type: 'session.queued', session_id: this.id, position, queue_size: queueSize, estimated_wait_ms: estimatedWaitMs }),
 		});
@@ -447,9 +441,8 @@ export class Session {
 		this.#state = { kind: 'queued', run };
 		// Whoever waits for us is not late.
 		this.#countdowns.start.stop();
-		const ended = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 		try {
-			await Promise.race([run.ticket.admitted, ended]);
+			await run.ticket.waitForPlace(signal);
 		} catch (error) {
 			if (!signal.aborted) {
 				this.#state = { kind: 'waiting' };

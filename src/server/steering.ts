@@ -1,5 +1,5 @@
 /** What may be asked of a session that runs, held against the model, and put down for its chunk. */
-import { framesBeforeChunk, framesPerChunk, type ModelSpec } from '../model/spec.js';
+import type { ModelSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { At, ClientMessages, ServerMessages } from '../protocol/messages.js';
 import type { SessionParts } from './session-parts.js';
@@ -40,7 +40,7 @@ const inputsOf = (message: Steering, { engine, randomUint32 }: SteeringParts): C
 };
 
 /** The first chunk that starts then or later; 0 for the next one. */
-const chunkOf = (at: At | undefined, model: ModelSpec): number => {
+const chunkOf = (at: At | undefined, { calendar }: SessionRun): number => {
 	if (at === undefined) {
 		return 0;
 	}
@@ -50,10 +50,7 @@ const chunkOf = (at: At | undefined, model: ModelSpec): number => {
 	if (at.chunk !== undefined) {
 		return at.chunk;
 	}
-	const frames = ((at.media_ms ?? 0) * model.fps) / 1000;
-	// The first chunk of some models is shorter than the others.
-	const guess = Math.max(0, Math.floor(frames / framesPerChunk(model)));
-	return [guess, guess + 1, guess + 2].find((chunk) => framesBeforeChunk(model, chunk) >= frames) ?? guess + 2;
+	return calendar.chunkAt(at.media_ms ?? 0);
 };
 
 /** Words of all texts that the model has never learnt, each once. */
@@ -61,10 +58,12 @@ const unknownWords = (prompts: Mixture | undefined, { engine }: Pick<SessionPart
 	[...new Set((prompts ?? []).flatMap(({ text }) => engine.unknownWords(text)))];
 
 /** Word that a change will be heard. */
-export const acceptedMessage = (eventId: string | undefined, chunkIndex: number, prompts: Mixture | undefined, parts: Pick<SessionParts, 'engine'>): ServerMessages['event.accepted'] => ({
+export const acceptedMessage = (
+	eventId: string | undefined, chunkIndex: number, prompts: Mixture | undefined, { calendar }: SessionRun, parts: Pick<SessionParts, 'engine'>,
+): ServerMessages['event.accepted'] => ({
 	type: 'event.accepted', ...(eventId === undefined ? {} : { event_id: eventId }),
 	will_apply_at_chunk: chunkIndex,
-	will_apply_at_media_ms: (framesBeforeChunk(parts.engine.model, chunkIndex) * 1000) / parts.engine.model.fps,
+	will_apply_at_media_ms: calendar.mediaMsOf(chunkIndex),
 	unknown_words: unknownWords(prompts, parts),
 });
 
@@ -72,7 +71,7 @@ export const acceptedMessage = (eventId: string | undefined, chunkIndex: number,
 export const steer = (message: Steering, author: Member, run: SessionRun, parts: SteeringParts): ServerMessages['event.accepted'] => {
 	const { engine, clock, config } = parts;
 	const inputs = inputsOf(message, parts);
-	const atChunk = chunkOf(message.type === 'session.reset' ? undefined : message.at, engine.model);
+	const atChunk = chunkOf(message.type === 'session.reset' ? undefined : message.at, run);
 	const leadMs = message.type === 'session.update' && message.pacing?.max_lead_ms !== undefined ? checkLead(message.pacing.max_lead_ms, config.maxLeadMs) : undefined;
 	if (inputs.steps !== undefined) {
 		run.ticket.useSteps(inputs.steps);
@@ -86,5 +85,5 @@ export const steer = (message: Steering, author: Member, run: SessionRun, parts:
 	if (leadMs !== undefined) {
 		run.setMaxLead(leadMs, message.event_id);
 	}
-	return acceptedMessage(message.event_id, chunkIndex, inputs.prompts, parts);
+	return acceptedMessage(message.event_id, chunkIndex, inputs.prompts, run, parts);
 };

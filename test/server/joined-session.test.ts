@@ -1,5 +1,6 @@
 /** Live sessions on models joined from published networks: a stream whose first chunk is shorter, and clip after clip. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { test } from 'node:test';
 import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
@@ -56,6 +57,17 @@ test('a stream of a published decoder: 9 frames, then 12 a chunk, counted withou
 		assert.ok(Math.abs(ticks - meta.media_ms * 90) <= 1, `frame ${index}: ${ticks} ticks at ${meta.media_ms} ms`);
 		assert.ok(ticks >= (index - 0.5) * TICKS_PER_FRAME, `frame ${index} comes ${ticks} ticks after the first`);
 	}
+	// What begins anew has a chunk of 9 again, and what is said of chunks to come is true after it.
+	client.send({ type: 'session.reset', event_id: 'r', seed: 6 });
+	const { will_apply_at_chunk: reset } = await client.next('event.accepted', (message) => message.event_id === 'r');
+	while (!client.messages.some((message) => message.type === 'chunk.completed' && message.chunk_index === reset)) {
+		await once(client.socket, 'message');
+	}
+	client.send({ type: 'session.update', event_id: 'late', seed: 7 });
+	const late = await client.next('event.accepted', (message) => message.event_id === 'late');
+	const carried = await client.next('event.applied', (message) => message.event_id === 'late');
+	assert.equal(late.will_apply_at_media_ms, carried.frame_id * 62.5);
+	assert.equal(carried.frame_id, 9 + 12 * (carried.chunk_index - 1) - 3);
 });
 
 test('a model that wants a picture is not started without one', async () => {

@@ -1,9 +1,14 @@
 /** A session that outlives its connection, its engine, and the path that it took: coming back, restoring, forking. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { ServerMessages } from '../../src/protocol/messages.js';
+import { writeKeys } from '../../src/server/key-file.js';
+import { newServerKey, storedKeyOf } from '../../src/server/keys.js';
 import { ControlClient } from './control-client.js';
 import type { MemoryViewer } from './memory-transport.js';
 import { startMachine, startService, type Machine, type Service } from './service.js';
@@ -138,6 +143,80 @@ test('a resume token is a credential where there are keys, also for one whose cl
 	const late = new ControlClient(service.socketUrl, ['realtime.video.v1', `token.${token}`]);
 	assert.equal((await late.next('error')).code, 'session_not_found');
 	assert.equal((await late.closed).code, 4404);
+});
+
+const countOf = async (service: Service, state: string): Promise<number> =>
+	Number(new RegExp(`^turbocast_sessions\\{state="${state}"\\} (\\d+)$`, 'mu').exec(await (await fetch(`${service.url}metrics`)).text())?.[1]);
+
+test('sessions that are paused and held are counted as such', async () => {
+	await using service = await startService(machine, { resumeGraceMs: 10_000 });
+	const client = await service.connect();
+	client.send(START);
+	await client.next('session.ready');
+	client.send({ type: 'session.pause' });
+	await client.next('session.paused');
+	assert.deepEqual([await countOf(service, 'paused'), await countOf(service, 'generating')], [1, 0]);
+	client.socket.terminate();
+	await client.closed;
+	while ((await countOf(service, 'held')) === 0) {
+		await sleep(10);
+	}
+	assert.deepEqual([await countOf(service, 'held'), await countOf(service, 'paused')], [1, 0]);
+});
+
+test('a session that is held keeps its place for a third of its grace when somebody waits for one, before or after', async () => {
+	for (const waitsFirst of [true, false]) {
+		await using service = await startService(machine, { maxSessions: 1, maxWaiting: 4, resumeGraceMs: 6000 });
+		const client = await service.connect();
+		client.send(START);
+		await client.next('session.ready');
+		const waiting = await service.connect();
+		const ask = async (): Promise<void> => {
+			waiting.send(START);
+			await waiting.next('session.queued');
+		};
+		if (waitsFirst) {
+			await ask();
+		}
+		client.socket.terminate();
+		await client.closed;
+		const lostMs = performance.now();
+		if (!waitsFirst) {
+			await ask();
+		}
+		await waiting.next('session.ready');
+		const tookMs = performance.now() - lostMs;
+		assert.ok(tookMs > 1500 && tookMs < 4500, `the place was given back after ${tookMs} ms`);
+	}
+});
+
+test('a resume token is worth nothing once the key behind it is revoked', async () => {
+	const folder = await mkdtemp(join(tmpdir(), 'turbocast-resume-'));
+	const keysFile = join(folder, 'keys.json');
+	const [key, other] = [newServerKey(), newServerKey()];
+	const stored = [key, other].map((value) => storedKeyOf(value, '', new Date()));
+	await writeKeys(keysFile, stored);
+	try {
+		await using service = await startService(machine, { resumeGraceMs: 60_000 }, undefined, { keysFile });
+		const connect = (token: string): ControlClient => new ControlClient(service.socketUrl, ['realtime.video.v1', `token.${token}`]);
+		const client = connect(key);
+		await client.next('session.created');
+		client.send(START);
+		await client.next('session.ready');
+		const { resume_token: token } = createdOf(client);
+		client.socket.terminate();
+		await client.closed;
+		await writeKeys(keysFile, stored.slice(1));
+		const late = connect(token);
+		assert.equal((await late.next('error')).code, 'unauthorized');
+		assert.equal((await late.closed).code, 4401);
+		const stranger = connect(other);
+		await stranger.next('session.created');
+		assert.equal((await stranger.refusalOf({ type: 'session.start', event_id: 'x', resume_token: token, prompt: 'a dog' })).code, 'unauthorized');
+		assert.ok(await stranger.isAlive());
+	} finally {
+		await rm(folder, { recursive: true });
+	}
 });
 
 test('a session that waits in line keeps its position over a lost connection', async () => {

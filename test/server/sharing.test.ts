@@ -47,6 +47,19 @@ const refused = async (client: ControlClient): Promise<[code: string, closeCode:
 	return [(await client.next('error')).code, (await client.closed).code];
 };
 
+test('a frame names the changes that it carries to their author alone', async () => {
+	await using service = await startService(machine);
+	const { client: owner, viewer: ours, token } = await startShared(service);
+	const { client, viewer } = await watch(service, token);
+	await viewer.received(2);
+	owner.send({ type: 'session.update', event_id: 'mine', prompt: 'a dog' });
+	const { frame_id: frame } = await owner.next('event.applied', (message) => message.event_id === 'mine');
+	const heard = await client.next('event.applied', (message) => message.frame_id === frame);
+	await viewer.received(viewer.chunks.length + 1);
+	assert.deepEqual(ours.metas.find((meta) => meta.frame_id === frame)?.applied_event_ids, ['mine']);
+	assert.deepEqual([viewer.metas.find((meta) => meta.frame_id === frame)?.applied_event_ids, heard.event_id], [[], undefined]);
+});
+
 test('who follows a link sees the same video from a key frame on, encoded once, and hears how it goes', async () => {
 	await using service = await startService(machine);
 	const { client: owner, viewer: ours, token } = await startShared(service);
