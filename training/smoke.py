@@ -49,6 +49,7 @@ if __name__ == "__main__":
         for guide in ("1.0", "0.0"):
             stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu", "--guide", guide)
         stage(state, "judges.py", "--steps", "2", "--batch", "4", "--exam", "4", "--device", "cpu")
+        stage(state, "judges.py", "--steps", "2", "--names", "0", "--drafts", "64", "--exam", "4", "--device", "cpu")
         stage(state, "evaluate.py", "--prompts", "1", "--others", "0", "--minutes", "0", "--teacher", "1", "--steps", "--out", state + "/evaluation.json")
         stage(state, "export.py", "--out", state + "/toybox")
         stage(state, "sheet.py", "--rows", "2", "--chunks", "2", "--stage", "distill", "--steps", "2", "--sampler", "renoise", "--out", state + "/sheet.png")
