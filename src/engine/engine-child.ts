@@ -2,6 +2,7 @@
 import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Clock } from '../base/time.js';
+import type { Patience } from './patience.js';
 import { HEARTBEAT_INTERVAL_MS, type EmbeddingCacheSettings, type EngineEvent, type EngineProfile, type EngineRequest, type Residency } from './protocol.js';
 
 /** What an engine process is started with; its only argument, as JSON. */
@@ -13,23 +14,6 @@ export type EngineProcessOptions = {
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 };
 
-/**
- * Checks in a row, one heartbeat interval apart, without a word before a process counts as lost. Checks are counted rather
- * than time, so that a laptop that slept does not wake to a killed engine. A step of the largest model takes about a second.
- */
-export const MAX_SILENT_CHECKS = 10;
-/** Loading may block the process for as long as a large weight file takes to read; longer than this it hangs. */
-export const MAX_LOAD_MS = 300_000;
-/** Milliseconds of silence and of loading after which a process counts as lost. */
-export type Patience = { readonly silentMs: number; readonly loadMs: number };
-/**
- * A forward of a published network blocks the engine for as long as it takes: minutes on a CPU, an hour at full size. Its process is given up only
- * when no such forward explains the silence any more.
- */
-export const PATIENCE = {
-	own: { silentMs: MAX_SILENT_CHECKS * HEARTBEAT_INTERVAL_MS, loadMs: MAX_LOAD_MS },
-	joined: { silentMs: 4 * 3_600_000, loadMs: 3_600_000 },
-} as const satisfies { readonly [kind: string]: Patience };
 /** Time a process has to end by itself: the longest step, and then some. */
 export const CLOSE_GRACE_MS = 2_000;
 /** Hints still in the pipe; above it the process is busy or stuck, and a hint is worth nothing. */
@@ -54,7 +38,7 @@ export class EngineChild {
 	#why: string | undefined;
 	#closing: Promise<void> | undefined;
 
-	constructor(options: EngineProcessOptions, { clock, patience = PATIENCE.own }: { readonly clock: Clock; readonly patience?: Patience }, listener: EngineChildListener) {
+	constructor(options: EngineProcessOptions, { clock, patience }: { readonly clock: Clock; readonly patience: Patience }, listener: EngineChildListener) {
 		this.#process = fork(ENTRY, [JSON.stringify(options)], {
 			serialization: 'advanced',
 			// Nothing of the parent's flags: an inspector port, for one, cannot be shared.
@@ -136,9 +120,9 @@ export class EngineChild {
 			}
 			await clock.sleep(HEARTBEAT_INTERVAL_MS, signal);
 		}
-		for (this.#silentChecks = 0; this.#silentChecks * HEARTBEAT_INTERVAL_MS < silentMs; this.#silentChecks++) {
+		for (this.#silentChecks = 0; this.#silentChecks * HEARTBEAT_INTERVAL_MS < silentMs(); this.#silentChecks++) {
 			await clock.sleep(HEARTBEAT_INTERVAL_MS, signal);
 		}
-		this.kill(`it has not been heard of for ${silentMs / 1000} seconds`);
+		this.kill(`it has not been heard of for ${silentMs() / 1000} seconds`);
 	}
 }

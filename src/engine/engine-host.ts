@@ -6,13 +6,14 @@ import type { Log } from '../base/log.js';
 import type { Clock } from '../base/time.js';
 import { openModelFolder } from '../model/model-folder.js';
 import { checkSize } from '../model/sizes.js';
-import { framesFromStart, framesPerChunk, isOwnModel, type ModelSpec } from '../model/spec.js';
+import { framesFromStart, framesPerChunk, type ModelSpec } from '../model/spec.js';
 import type { Tokenizer } from '../model/tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
-import { EngineChild, type EngineChildListener, type EngineProcessOptions, PATIENCE } from './engine-child.js';
+import { EngineChild, type EngineChildListener, type EngineProcessOptions } from './engine-child.js';
 import type { Engine, EngineState, EngineStream, StreamOptions } from './engine.js';
 import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent, type EngineProfile, type StandbyMode } from './protocol.js';
+import { EnginePatience } from './patience.js';
 import { RESTART_POLICY, restartDelayMs } from './restart-policy.js';
 import { type Spare, Standby, wantsStandby } from './standby.js';
 import { StreamHost } from './stream-host.js';
@@ -32,6 +33,9 @@ export class EngineHost implements Engine {
 	readonly #tokenizer: Tokenizer;
 	readonly #listeners = new Set<(state: EngineState) => void>();
 	readonly #streams = new Map<number, StreamHost>();
+	/** Of the streams that are open: what a chunk of theirs takes depends on it. */
+	readonly #sizes = new Map<number, string>();
+	readonly #patience: EnginePatience;
 	/** Ends the wait before a restart. */
 	readonly #closed = new AbortController();
 	readonly #standby: Standby | undefined;
@@ -52,6 +56,7 @@ export class EngineHost implements Engine {
 
 	private constructor(model: ModelSpec, tokenizer: Tokenizer, options: EngineHostOptions) {
 		this.model = model;
+		this.#patience = new EnginePatience(model);
 		this.#tokenizer = tokenizer;
 		this.#options = options;
 		const { clock, log, standby = 'off' } = options;
@@ -126,14 +131,20 @@ export class EngineHost implements Engine {
 		}
 		this.#checkOptions(options);
 		const id = this.#nextStream++;
+		const sizeName = `${options.width}x${options.height}x${options.latents ?? 'usual'}`;
 		const stream = new StreamHost(id, options, {
 			send: (request) => child.send(request),
 			nowMs: this.#options.clock.nowMs,
 			model: this.model,
 			framesPerChunk: options.latents === undefined ? framesPerChunk(this.model) : framesFromStart(this.model, options.latents),
-			onClosed: () => this.#streams.delete(id),
+			onChunk: (tookMs) => this.#patience.observe(sizeName, tookMs),
+			onClosed: () => {
+				this.#streams.delete(id);
+				this.#sizes.delete(id);
+			},
 		});
 		this.#streams.set(id, stream);
+		this.#sizes.set(id, sizeName);
 		const { seed, width, height, latents, image, keepsSnapshot = false, restore } = options;
 		child.send({ type: 'stream.open', stream: id, seed, width, height, firstChunkIndex: stream.nextChunkIndex, latents, image, checkpoints: keepsSnapshot, restore });
 		return stream;
@@ -182,7 +193,7 @@ export class EngineHost implements Engine {
 
 	#start(listener: EngineChildListener): EngineChild {
 		const { clock, modelFolder, profile, threads, residency, embeddingCache } = this.#options;
-		const patience = isOwnModel(this.model) ? PATIENCE.own : PATIENCE.joined;
+		const patience = { loadMs: this.#patience.loadMs, silentMs: () => this.#patience.silentMs([...this.#sizes.values()]) };
 		return new EngineChild({ modelFolder, profile, threads, residency, embeddingCache }, { clock, patience }, listener);
 	}
 

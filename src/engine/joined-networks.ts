@@ -56,7 +56,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	warnOfShortSequence(spec, tokensPerChunk, warn);
 
 	const backend = createOnnxRuntime({ threads: options.threads });
-	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae') };
+	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae'), encoder: encoder === undefined ? undefined : folder.mapWeights('encoder') };
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
 	const graphs = new ResidentGraphs(residency === 'one');
 	/** Builds and loads a graph over a file that stays where it is. */

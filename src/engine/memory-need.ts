@@ -36,7 +36,7 @@ export type MemoryNeed = {
 export type MemoryRequest = {
 	readonly spec: ModelSpec;
 	readonly profile: EngineProfile;
-	readonly files: { readonly text: MappedSafetensors; readonly dit: MappedSafetensors; readonly vae: MappedSafetensors };
+	readonly files: { readonly text: MappedSafetensors; readonly dit: MappedSafetensors; readonly vae: MappedSafetensors; /** Of models that begin with a picture; the decoder may be another network. */ readonly encoder?: MappedSafetensors | undefined };
 	readonly width: number;
 	readonly height: number;
 	/** Latent frames of one forward. */
@@ -122,7 +122,7 @@ export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 		keys: loaded(files.dit, (name) => (OF_TEXT.test(name) ? FLOAT : 0)) + crossKeys,
 		denoiser: denoiserWeights(request) + denoiserActivations(request),
 		decoder: decoderBytes(vae, files.vae, pixels),
-		encoder: spec.encoder === undefined ? 0 : wanVaePart(spec.encoder, 'encoder', files.vae, pixels) + 3 * framesFromStart(spec, latents) * pixels * FLOAT,
+		encoder: spec.encoder === undefined ? 0 : wanVaePart(spec.encoder, 'encoder', files.encoder ?? files.vae, pixels) + 3 * framesFromStart(spec, latents) * pixels * FLOAT,
 		state: BASE_BYTES + crossKeys + past + clip,
 	};
 };

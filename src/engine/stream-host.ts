@@ -17,6 +17,8 @@ export type StreamPort = {
 	readonly model: ModelSpec;
 	/** Frames in a chunk: the most that can ever wait to be read. */
 	readonly framesPerChunk: number;
+	/** A chunk is whole; from its request, the waiting for other streams included. */
+	readonly onChunk: (tookMs: number) => void;
 	readonly onClosed: () => void;
 };
 
@@ -25,6 +27,7 @@ type PendingFrame = Omit<RawFrame, 'frameId'>;
 
 type Run = {
 	readonly chunkIndex: number;
+	readonly askedAtMs: number;
 	readonly queue: BoundedQueue<PendingFrame>;
 	readonly settled: Promise<unknown>;
 	/** Ends the run: with timings, or with what went wrong. */
@@ -83,6 +86,7 @@ export class StreamHost implements EngineStream {
 		const onAbort = (): void => this.#cancel(run, reasonOf(signal));
 		const run: Run = {
 			chunkIndex,
+			askedAtMs: this.#port.nowMs(),
 			queue,
 			settled,
 			end: (outcome) => {
@@ -147,6 +151,7 @@ export class StreamHost implements EngineStream {
 			case 'chunk.done':
 				// Also after an abort that came too late: the engine's history holds this chunk now.
 				this.#nextChunkIndex = event.chunkIndex + 1;
+				this.#port.onChunk(this.#port.nowMs() - run.askedAtMs);
 				if (event.checkpoint !== undefined) {
 					this.#copy.take(event.checkpoint);
 				}

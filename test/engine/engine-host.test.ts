@@ -10,10 +10,12 @@ import { silentLog, type Log } from '../../src/base/log.js';
 import { systemClock, type Clock } from '../../src/base/time.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
 import type { ChunkRun, Engine, EngineState } from '../../src/engine/engine.js';
+import { PUBLISHED } from '../../src/engine/patience.js';
 import { HEARTBEAT_INTERVAL_MS, MAX_STREAMS } from '../../src/engine/protocol.js';
 import { RESTART_POLICY } from '../../src/engine/restart-policy.js';
 import { framesPerChunk } from '../../src/model/spec.js';
 import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
+import { writeJoinedModel } from '../model/joined-model.js';
 import { writeRandomModel, type RandomModel } from '../model/random-model.js';
 
 const INPUTS = { prompt: 'a cat jumps', steps: 2, controls: {} };
@@ -168,6 +170,32 @@ test('a process that hangs is noticed by its silence, killed and replaced', asyn
 	clock.step(RESTART_POLICY.maxDelayMs);
 	await engine.ready();
 	assert.notEqual(pidOf(engine), pid);
+});
+
+test('a process with a published model that hangs is noticed once what its chunks take is known', async () => {
+	using model = await writeJoinedModel({ kind: 'self-forcing', decoder: 'taehv' });
+	const clock = steppedClock();
+	const engine = await EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, log: silentLog, clock });
+	try {
+		const pump = setInterval(() => clock.step(1), 1);
+		await engine.ready();
+		const stream = await engine.openStream({ seed: 7, width: 48, height: 32 });
+		await readAll(stream.generate({ ...INPUTS, steps: 1 }));
+		clearInterval(pump);
+		const pid = pidOf(engine);
+		process.kill(pid, 'SIGSTOP');
+		const failed = assert.rejects(readAll(stream.generate({ ...INPUTS, steps: 1 })), hasCode('engine_failed'));
+		while (engine.state.kind === 'ready') {
+			clock.step(HEARTBEAT_INTERVAL_MS);
+			await new Promise((resolve) => setImmediate(resolve));
+		}
+		await failed;
+		const { state } = engine;
+		assert.match(state.kind === 'restarting' ? state.error.message : '', new RegExp(`not been heard of for ${PUBLISHED.leastMs / 1000} seconds`, 'u'));
+		assert.equal(isAlive(pid), false);
+	} finally {
+		await engine.close();
+	}
 });
 
 test('cancelling stops within a step, and the next chunk is as if the cancelled one had never been', async () => {

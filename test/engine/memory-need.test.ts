@@ -60,6 +60,15 @@ test('dense attention grows with the square of the tokens and is what makes a fu
 	between(memoryNeed(request({ taehv: true })).decoder, 1, 3);
 });
 
+test('the encoder of pictures is counted from its own file, whatever decodes', () => {
+	const tiny = request({ taehv: true, latents: 1, width: 16, height: 16 });
+	const wanFile = headers(wanVaeTensors(VAE));
+	const spec = { ...tiny.spec, encoder: VAE };
+	// 53.6 million parameters of the encoder and what mixes its latents.
+	between(memoryNeed({ ...tiny, spec, files: { ...tiny.files, encoder: wanFile } }).encoder, 0.2, 0.25);
+	assert.equal(memoryNeed({ ...tiny, files: { ...tiny.files, encoder: wanFile } }).encoder, 0);
+});
+
 test('all stay where all fit, each makes room where only that fits, and else it is said how much is needed and what there is room for', () => {
 	const { textAsStored, ...together } = memoryNeed(request());
 	const sum = Object.values(together).reduce((total, bytes) => total + bytes, 0);

@@ -19,7 +19,7 @@ const openStream = (options: { firstChunkIndex?: number; firstFrameId?: number }
 	const sent: EngineRequest[] = [];
 	let closed = 0;
 	const stream = new StreamHost(9, { seed: 7, width: 2, height: 2, ...options }, {
-		send: (request) => sent.push(request), nowMs: () => 123, model, framesPerChunk: 4, onClosed: () => closed++,
+		send: (request) => sent.push(request), nowMs: () => 123, model, framesPerChunk: 4, onChunk: () => undefined, onClosed: () => closed++,
 	});
 	return { stream, sent, closed: () => closed };
 };
