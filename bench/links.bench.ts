@@ -105,7 +105,7 @@ const narrow = (): Promise<Row[]> => {
 		const trace = setInterval(() => {
 			if (given.trace === true) {
 				const [viewer] = stream.viewers;
-				console.log(`${((performance.now() - startMs) / 1000).toFixed(1)} s  estimate ${((viewer?.bandwidthBps ?? Number.NaN) / 1000).toFixed(0)} kbit/s  backlog ${viewer?.backlogMs.toFixed(0)} ms  video ${(videoBps(stream, performance.now() - 500, performance.now()) / 1000).toFixed(0)} kbit/s  overflowed ${link.counts.overflowed} ${JSON.stringify(stream.losses)} keys ${stream.keyframes}`);
+				console.log(`${((performance.now() - startMs) / 1000).toFixed(1)} s  estimate ${((viewer?.bandwidthBps ?? Number.NaN) / 1000).toFixed(0)} kbit/s  in force ${(stream.bitrateBps / 1000).toFixed(0)} kbit/s  encoded ${stream.encoded}  backlog ${viewer?.backlogMs.toFixed(0)} ms  video ${(videoBps(stream, performance.now() - 500, performance.now()) / 1000).toFixed(0)} kbit/s  overflowed ${link.counts.overflowed} ${JSON.stringify(stream.losses)} keys ${stream.keyframes}`);
 			}
 		}, 500);
 		await pause(phaseMs);

@@ -91,6 +91,8 @@ export class WatchedStream implements AsyncDisposable {
 	link: SimulatedLink | undefined;
 	losses: { [kind: string]: number } = {};
 	keyframes = 0;
+	/** In force. */
+	bitrateBps = 0;
 	/** Encoded, whoever got it. */
 	encoded = 0;
 	readonly encoderPid: number | undefined;
@@ -137,7 +139,8 @@ export class WatchedStream implements AsyncDisposable {
 			onPlayed: ({ rtpTimestamp, takenAtMs }) => {
 				stream.sent.set(rtpTimestamp, { takenAtEpochMs: epochMs(takenAtMs), atMs: takenAtMs, bytes: 0 });
 			},
-			onSent: (chunk) => {
+			onSent: (chunk, _viewers, bps) => {
+				stream.bitrateBps = bps;
 				const sent = stream.sent.get(chunk.rtpTimestamp);
 				if (sent !== undefined) {
 					sent.bytes = chunk.data.byteLength;

@@ -16,10 +16,14 @@ const MOST_WAIT_MS = 1000;
 /** Over which arrivals are counted, receiver's clock: eight pictures at 16 a second. */
 const RATE_WINDOW_MS = 500;
 
-/** A queue is full when it is this long and grows, or, whatever it does, that long. A picture of 2 Mbps fills a link of 3 for 40 ms, so that the next finds nothing. */
+/**
+ * A way is full when its queue is this long and grows, and the trains show a link too slow for what is sent or the picture before found it so too; or,
+ * whatever it does, when it stays that long. A picture of 2 Mbps fills a link of 3 for 40 ms, so that the next finds nothing.
+ */
 const GROWING_QUEUE_MS = 30;
 const LONG_QUEUE_MS = 120;
 const GROWING_SLOPE = 0.1;
+const SLOW_LINK = 1.1;
 /** Of the link, which is then measured: what is left drains the queue. */
 const SHARE_AFTER_OVERUSE = 0.85;
 /** Until the change has arrived and its effect is reported. */
@@ -39,6 +43,9 @@ const TRAINS = 8;
 const MOST_LOSS = 0.15;
 const LOSS_WINDOW_MS = 2000;
 const LEAST_LOSS_PACKETS = 40;
+/** An outage loses all for a moment, which says nothing of the rate: loss must be spread over so many of these slices. */
+const LOSS_SLICES = 8;
+const LEAST_LOSSY_SLICES = 5;
 
 /** Feedback that stays out for longer than this is no longer believed to come. */
 const FEEDBACK_SILENCE_MS = 3000;
@@ -180,7 +187,9 @@ export class BandwidthEstimator {
 
 	#adapt(nowMs: number): void {
 		const { queuedMs, slope } = this.#trend;
-		const isOverused = queuedMs > LONG_QUEUE_MS || (queuedMs > GROWING_QUEUE_MS && slope > GROWING_SLOPE);
+		const linkIsSlow = (this.#trend.linkBps(2) ?? Number.POSITIVE_INFINITY) < SLOW_LINK * (this.#limitBps ?? this.#enoughBps);
+		const isOverused = this.#trend.hasQueued(LONG_QUEUE_MS)
+			|| (queuedMs > GROWING_QUEUE_MS && slope > GROWING_SLOPE && (linkIsSlow || this.#trend.hasQueued(GROWING_QUEUE_MS)));
 		if (isOverused) {
 			this.#grownAtMs = nowMs;
 			if (nowMs - this.#decreasedAtMs > HOLD_MS) {
@@ -192,13 +201,25 @@ export class BandwidthEstimator {
 			}
 			return;
 		}
-		if (this.loss > MOST_LOSS && nowMs - this.#lossDecreasedAtMs > LOSS_WINDOW_MS / 2) {
+		if (this.loss > MOST_LOSS && this.#isLossSpread(nowMs) && nowMs - this.#lossDecreasedAtMs > LOSS_WINDOW_MS / 2) {
 			this.#lossDecreasedAtMs = nowMs;
 			this.#decreasedAtMs = nowMs;
 			this.#limit(Math.min(this.#limitBps ?? Number.POSITIVE_INFINITY, this.arrivedBps) * (1 - this.loss / 2));
 			return;
 		}
 		this.#grow(nowMs, queuedMs);
+	}
+
+	#isLossSpread(nowMs: number): boolean {
+		const slices = Array.from({ length: LOSS_SLICES }, () => ({ lost: 0, all: 0 }));
+		for (const { atMs, isLost } of this.#outcomes) {
+			const slice = slices[Math.floor(((nowMs - atMs) / LOSS_WINDOW_MS) * LOSS_SLICES)];
+			if (slice !== undefined) {
+				slice.all += 1;
+				slice.lost += isLost ? 1 : 0;
+			}
+		}
+		return slices.filter(({ lost, all }) => lost > MOST_LOSS * 0.5 * all).length >= LEAST_LOSSY_SLICES;
 	}
 
 	#grow(nowMs: number, queuedMs: number): void {

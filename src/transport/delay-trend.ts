@@ -64,6 +64,11 @@ export class DelayTrend {
 		return this.#bursts.at(-1)?.queuedMs ?? 0;
 	}
 
+	/** Whether the last two bursts both found more than that: one alone may have met a receiver that was busy with something else. */
+	hasQueued(leastMs: number): boolean {
+		return this.#bursts.length >= 2 && this.#bursts.slice(-2).every(({ queuedMs }) => queuedMs > leastMs);
+	}
+
 	/** Growth of that queue, milliseconds in each millisecond (the slope of the regression line); 0 while too little is known. */
 	get slope(): number {
 		const points = this.#bursts.slice(-TREND_BURSTS);

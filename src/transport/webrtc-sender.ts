@@ -135,6 +135,7 @@ export class VideoSender {
 			send: (kept) => this.#resend(kept),
 			onLost: () => events.onPictureLost(),
 			roundTripMs: () => (this.#inside.rtt === undefined ? undefined : this.#inside.rtt * 1000),
+			loss: () => this.#bandwidth.loss,
 		});
 		// Not `sender.onRtcp`: the library's router drops feedback that names the retransmission stream, and requests (FIR)
 		// that name no stream in the header.

@@ -92,6 +92,21 @@ describe('the bandwidth of a way', () => {
 		assert.ok((policed.moments.at(-1)?.bps ?? Infinity) <= 1_300_000, `${policed.moments.at(-1)?.bps}`);
 	});
 
+	test('an outage limits nothing, nor does a receiver that was busy for a moment', () => {
+		const { moments } = simulate((nowMs) => ({ rateBps: 5_000_000, loss: nowMs % 5000 > 4700 ? 1 : 0 }), 20);
+		assert.ok(moments.every(({ bps }) => bps === undefined));
+		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS });
+		for (let burst = 0; burst < 100; burst += 1) {
+			const sentAtMs = burst * 62;
+			const sequences = Array.from({ length: 12 }, (_, index) => burst * 12 + index);
+			sequences.forEach((sequence) => estimator.packetSent(sequence, PACKET_BYTES, burst, sentAtMs));
+			// Every twentieth picture is read 100 ms late, all of it at once.
+			const arrivedAtMs = sentAtMs + 20 + (burst % 20 === 19 ? 100 : 0);
+			estimator.onTransportFeedback(sequences.map((sequence) => ({ sequence, arrivedAtMs })), sentAtMs + 61);
+			assert.equal(estimator.bps(sentAtMs + 61), undefined);
+		}
+	});
+
 	test('without feedback the receiver\'s own estimate counts, while it is fresh', () => {
 		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS });
 		estimator.onReceiverEstimate(700_000, 1000);

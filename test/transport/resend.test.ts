@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { systemClock, type Clock } from '../../src/base/time.js';
 import { Resender, type KeptPacket } from '../../src/transport/resend.js';
 
-const setUp = (roundTripMs?: number): { resender: Resender<KeptPacket>; sent: number[]; lost: () => number; at: (nowMs: number) => void } => {
+const setUp = (roundTripMs?: number, loss = 0): { resender: Resender<KeptPacket>; sent: number[]; lost: () => number; at: (nowMs: number) => void } => {
 	let nowMs = 0;
 	let lost = 0;
 	const sent: number[] = [];
@@ -15,6 +15,7 @@ const setUp = (roundTripMs?: number): { resender: Resender<KeptPacket>; sent: nu
 			lost += 1;
 		},
 		roundTripMs: () => roundTripMs,
+		loss: () => loss,
 	});
 	return { resender, sent, lost: () => lost, at: (ms) => { nowMs = ms; } };
 };
@@ -59,4 +60,16 @@ test('repeats take a quarter of what is sent at most', () => {
 	}
 	assert.ok(sent.length >= 250 && sent.length <= 250 + 32, `${sent.length}`);
 	assert.equal(sent.length + lost(), 1000);
+});
+
+test('where much is lost a repeat goes twice, until half of the budget is used', () => {
+	const { resender, sent } = setUp(20, 0.05);
+	for (let sequence = 0; sequence < 40; sequence += 1) {
+		resender.remember({ sequence, bytes: 1000 });
+	}
+	resender.request([1]);
+	assert.deepEqual(sent, [1, 1]);
+	resender.request(Array.from({ length: 20 }, (_, index) => index + 10));
+	assert.ok(sent.length > 22 && sent.length < 42, `${sent.length} packets`);
+	assert.deepEqual([sent.at(-1), sent.at(-2)], [29, 28], 'the last ones once');
 });
