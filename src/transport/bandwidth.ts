@@ -32,17 +32,19 @@ const HOLD_MS = 250;
 /** Below this the queue is empty enough to ask for more. */
 const SHORT_QUEUE_MS = 20;
 const HOLD_BEFORE_GROWTH_MS = 700;
-/** Growth in a second: into the unknown, and where the trains of packets show a wider link. */
+/** Growth in a second: up to what the trains of packets show, where pictures are too small to be trains, and where trains show a wider link. */
 const SLOW_GROWTH = 0.08;
+const BLIND_GROWTH = 0.15;
 const FAST_GROWTH = 0.6;
 /** Of what the trains show. */
 const SHARE_OF_TRAINS = 0.9;
 const TRAINS = 8;
 
 /** Loss without delay: below it is the nature of the way (a radio), above it the way is full, as a policer makes it. */
-const MOST_LOSS = 0.15;
-const LOSS_WINDOW_MS = 2000;
-const LEAST_LOSS_PACKETS = 40;
+const MOST_LOSS = 0.2;
+const LOSS_WINDOW_MS = 4000;
+/** Of ten percent, fewer than this are one time in a hundred more than twenty. */
+const LEAST_LOSS_PACKETS = 100;
 /** An outage loses all for a moment, which says nothing of the rate: loss must be spread over so many of these slices. */
 const LOSS_SLICES = 8;
 const LEAST_LOSSY_SLICES = 5;
@@ -74,7 +76,6 @@ export class BandwidthEstimator {
 	#outcomes: { readonly atMs: number; readonly isLost: boolean }[] = [];
 	#limitBps: number | undefined;
 	#decreasedAtMs = Number.NEGATIVE_INFINITY;
-	#lossDecreasedAtMs = Number.NEGATIVE_INFINITY;
 	#grownAtMs = 0;
 	#feedbackAtMs: number | undefined;
 	#feedbackIntervalMs = 60;
@@ -108,7 +109,7 @@ export class BandwidthEstimator {
 		return this.#limitBps;
 	}
 
-	/** Share of packets lost, 0 to 1, over the last two seconds. */
+	/** Share of packets lost, 0 to 1, lately; 0 while too little is known. */
 	get loss(): number {
 		return this.#outcomes.length < LEAST_LOSS_PACKETS ? 0 : this.#outcomes.filter(({ isLost }) => isLost).length / this.#outcomes.length;
 	}
@@ -201,10 +202,11 @@ export class BandwidthEstimator {
 			}
 			return;
 		}
-		if (this.loss > MOST_LOSS && this.#isLossSpread(nowMs) && nowMs - this.#lossDecreasedAtMs > LOSS_WINDOW_MS / 2) {
-			this.#lossDecreasedAtMs = nowMs;
+		if (this.loss > MOST_LOSS && this.#isLossSpread(nowMs) && this.arrivedBps > 0) {
 			this.#decreasedAtMs = nowMs;
-			this.#limit(Math.min(this.#limitBps ?? Number.POSITIVE_INFINITY, this.arrivedBps) * (1 - this.loss / 2));
+			this.#limit(Math.min(this.#limitBps ?? Number.POSITIVE_INFINITY, this.arrivedBps * (1 - this.loss / 4)));
+			// What was lost at the old rate says nothing of the new one.
+			this.#outcomes = [];
 			return;
 		}
 		this.#grow(nowMs, queuedMs);
@@ -230,11 +232,12 @@ export class BandwidthEstimator {
 		}
 		// What is not used is not tested: an estimate must not run away while the picture stands still.
 		const testedBps = Math.max(this.arrivedBps * 1.5, LEAST_BANDWIDTH_BPS);
-		const trainsBps = (this.#trend.linkBps(TRAINS) ?? 0) * SHARE_OF_TRAINS;
+		const linkBps = this.#trend.linkBps(TRAINS);
+		const trainsBps = (linkBps ?? 0) * SHARE_OF_TRAINS;
 		if (trainsBps > this.#limitBps) {
 			this.#limit(Math.min(trainsBps, testedBps, this.#limitBps * (1 + (FAST_GROWTH * sinceMs) / 1000)), this.#limitBps);
 		} else {
-			this.#limit(Math.min(testedBps, this.#limitBps * (1 + (SLOW_GROWTH * sinceMs) / 1000)), this.#limitBps);
+			this.#limit(Math.min(testedBps, this.#limitBps * (1 + ((linkBps === undefined ? BLIND_GROWTH : SLOW_GROWTH) * sinceMs) / 1000)), this.#limitBps);
 		}
 	}
 

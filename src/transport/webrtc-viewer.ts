@@ -24,6 +24,15 @@ const MOST_TELEMETRY_BYTES = 16_384;
 /** By the time that a full way has emptied to this, frames of the lower rate are under way. */
 const MOST_BACKLOG_FOR_KEYFRAME_MS = 100;
 
+const texts = new WeakMap<FrameMeta, string>();
+
+/** Written once, however many viewers get the record. */
+const textOf = (meta: FrameMeta): string => {
+	const known = texts.get(meta) ?? JSON.stringify(meta);
+	texts.set(meta, known);
+	return known;
+};
+
 export type ViewerParts = {
 	readonly connection: RTCPeerConnection;
 	readonly sender: RTCRtpSender;
@@ -136,7 +145,7 @@ export class WebRtcViewer implements Viewer {
 	sendMeta(meta: FrameMeta): void {
 		const channel = this.#telemetry;
 		if (channel?.readyState === 'open' && channel.bufferedAmount < MOST_TELEMETRY_BYTES) {
-			channel.send(JSON.stringify(meta));
+			channel.send(textOf(meta));
 		}
 	}
 

@@ -88,6 +88,9 @@ describe('the bandwidth of a way', () => {
 		const random = simulate(() => ({ rateBps: 10_000_000, loss: 0.1 }), 20);
 		assert.ok(random.moments.every(({ bps }) => bps === undefined));
 		assert.ok(Math.abs(random.estimator.loss - 0.1) < 0.06);
+		const lossyAndNarrow = simulate(() => ({ rateBps: 700_000, loss: 0.1 }), 60);
+		const settled = lossyAndNarrow.moments.filter(({ atMs }) => atMs > 10_000);
+		assert.ok(settled.every(({ bps }) => (bps ?? Infinity) >= 250_000), 'loss that does not come from the rate does not sink it');
 		const policed = simulate(() => ({ rateBps: 1_000_000, queueMs: 5 }), 10);
 		assert.ok((policed.moments.at(-1)?.bps ?? Infinity) <= 1_300_000, `${policed.moments.at(-1)?.bps}`);
 	});
