@@ -19,12 +19,16 @@ export const LEAST_SMALL_BPS = 80_000;
 /** A viewer goes back to the whole picture when its way has carried this much more than the floor for so long: going to and fro costs a key frame each time. */
 const RETURN_FACTOR = 1.3;
 const RETURN_AFTER_MS = 3000;
+/** And leaves it when its way has carried less than the floor for so long, or at once when it carries far less. */
+const LEAVE_FACTOR = 0.6;
+const LEAVE_AFTER_MS = 1000;
 /** Changes smaller than this are not worth telling the encoder. */
 const LEAST_CHANGE = 0.05;
 /** Where a new rate costs a key frame: down only when it must be, up only when it is worth it, and not at once again. */
 const COSTLY = { down: 0.15, up: 0.3, upAfterMs: 5000 } as const;
 
-type Place = { isSmall: boolean; enoughSinceMs: number | undefined };
+/** `sinceMs`: since when its way is on the other side of the bound. */
+type Place = { isSmall: boolean; sinceMs: number | undefined };
 
 export class Encodes {
 	readonly #bounds: RateBounds;
@@ -41,24 +45,22 @@ export class Encodes {
 
 	/** Looks at the way of a viewer once a frame. Whether it gets another encode from now on. */
 	update(viewer: Viewer, nowMs: number): boolean {
-		const place = this.#places.get(viewer) ?? { isSmall: false, enoughSinceMs: undefined };
+		const place = this.#places.get(viewer) ?? { isSmall: false, sinceMs: undefined };
 		this.#places.set(viewer, place);
 		const bps = viewer.bandwidthBps ?? Number.POSITIVE_INFINITY;
 		const { floorBps } = this.#bounds;
-		if (!place.isSmall) {
-			place.isSmall = bps < floorBps;
-			place.enoughSinceMs = undefined;
-			return place.isSmall;
-		}
-		if (bps < floorBps * RETURN_FACTOR) {
-			place.enoughSinceMs = undefined;
+		const wantsOther = place.isSmall ? bps >= floorBps * RETURN_FACTOR : bps < floorBps;
+		if (!wantsOther) {
+			place.sinceMs = undefined;
 			return false;
 		}
-		place.enoughSinceMs ??= nowMs;
-		if (nowMs - place.enoughSinceMs < RETURN_AFTER_MS) {
+		place.sinceMs ??= nowMs;
+		const isUrgent = !place.isSmall && bps < floorBps * LEAVE_FACTOR;
+		if (!isUrgent && nowMs - place.sinceMs < (place.isSmall ? RETURN_AFTER_MS : LEAVE_AFTER_MS)) {
 			return false;
 		}
-		place.isSmall = false;
+		place.isSmall = !place.isSmall;
+		place.sinceMs = undefined;
 		return true;
 	}
 

@@ -28,6 +28,8 @@ const SLOW_LINK = 1.1;
 const SHARE_AFTER_OVERUSE = 0.85;
 /** Until the change has arrived and its effect is reported. */
 const HOLD_MS = 250;
+const REPEATED_MS = 1000;
+const TRAINS_ABOVE_ARRIVED = 1.3;
 
 /** Below this the queue is empty enough to ask for more. */
 const SHORT_QUEUE_MS = 20;
@@ -194,8 +196,11 @@ export class BandwidthEstimator {
 		if (isOverused) {
 			this.#grownAtMs = nowMs;
 			if (nowMs - this.#decreasedAtMs > HOLD_MS) {
+				// At first the trains are believed, within bounds: what arrived was less than the link while nothing waited. If that was too much, what arrives is all there is.
+				const isRepeated = nowMs - this.#decreasedAtMs < REPEATED_MS;
 				this.#decreasedAtMs = nowMs;
-				const linkBps = Math.min(this.#trend.linkBps(2) ?? Number.POSITIVE_INFINITY, this.arrivedBps || Number.POSITIVE_INFINITY);
+				const arrivedBps = this.arrivedBps || Number.POSITIVE_INFINITY;
+				const linkBps = Math.min(this.#trend.linkBps(2) ?? arrivedBps, arrivedBps * (isRepeated ? 1 : TRAINS_ABOVE_ARRIVED));
 				if (Number.isFinite(linkBps)) {
 					this.#limit(Math.min(this.#limitBps ?? Number.POSITIVE_INFINITY, linkBps * SHARE_AFTER_OVERUSE));
 				}

@@ -28,9 +28,13 @@ test('a viewer below the floor gets the small encode, and goes back when its way
 	assert.equal(all.update(slow, 0), false);
 	assert.equal(all.of(slow), 'h264');
 	slow.bandwidthBps = 250_000;
-	assert.equal(all.update(slow, 100), true);
+	assert.equal(all.update(slow, 100), false, 'a dip is not enough');
+	assert.equal(all.update(slow, 1000), false);
+	assert.equal(all.update(slow, 1100), true);
 	assert.equal(all.of(slow), 'h264-small');
-	assert.equal(all.update(slow, 200), false, 'it moves once');
+	assert.equal(all.update(slow, 1200), false, 'it moves once');
+	const verySlow = viewer(100_000);
+	assert.equal(all.update(verySlow, 0), true, 'far below the floor it moves at once');
 	slow.bandwidthBps = 350_000;
 	assert.equal(all.update(slow, 10_000), false, 'a little above the floor is not enough');
 	slow.bandwidthBps = undefined;

@@ -10,7 +10,7 @@ import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
 import { ChangeLog } from '../../src/server/change-log.js';
 import { FrameLine } from '../../src/server/frame-line.js';
 import { runGeneration, type ChunkReport } from '../../src/server/generation-loop.js';
-import { codecOf, Encodes } from '../../src/server/encodes.js';
+import { codecOf, Encodes, type EncodeName } from '../../src/server/encodes.js';
 import { KeyframeGate } from '../../src/server/keyframe-gate.js';
 import { runPlayout } from '../../src/server/playout-loop.js';
 import { SMALL_SPEC } from '../model/random-model.js';
@@ -120,10 +120,15 @@ const playInto = (viewers: MemoryViewer | readonly MemoryViewer[], parts: Awaite
 			},
 		};
 	};
-	const encoders: { readonly [codec in VideoCodec]: VideoEncoder } = { h264: encoderOf('h264'), vp8: encoderOf('vp8') };
+	const encoders = new Map<EncodeName, VideoEncoder>();
+	const encoderFor = (name: EncodeName): VideoEncoder => {
+		const encoder = encoders.get(name) ?? encoderOf(codecOf(name));
+		encoders.set(name, encoder);
+		return encoder;
+	};
 	const playout = runPlayout({
 		line: parts.line, changes: parts.changes, clock: parts.clock, keyframes: gate,
-		encodes: new Encodes({ floorBps: 300_000, mostBps: 1_200_000 }), encoderFor: (name) => Promise.resolve(encoders[codecOf(name)]), watching: () => [viewers].flat().filter((viewer) => viewer.state.kind !== 'closed'), isHeadless: () => false,
+		encodes: new Encodes({ floorBps: 300_000, mostBps: 1_200_000 }), encoderFor: (name) => Promise.resolve(encoderFor(name)), watching: () => [viewers].flat().filter((viewer) => viewer.state.kind !== 'closed'), isHeadless: () => false,
 		onPlayed: () => undefined, onSent: () => undefined, onLost: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
 		onApplied: (list, sent) => applied.push({ ids: list.map((change) => change.eventId), frameId: sent.frame.frameId }),
 	}, parts.abort.signal);
@@ -321,4 +326,26 @@ test('a viewer that drops is asked a key frame for, but not with every frame', a
 	await parts.clock.advanceTo(2000);
 	assert.ok(dropped() > 20);
 	assert.ok(keyframes.length >= 2 && keyframes.length <= 3, `${keyframes.length} in 2 seconds`);
+});
+
+test('a viewer whose way is full is spared frames; one whose way carries little gets the small encode, beginning with a key frame, and the others theirs as before', async () => {
+	const parts = await setUp();
+	const [well, slow] = [connected('well'), connected('slow')];
+	parts.line.setWatched(true);
+	const { encodes, keyframes } = playInto([well, slow], parts, encoded);
+	await parts.clock.advanceTo(1000);
+	const before = slow.chunks.length;
+	slow.bandwidthBps = 100_000;
+	slow.backlogMs = 500;
+	await parts.clock.advanceTo(2000);
+	assert.equal(slow.chunks.length, before, 'its way is full');
+	assert.ok(well.chunks.length > before + 10, 'which nobody else notices');
+	slow.backlogMs = 0;
+	const encodesBefore = encodes.length;
+	const wellBefore = well.chunks.length;
+	await parts.clock.advanceTo(3000);
+	assert.equal(slow.chunks[before]?.isKeyframe, true);
+	assert.equal(encodes.length - encodesBefore, well.chunks.length - wellBefore + slow.chunks.length - before, 'two encodes');
+	assert.equal(keyframes.length, 1);
+	assert.deepEqual(well.chunks.map(({ frameId }) => frameId), Array.from({ length: well.chunks.length }, (_, index) => index));
 });
