@@ -225,13 +225,20 @@ const spikes = async (): Promise<Row[]> => {
 		const outside = freezes.filter(({ atMs, gapMs }) => !spikesAt.some((spikeMs) => spikeMs < atMs + gapMs && atMs < spikeMs + SPIKE_MS + 1500));
 		const sent = [...stream.sent].filter(([, { atMs }]) => atMs >= startMs);
 		const [firstRtp, first] = sent[0] ?? [0, { atMs: 0 }];
-		const driftMs = sent.map(([rtp, { atMs }]) => ((rtp - firstRtp) >>> 0) / 90 - (atMs - first.atMs));
+		// Medians of ten seconds each: a frame that is taken late by a busy machine says nothing of the clock.
+		const offsets = new Map<number, number[]>();
+		for (const [rtp, { atMs }] of sent) {
+			const window = Math.floor((atMs - first.atMs) / 10_000);
+			offsets.set(window, [...(offsets.get(window) ?? []), ((rtp - firstRtp) >>> 0) / 90 - (atMs - first.atMs)]);
+		}
+		const medians = [...offsets.values()].map((values) => percentile(values, 0.5));
+		const driftMs = medians.map((value) => value - (medians[0] ?? 0));
 		const half = Math.floor(rss.length / 2);
 		const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
 		return [
 			['generation with random 1 s spikes: freezes outside a spike', 'none', `${outside.length} of ${freezes.length}, ${spikesAt.length} spikes`, met(outside.length === 0)],
 			['longest freeze', `<= ${SPIKE_MS} ms`, `${most(gapsMs).toFixed(0)} ms`, met(most(gapsMs) <= SPIKE_MS)],
-			['RTP clock against the wall clock', 'within 20 ms', `${percentile(driftMs, 0.01).toFixed(1)} to ${percentile(driftMs, 0.99).toFixed(1)} ms`, met(most(driftMs.map(Math.abs)) <= 20)],
+			['RTP clock against the wall clock', 'within 20 ms', `${Math.min(...driftMs).toFixed(1)} to ${Math.max(...driftMs).toFixed(1)} ms, medians of ten seconds`, met(most(driftMs.map(Math.abs)) <= 20)],
 			['resident memory, second half against first', 'flat', `${mean(rss.slice(0, half)).toFixed(0)} to ${mean(rss.slice(half)).toFixed(0)} MB`, met(mean(rss.slice(half)) <= 1.05 * mean(rss.slice(0, half)))],
 		];
 	});
