@@ -34,8 +34,9 @@ export class Encodes {
 	readonly #bounds: RateBounds;
 	readonly #places = new WeakMap<Viewer, Place>();
 
-	constructor(bounds: RateBounds) {
-		this.#bounds = bounds;
+	/** A floor above the most is the most. */
+	constructor({ floorBps, mostBps }: RateBounds) {
+		this.#bounds = { floorBps: Math.min(floorBps, mostBps), mostBps };
 	}
 
 	/** The encode that a viewer gets. */
@@ -71,7 +72,7 @@ export class Encodes {
 		// A viewer that waits to go back has more than the floor, and the small picture would be no better for it.
 		return isSmall(name)
 			? Math.max(Math.min(LEAST_SMALL_BPS, floorBps), Math.min(floorBps, slowestBps))
-			: Math.max(Math.min(floorBps, mostBps), Math.min(mostBps, slowestBps));
+			: Math.max(floorBps, Math.min(mostBps, slowestBps));
 	}
 }
 

@@ -20,6 +20,8 @@ test('the rate follows the slowest viewer, between the floor and the most', () =
 	assert.equal(all.rateFor('h264-small', [viewer(200_000), viewer(150_000)]), 150_000);
 	assert.equal(all.rateFor('h264-small', [viewer(1000)]), LEAST_SMALL_BPS);
 	assert.equal(all.rateFor('h264-small', [viewer()]), 300_000);
+	const odd = new Encodes({ floorBps: 300_000, mostBps: 200_000 });
+	assert.deepEqual([odd.rateFor('h264', [viewer()]), odd.rateFor('h264-small', [viewer()])], [200_000, 200_000]);
 });
 
 test('a viewer below the floor gets the small encode, and goes back when its way has carried more for a while', () => {
