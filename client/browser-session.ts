@@ -14,6 +14,7 @@ export class BrowserSession extends LiveSession {
 			...options,
 			platform: {
 				WebSocket,
+				hasWebRtc: typeof RTCPeerConnection !== 'undefined',
 				openSink: (onShown) => {
 					sink = new BrowserSink({ ...options, onShown });
 					return sink;
@@ -23,7 +24,7 @@ export class BrowserSession extends LiveSession {
 		this.#sink = () => sink;
 	}
 
-	/** The video, once connected; for applications that show it themselves. Another one after a connection was made anew. */
+	/** The video, for applications that show it themselves: one stream for the life of the session, whose track changes with the connection. */
 	get stream(): MediaStream | undefined {
 		return this.#sink()?.stream;
 	}

@@ -5,6 +5,7 @@ import type { LiveSession } from './live-session.js';
 import { defaultReconnect, type ReconnectPolicy } from './reconnect.js';
 import { resumeStore, type ResumeStorage, type ResumeStore } from './resume-store.js';
 import { socketUrl } from './socket-url.js';
+import type { TransportChoice } from './video-transport.js';
 
 export type ConnectionOptions = {
 	/** A client secret of the server, or a function that gets one: called for each connection, so that what it gives is fresh. */
@@ -17,6 +18,8 @@ export type ConnectionOptions = {
 	readonly storage?: ResumeStorage;
 	/** Goes on with the session of this token: that of `fork`. */
 	readonly resumeToken?: string;
+	/** How the video comes; `auto` by default: by WebRTC, over the control socket while that does not work. */
+	readonly transport?: TransportChoice;
 };
 
 export type ConnectOptions = ConnectionOptions & {
@@ -27,10 +30,10 @@ export type ConnectOptions = ConnectionOptions & {
 };
 
 /** What every kind of session takes from its options. */
-export const sessionOptions = (url: string, { token, reconnect, storage, resumeToken }: ConnectionOptions) => {
+export const sessionOptions = (url: string, { token, reconnect, storage, resumeToken, transport }: ConnectionOptions) => {
 	const stored = resumeStore(storage, url);
 	const store: ResumeStore = resumeToken === undefined ? stored : { load: () => resumeToken, save: stored.save };
-	return { url, token, reconnect: reconnect === false ? () => undefined : (reconnect ?? defaultReconnect), store };
+	return { url, token, reconnect: reconnect === false ? () => undefined : (reconnect ?? defaultReconnect), store, transport };
 };
 
 /** Closes the session when the signal aborts, and lets go of the signal when the session is over. */

@@ -1,6 +1,7 @@
 /** The control sockets of one session, one after the other: connects, and connects again when one is lost and that can help. */
 import type { TurbocastError } from '../src/protocol/errors.js';
-import type { ClientMessage, ServerMessage } from '../src/protocol/messages.js';
+import type { ClientMessage, FrameMeta, ServerMessage } from '../src/protocol/messages.js';
+import type { VideoUnit } from '../src/protocol/video-unit.js';
 import { ControlSocket, type SocketClass, type TokenSource } from './control-socket.js';
 import type { ReconnectPolicy } from './reconnect.js';
 
@@ -10,6 +11,8 @@ export type ControlLinkOptions = {
 	readonly Socket: SocketClass;
 	readonly reconnect: ReconnectPolicy;
 	readonly onMessage: (message: ServerMessage) => void;
+	readonly onUnit: (unit: VideoUnit) => void;
+	readonly onFrameMeta: (meta: FrameMeta) => void;
 	/** The present socket is gone, and its error, if it was one. What to do is `lost` or `close`. */
 	readonly onClose: (error: TurbocastError | undefined) => void;
 	/** Another attempt follows, after `delayMs`. */
@@ -80,9 +83,11 @@ export class ControlLink {
 	}
 
 	#connect(): ControlSocket {
-		const { Socket, url, token, onMessage, onClose } = this.#options;
+		const { Socket, url, token, onMessage, onUnit, onFrameMeta, onClose } = this.#options;
 		const socket: ControlSocket = new ControlSocket(Socket, url, token, {
 			onMessage: (message) => socket === this.#socket && onMessage(message),
+			onUnit: (unit) => socket === this.#socket && onUnit(unit),
+			onFrameMeta: (meta) => socket === this.#socket && onFrameMeta(meta),
 			onClose: (error) => socket === this.#socket && onClose(error),
 		});
 		return socket;

@@ -1,12 +1,16 @@
 /** The control socket: typed messages out, checked messages in, and why it closed. */
 import { TurbocastError, ERROR_CODES, ERRORS } from '../src/protocol/errors.js';
 import { SUBPROTOCOL, TOKEN_PROTOCOL_PREFIX } from '../src/protocol/limits.js';
-import { parseServerMessage, type ClientMessage, type ServerMessage } from '../src/protocol/messages.js';
+import { FRAME_META, parseServerMessage, type ClientMessage, type FrameMeta, type ServerMessage } from '../src/protocol/messages.js';
+import { parseVideoUnit, type VideoUnit } from '../src/protocol/video-unit.js';
 
 export type SocketClass = new (url: string, protocols: string[]) => WebSocket;
 
 export type ControlSocketEvents = {
 	readonly onMessage: (message: ServerMessage) => void;
+	/** Video over this socket. */
+	readonly onUnit: (unit: VideoUnit) => void;
+	readonly onFrameMeta: (meta: FrameMeta) => void;
 	/** Once, unless it was closed from this side: what comes of a socket that was given up is nothing to anybody. */
 	readonly onClose: (error: TurbocastError | undefined) => void;
 };
@@ -29,6 +33,28 @@ const errorOfClose = (event: CloseEvent, wasOpen: boolean): TurbocastError | und
 	return new TurbocastError('transport_failed', wasOpen
 		? 'The connection to the server was lost; connect again.'
 		: 'The server cannot be reached; check that it runs and that its address is right.');
+};
+
+const TELEMETRY: unknown = 'frame.meta';
+
+/** Parses what came, and gives what to do with it: an error in that is the application's own. */
+const read = (data: unknown, events: ControlSocketEvents): () => void => {
+	try {
+		if (data instanceof ArrayBuffer) {
+			const unit = parseVideoUnit(new Uint8Array(data));
+			return () => unit && events.onUnit(unit);
+		}
+		const value: unknown = JSON.parse(String(data));
+		if ((value as { type?: unknown } | null)?.type === TELEMETRY) {
+			const meta = FRAME_META.parse(value);
+			return () => events.onFrameMeta(meta);
+		}
+		const message = parseServerMessage(value);
+		return () => message && events.onMessage(message);
+	} catch (error) {
+		console.warn('turbocast: a message of the server was not understood.', error);
+		return () => undefined;
+	}
 };
 
 /** `WebSocket.OPEN` */
@@ -70,20 +96,16 @@ export class ControlSocket {
 		const events = this.#events;
 		// Not in the address, which lands in logs; a browser sets no headers here.
 		const socket = new this.#Socket(this.#url, [SUBPROTOCOL, ...(token === undefined ? [] : [`${TOKEN_PROTOCOL_PREFIX}${token}`])]);
+		socket.binaryType = 'arraybuffer';
 		this.#socket = socket;
 		let wasOpen = false;
 		socket.addEventListener('open', () => {
 			wasOpen = true;
 		});
 		socket.addEventListener('message', ({ data }) => {
-			let message: ServerMessage | undefined;
-			try {
-				message = parseServerMessage(JSON.parse(String(data)));
-			} catch (error) {
-				console.warn('turbocast: a message of the server was not understood.', error);
-			}
-			if (message !== undefined && !this.#isClosed) {
-				events.onMessage(message);
+			const act = read(data, events);
+			if (!this.#isClosed) {
+				act();
 			}
 		});
 		// A close follows, with all that may be told.

@@ -1,9 +1,12 @@
 /** Tells of every frame that a `<video>` shows (requestVideoFrameCallback), by its RTP timestamp. */
+import type { FrameTimes } from './frame-times.js';
 import type { ShownFrame } from './platform.js';
 
 export class DisplayWatch {
 	readonly #video: HTMLVideoElement;
 	readonly #onFrame: (frame: ShownFrame) => void;
+	/** Of pictures that do not come by WebRTC. */
+	times: FrameTimes | undefined;
 	#newestSent: number | undefined;
 	#handle: number | undefined;
 
@@ -20,13 +23,15 @@ export class DisplayWatch {
 	start(): void {
 		const watch = (_nowMs: number, metadata: VideoFrameCallbackMetadata): void => {
 			this.#handle = this.#video.requestVideoFrameCallback(watch);
-			const rtpTimestamp = metadata.rtpTimestamp ?? this.#newestSent;
+			// A captured canvas has a clock of its own: there it is the newest picture.
+			const known = this.times?.at(metadata.mediaTime) ?? this.times?.newest;
+			const rtpTimestamp = this.times === undefined ? metadata.rtpTimestamp ?? this.#newestSent : known?.rtpTimestamp;
 			if (rtpTimestamp !== undefined) {
 				const { receiveTime, processingDuration, presentationTime, expectedDisplayTime, presentedFrames } = metadata;
 				this.#onFrame({
-					rtpTimestamp, atMs: expectedDisplayTime, receivedAtMs: receiveTime,
+					rtpTimestamp, atMs: expectedDisplayTime, receivedAtMs: known?.receivedAtMs ?? receiveTime,
 					decodeMs: processingDuration === undefined ? undefined : processingDuration * 1000,
-					presentedAtMs: presentationTime, presentedFrames,
+					presentedAtMs: known?.decodedAtMs ?? presentationTime, presentedFrames,
 				});
 			}
 		};

@@ -11,6 +11,7 @@ export type { FrameDisplayed, SessionEvent } from './session-event.js';
 export type { At, ForkOptions, Prompt, PromptOptions, RequestOptions, ShareOptions, StartOptions, UpdateOptions } from './session-request.js';
 export type { ModelInfo, RunInfo, SessionState } from './session-state.js';
 export { CHANGE_STAGES, FRAME_STAGES, type ChangeStage, type ChangeTimeline, type FrameStage, type FrameTimeline, type Timeline } from './timeline.js';
+export { TRANSPORTS, type TransportChoice, type TransportState, type VideoTransport } from './video-transport.js';
 export { ERRORS, TurbocastError, type ErrorCode } from '../src/protocol/errors.js';
 export { STEP_COUNTS, TRANSITION_MODES, type StepCount, type TransitionMode } from '../src/protocol/limits.js';
 export type { FrameMeta, ServerMessage, ServerMessages } from '../src/protocol/messages.js';

@@ -1,4 +1,7 @@
-/** One session: its state, its changes and its events, over as many connections as it takes. */
+/**
+ * One session: its state, its changes and its events, over as many connections as it takes. Long, for it is one subject: what every message means for
+ * the state and for whoever waits. The sockets, the video, the clocks and the changes have files of their own.
+ */
 import { assertNever } from '../src/protocol/assert-never.js';
 import { TurbocastError } from '../src/protocol/errors.js';
 import type { StepCount } from '../src/protocol/limits.js';
@@ -19,6 +22,7 @@ import { actionMessage, forkMessage, resetMessage, shareMessage, startAfter, sta
 import { chunkIndexOf, isOver, type ModelInfo, type RunInfo, type SessionState } from './session-state.js';
 import { TimelineBook } from './timeline-book.js';
 import { VideoLink } from './video-link.js';
+import type { TransportChoice, TransportState } from './video-transport.js';
 
 export type SessionOptions = {
 	readonly url: string;
@@ -26,6 +30,7 @@ export type SessionOptions = {
 	readonly platform: Platform;
 	readonly reconnect: ReconnectPolicy;
 	readonly store: ResumeStore;
+	readonly transport: TransportChoice | undefined;
 };
 
 const OVER = 'The session has ended; connect again.';
@@ -81,10 +86,11 @@ export class LiveSession {
 		this.#book = new TimelineBook(() => this.#clock.offset);
 		this.#changes = new PendingChanges(this.#book);
 		this.#sink = options.platform.openSink((frame) => this.#shown(frame));
-		this.#video = new VideoLink(this.#sink, {
+		this.#video = new VideoLink(this.#sink, options.transport ?? 'auto', options.platform.hasWebRtc, {
 			send: (message) => this.#send(message),
 			onConnected: () => this.#videoConnected(),
 			onFrameMeta: (meta) => this.#frameMeta(meta),
+			onTransport: (state) => this.#events.emit({ type: 'transport.changed', ...state }),
 			onFailed: (error) => this.#finish(error),
 		});
 		this.#resumeToken = options.store.load();
@@ -92,6 +98,7 @@ export class LiveSession {
 		this.#link = new ControlLink({
 			url, token, Socket: platform.WebSocket, reconnect,
 			onMessage: (message) => this.#receive(message),
+			onUnit: (unit) => this.#video.unit(unit), onFrameMeta: (meta) => this.#video.socketMeta(meta),
 			onClose: (error) => this.#lost(this.#lastError ?? error),
 			onWaiting: (waiting) => this.#enter({ kind: 'reconnecting', ...waiting }),
 		});
@@ -116,6 +123,11 @@ export class LiveSession {
 		return this.#run;
 	}
 
+	/** How the picture comes, and why not by a better way. Told by `transport.changed` whenever it changes. */
+	get transport(): TransportState {
+		return this.#video.state;
+	}
+
 	/** The server's clock against `performance.now()`, or `undefined` before the first round trip. */
 	get clock(): ClockOffset | undefined {
 		return this.#clock.offset;
@@ -126,7 +138,7 @@ export class LiveSession {
 		return this.#events.read(signal);
 	}
 
-	/** Statistics of the video connection (webrtc-stats), or `undefined` before there is one. */
+	/** Statistics of the WebRTC connection (webrtc-stats), or `undefined` while there is none. */
 	async stats(): Promise<RTCStatsReport | undefined> {
 		return this.#video.stats();
 	}
@@ -285,6 +297,8 @@ export class LiveSession {
 				return this.#video.answer(message.sdp);
 			case 'webrtc.candidate':
 				return this.#video.addCandidate(message.candidate);
+			case 'video.opened':
+				return this.#video.opened();
 			case 'event.accepted':
 				return this.#changes.accepted(message);
 			case 'event.applied':
@@ -317,20 +331,14 @@ export class LiveSession {
 			case 'session.ready':
 				return this.#placed(message);
 			case 'session.joined':
-				this.#sink.show();
-				return;
+				return this.#sink.show();
 			case 'session.members':
 				this.#members = message;
 				return;
 			case 'pong':
 				return message.ts_ms === undefined ? undefined : this.#clock.received(message.ts_ms, message.server_ms);
-			case 'pacing.updated':
-			case 'session.expiring':
-			case 'session.forked':
-			case 'session.shared':
-			case 'control.requested':
-			case 'control.granted':
-			case 'control.revoked':
+			case 'pacing.updated': case 'session.expiring': case 'session.forked': case 'session.shared':
+			case 'control.requested': case 'control.granted': case 'control.revoked':
 				return;
 			default:
 				return assertNever(message);
@@ -400,6 +408,7 @@ export class LiveSession {
 			this.#lastError = error;
 			return;
 		}
+		this.#video.refused(eventId, error);
 		this.#replies.refuse(eventId, error);
 		this.#changes.refuse(eventId, error);
 		if (eventId === this.#resuming) {

@@ -1,6 +1,8 @@
 /** What a session needs of the place it runs in: browsers bring it along, Node gets it from packages. */
 import type { TurbocastError } from '../src/protocol/errors.js';
 import type { ClientMessages, FrameMeta, ServerMessages } from '../src/protocol/messages.js';
+import type { VideoUnit } from '../src/protocol/video-unit.js';
+import type { VideoTransport } from './video-transport.js';
 
 export type IceServers = ServerMessages['session.created']['ice_servers'];
 export type Candidate = ClientMessages['webrtc.candidate']['candidate'];
@@ -21,10 +23,14 @@ export type ShownFrame = {
 	readonly presentedFrames: number;
 };
 
+export type SocketCodec = ClientMessages['video.open']['codecs'][number];
+
 export type VideoEvents = {
 	readonly onOffer: (sdp: string) => void;
 	readonly onCandidate: (candidate: Candidate) => void;
 	readonly onConnected: () => void;
+	/** Nothing comes for now; it may come back by itself, which is told as `onConnected`. */
+	readonly onDisturbed: () => void;
 	/** It will not come back by itself. */
 	readonly onFailed: (error?: TurbocastError) => void;
 	readonly onFrameMeta: (meta: FrameMeta) => void;
@@ -37,13 +43,38 @@ export type VideoConnection = {
 	readonly answer: (sdp: string) => Promise<void>;
 	readonly addCandidate: (candidate: Candidate) => Promise<void>;
 	readonly getStats: () => Promise<RTCStatsReport>;
+	/** Whether a picture of it was decoded. */
+	readonly hasPicture: () => Promise<boolean>;
 	/** Idempotent. */
 	readonly close: () => void;
 };
 
-/** Where the video of one session goes, over all its peer connections. */
+export type SocketVideoEvents = {
+	/** The first picture is ready to be shown. */
+	readonly onPicture: () => void;
+	/** The decoder lost the picture. */
+	readonly onKeyframeNeeded: () => void;
+	/** It cannot decode this video. */
+	readonly onFailed: (error: TurbocastError) => void;
+};
+
+/** Decodes the access units that come over the control socket. */
+export type SocketVideo = {
+	/** What it decodes, what it likes best first. */
+	readonly codecs: SocketCodec[];
+	/** In order. A key frame comes first, and after every loss. */
+	readonly unit: (unit: VideoUnit) => void;
+	/** Idempotent. */
+	readonly close: () => void;
+};
+
+/** Where the video of one session goes, whichever way it comes. */
 export type VideoSink = {
 	readonly open: (iceServers: IceServers, events: VideoEvents) => VideoConnection;
+	/** `undefined` where the place cannot decode it that way. */
+	readonly openSocketVideo: (transport: Exclude<VideoTransport, 'webrtc'>, events: SocketVideoEvents) => Promise<SocketVideo | undefined>;
+	/** The picture is that of `source` from now on; the one before stays until it is there. */
+	readonly use: (source: VideoConnection | SocketVideo) => void;
 	/** From now on what comes is to be shown: a prompt was sent, or the connection was made anew. */
 	readonly show: () => void;
 	/** A frame was announced by its record. */
@@ -53,6 +84,7 @@ export type VideoSink = {
 };
 
 export type Platform = {
+	readonly hasWebRtc: boolean;
 	readonly WebSocket: new (url: string, protocols: string[]) => WebSocket;
 	/** `onShown` is called for every frame that reached its end. */
 	readonly openSink: (onShown: (frame: ShownFrame) => void) => VideoSink;

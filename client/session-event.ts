@@ -3,6 +3,7 @@ import type { FrameMeta, ServerMessage } from '../src/protocol/messages.js';
 import type { ClockOffset } from './clock-sync.js';
 import type { SessionState } from './session-state.js';
 import type { FrameTimeline } from './timeline.js';
+import type { TransportState } from './video-transport.js';
 
 export type FrameDisplayed = {
 	readonly type: 'frame.displayed';
@@ -23,5 +24,7 @@ export type SessionEvent =
 	| FrameMeta
 	| FrameDisplayed
 	| { readonly type: 'state.changed'; readonly state: SessionState }
+	/** The picture comes another way. */
+	| ({ readonly type: 'transport.changed' } & TransportState)
 	/** The clocks of both sides were compared again. */
 	| { readonly type: 'clock.synced'; readonly offset: ClockOffset };

@@ -10,8 +10,8 @@ const candidateOf = (candidate: RTCIceCandidate | null): Candidate =>
 		: { candidate: candidate.candidate, sdp_mid: candidate.sdpMid, sdp_mline_index: candidate.sdpMLineIndex, username_fragment: candidate.usernameFragment };
 
 export class VideoReceiver implements VideoConnection {
-	readonly stream: MediaStream;
 	readonly receiver: RTCRtpReceiver;
+	readonly track: MediaStreamTrack;
 	readonly #connection: RTCPeerConnection;
 	readonly #events: VideoEvents;
 	/** Candidates of the server that came before its answer. */
@@ -27,7 +27,7 @@ export class VideoReceiver implements VideoConnection {
 			receiver.jitterBufferTarget = 0;
 		}
 		this.receiver = receiver;
-		this.stream = new MediaStream([receiver.track]);
+		this.track = receiver.track;
 		// Late records are worth nothing: unordered, never repeated.
 		const telemetry = connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });
 		telemetry.addEventListener('message', ({ data }) => this.#readMeta(data));
@@ -35,6 +35,8 @@ export class VideoReceiver implements VideoConnection {
 		connection.addEventListener('connectionstatechange', () => {
 			if (connection.connectionState === 'connected') {
 				events.onConnected();
+			} else if (connection.connectionState === 'disconnected') {
+				events.onDisturbed();
 			} else if (connection.connectionState === 'failed') {
 				events.onFailed();
 			}
@@ -71,6 +73,11 @@ export class VideoReceiver implements VideoConnection {
 
 	getStats(): Promise<RTCStatsReport> {
 		return this.#connection.getStats();
+	}
+
+	async hasPicture(): Promise<boolean> {
+		const report = await this.#connection.getStats();
+		return [...report.values() as IterableIterator<RTCInboundRtpStreamStats>].some((entry) => entry.type === 'inbound-rtp' && (entry.framesDecoded ?? 0) > 0);
 	}
 
 	/** Idempotent. */

@@ -1,8 +1,14 @@
-/** The video of a session in a browser: a `MediaStream`, and the `<video>` that shows it where the application gave one. */
+/**
+ * The video of a session in a browser: one `MediaStream` for its whole life, and the `<video>` that shows it where the application gave one.
+ * Another connection changes only the track in it, so that the picture before stays until there is the next.
+ */
 import type { FrameMeta } from '../src/protocol/messages.js';
 import { DisplayWatch } from './display-watch.js';
-import type { IceServers, ShownFrame, VideoEvents, VideoSink } from './platform.js';
+import type { MseVideo } from './mse-video.js';
+import type { IceServers, ShownFrame, SocketVideo, SocketVideoEvents, VideoConnection, VideoEvents, VideoSink } from './platform.js';
 import { VideoReceiver } from './video-receiver.js';
+import type { VideoTransport } from './video-transport.js';
+import { WebCodecsVideo } from './webcodecs-video.js';
 
 export type BrowserSinkOptions = {
 	readonly video: HTMLVideoElement | undefined;
@@ -10,10 +16,13 @@ export type BrowserSinkOptions = {
 	readonly onShown: (frame: ShownFrame) => void;
 };
 
+type Source = VideoReceiver | WebCodecsVideo | MseVideo;
+
 export class BrowserSink implements VideoSink {
+	readonly stream = new MediaStream();
 	readonly #options: BrowserSinkOptions;
 	readonly #display: DisplayWatch | undefined;
-	#receiver: VideoReceiver | undefined;
+	#source: Source | undefined;
 	#isShowing = false;
 
 	constructor(options: BrowserSinkOptions) {
@@ -21,18 +30,36 @@ export class BrowserSink implements VideoSink {
 		this.#display = options.video === undefined ? undefined : new DisplayWatch(options.video, options.onShown);
 	}
 
-	get stream(): MediaStream | undefined {
-		return this.#receiver?.stream;
+	open(iceServers: IceServers, events: VideoEvents): VideoReceiver {
+		const receiver = new VideoReceiver(iceServers, events);
+		this.#options.onReceiver?.(receiver.receiver);
+		return receiver;
 	}
 
-	open(iceServers: IceServers, events: VideoEvents): VideoReceiver {
-		this.#receiver = new VideoReceiver(iceServers, events);
-		this.#options.onReceiver?.(this.#receiver.receiver);
-		// A picture that is still shown stays until there is another to start.
-		if (this.#isShowing || this.#options.video?.srcObject === null) {
+	async openSocketVideo(transport: Exclude<VideoTransport, 'webrtc'>, events: SocketVideoEvents): Promise<SocketVideo | undefined> {
+		if (transport === 'websocket') {
+			return WebCodecsVideo.open(events);
+		}
+		// Few need it: fetched when it is wanted.
+		const { MseVideo } = await import('./mse-video.js');
+		return MseVideo.open(this.#options.video, events);
+	}
+
+	use(source: VideoConnection | SocketVideo): void {
+		const before = this.#source;
+		this.#source = source as Source;
+		const { track } = this.#source;
+		if (this.#display !== undefined) {
+			this.#display.times = 'times' in this.#source ? this.#source.times : undefined;
+		}
+		if (track !== undefined && track !== before?.track) {
+			this.stream.addTrack(track);
+			this.stream.getTracks().filter((other) => other !== track).forEach((other) => this.stream.removeTrack(other));
+		}
+		const { video } = this.#options;
+		if (video !== undefined && (this.#isShowing || (video.srcObject === null && video.currentSrc === ''))) {
 			this.#attach();
 		}
-		return this.#receiver;
 	}
 
 	show(): void {
@@ -50,11 +77,17 @@ export class BrowserSink implements VideoSink {
 
 	#attach(): void {
 		const { video } = this.#options;
-		const { stream } = this;
-		if (video === undefined || stream === undefined || video.srcObject === stream) {
+		const source = this.#source;
+		if (video === undefined || source === undefined) {
 			return;
 		}
-		video.srcObject = stream;
+		if ('attach' in source) {
+			source.attach();
+		} else if (video.srcObject !== this.stream) {
+			video.srcObject = this.stream;
+		} else {
+			return;
+		}
 		// Refused without a gesture unless muted: the application sees its own video not playing.
 		video.play().catch(() => undefined);
 		this.#display?.start();

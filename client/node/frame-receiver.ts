@@ -36,6 +36,7 @@ export class FrameReceiver implements VideoConnection {
 	#receiver: RTCRtpReceiver | undefined;
 	#mediaSsrc: number | undefined;
 	#keyframeAskedAtMs = Number.NEGATIVE_INFINITY;
+	#hasUnit = false;
 	#isClosed = false;
 
 	constructor(iceServers: IceServers, events: VideoEvents, onUnit: (unit: ReceivedUnit) => void) {
@@ -62,6 +63,8 @@ export class FrameReceiver implements VideoConnection {
 			}
 			if (state === 'connected') {
 				events.onConnected();
+			} else if (state === 'disconnected') {
+				events.onDisturbed();
 			} else if (state === 'failed' || state === 'closed') {
 				events.onFailed();
 			}
@@ -97,6 +100,10 @@ export class FrameReceiver implements VideoConnection {
 		return this.#connection.getStats();
 	}
 
+	hasPicture(): Promise<boolean> {
+		return Promise.resolve(this.#hasUnit);
+	}
+
 	/** Asks for one, at most a few times a second. */
 	requestKeyframe(): void {
 		const nowMs = performance.now();
@@ -118,6 +125,7 @@ export class FrameReceiver implements VideoConnection {
 			const known = units.get(codec) ?? new AccessUnits<RtpPacket>(codec, {
 				onUnit: ({ rtpTimestamp, packets, isKeyframe }) => {
 					const { data } = dePacketizeRtpPackets(codec === 'h264' ? 'MPEG4/ISO/AVC' : 'VP8', [...packets]);
+					this.#hasUnit = true;
 					this.#onUnit({ codec, data, isKeyframe, rtpTimestamp });
 				},
 				onLoss: () => this.requestKeyframe(),

@@ -1,6 +1,7 @@
 /** The video of a session in Node: frames, joined with their records, to everyone who reads them. */
 import type { FrameMeta } from '../../src/protocol/messages.js';
-import type { IceServers, ShownFrame, VideoConnection, VideoEvents, VideoSink } from '../platform.js';
+import type { IceServers, ShownFrame, SocketVideo, SocketVideoEvents, VideoConnection, VideoEvents, VideoSink } from '../platform.js';
+import type { VideoTransport } from '../video-transport.js';
 import { FrameReceiver, type ReceivedUnit } from './frame-receiver.js';
 import type { EncodedFrame } from './video-frame.js';
 
@@ -22,7 +23,9 @@ export class FrameSink implements VideoSink {
 	readonly #onShown: (frame: ShownFrame) => void;
 	readonly #records = new Map<number, FrameMeta>();
 	readonly #readers = new Set<Reader>();
-	#receiver: FrameReceiver | undefined;
+	/** The source whose frames count. */
+	#source: VideoConnection | SocketVideo | undefined;
+	#requestKeyframe: () => void = () => undefined;
 	/** The frame that waits for its record. */
 	#held: { readonly unit: ReceivedUnit; readonly receivedAtMs: number; readonly timer: ReturnType<typeof setTimeout> } | undefined;
 	#frames = 0;
@@ -33,9 +36,35 @@ export class FrameSink implements VideoSink {
 	}
 
 	open(iceServers: IceServers, events: VideoEvents): VideoConnection {
-		const receiver: FrameReceiver = new FrameReceiver(iceServers, events, (unit) => receiver === this.#receiver && this.#received(unit));
-		this.#receiver = receiver;
+		const receiver: FrameReceiver = new FrameReceiver(iceServers, events, (unit) => receiver === this.#source && this.#received(unit));
 		return receiver;
+	}
+
+	openSocketVideo(transport: Exclude<VideoTransport, 'webrtc'>, events: SocketVideoEvents): Promise<SocketVideo | undefined> {
+		let codec: ReceivedUnit['codec'] = 'h264';
+		let hasPicture = false;
+		const video: SocketVideo & { readonly requestKeyframe: () => void } = {
+			codecs: ['h264', 'vp8'],
+			unit: ({ rtpTimestamp, format, data }) => {
+				codec = format === undefined ? codec : format.codecString === 'vp8' ? 'vp8' : 'h264';
+				if (!hasPicture) {
+					hasPicture = true;
+					events.onPicture();
+				}
+				if (video === this.#source) {
+					this.#received({ codec, data, isKeyframe: format !== undefined, rtpTimestamp });
+				}
+			},
+			requestKeyframe: events.onKeyframeNeeded,
+			close: () => undefined,
+		};
+		// Programs take access units as they are.
+		return Promise.resolve(transport === 'websocket' ? video : undefined);
+	}
+
+	use(source: VideoConnection | SocketVideo): void {
+		this.#source = source;
+		this.#requestKeyframe = 'requestKeyframe' in source ? () => (source as FrameReceiver).requestKeyframe() : () => undefined;
 	}
 
 	show(): void {
@@ -67,7 +96,7 @@ export class FrameSink implements VideoSink {
 		const wake = (): void => reader.wake?.();
 		this.#readers.add(reader);
 		signal?.addEventListener('abort', wake, { once: true });
-		this.#receiver?.requestKeyframe();
+		this.#requestKeyframe();
 		try {
 			while (signal?.aborted !== true) {
 				const next = reader.waiting.shift();
@@ -116,7 +145,7 @@ export class FrameSink implements VideoSink {
 			if (reader.waiting.length >= MOST_WAITING_FRAMES) {
 				reader.waiting.length = 0;
 				reader.needsKeyframe = true;
-				this.#receiver?.requestKeyframe();
+				this.#requestKeyframe();
 			}
 			if (!reader.needsKeyframe || frame.isKeyframe) {
 				reader.needsKeyframe = false;

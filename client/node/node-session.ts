@@ -24,6 +24,7 @@ export class NodeSession extends LiveSession {
 			platform: {
 				// The same interface, from a package: Node 20 has none of its own.
 				WebSocket: WebSocket as unknown as Platform['WebSocket'],
+				hasWebRtc: true,
 				openSink: (onShown) => {
 					sink = new FrameSink(onShown);
 					return sink;

@@ -6,7 +6,7 @@ import { Mailbox } from './mailbox.js';
 import { quote } from './verdict.js';
 
 /** Before `session.start` there is nothing to steer. */
-const MAY_COME_BEFORE_START: ReadonlySet<ClientMessageType> = new Set(['session.start', 'session.stop', 'webrtc.offer', 'webrtc.candidate', 'ping', 'control.request', 'control.grant', 'control.release'] as const);
+const MAY_COME_BEFORE_START: ReadonlySet<ClientMessageType> = new Set(['session.start', 'session.stop', 'webrtc.offer', 'webrtc.candidate', 'video.open', 'video.ack', 'video.keyframe', 'video.close', 'ping', 'control.request', 'control.grant', 'control.release'] as const);
 
 export class ClientConnection {
 	readonly openedAtMs = performance.now();

@@ -85,6 +85,10 @@ export class ScriptedSession {
 					connection.send({ type: 'webrtc.answer', ...named, sdp: answerSdp });
 				}, (error: unknown) => connection.send(errorMessage(TurbocastError.from(error), eventId)));
 				return;
+			case 'video.ack':
+			case 'video.keyframe':
+			case 'video.close':
+				return;
 			case 'webrtc.candidate':
 				this.#viewers.at(-1)?.addCandidate(message.candidate).catch(() => undefined);
 				return;
@@ -95,6 +99,7 @@ export class ScriptedSession {
 				connection.send(this.ended);
 				connection.close(1000, 'stopped');
 				return;
+			case 'video.open':
 			case 'session.fork':
 			case 'session.share':
 			case 'control.request':

@@ -1,7 +1,7 @@
 /** What a client may send. Every message may carry an `event_id`, which every answer to it repeats. */
-import { DEFAULT_SHARE_SECONDS, MAX_SDP_LENGTH, MAX_SHARE_SECONDS, MIN_SHARE_SECONDS, SHARE_ROLES } from './limits.js';
-import { at, candidate, eventId, id, pacing, parameters, prompts, promptText, seed, transition } from './fields.js';
-import { boolean, integer, literal, nullable, number, object, oneOf, optional, record, string, withDefault, type Infer } from './schema.js';
+import { DEFAULT_SHARE_SECONDS, MAX_SDP_LENGTH, MAX_SHARE_SECONDS, MIN_SHARE_SECONDS, SHARE_ROLES, SOCKET_CODECS } from './limits.js';
+import { at, candidate, count, eventId, id, pacing, parameters, prompts, promptText, seed, transition } from './fields.js';
+import { boolean, integer, list, literal, nullable, number, object, oneOf, optional, record, string, withDefault, type Infer } from './schema.js';
 
 const startParameters = object({
 	...parameters.shape,
@@ -68,6 +68,17 @@ export const CLIENT_SCHEMAS = {
 		/** `null` ends the candidates. */
 		candidate: nullable(candidate),
 	}),
+	/** Asks for the video over this socket, in binary frames. */
+	'video.open': object({
+		type: literal('video.open'), event_id: eventId,
+		/** What the client decodes, what it likes best first. */
+		codecs: list(oneOf(SOCKET_CODECS), { min: 1, max: SOCKET_CODECS.length }),
+	}),
+	/** A frame has come, and so have all before it. */
+	'video.ack': object({ type: literal('video.ack'), event_id: eventId, frame_id: count }),
+	/** The decoder lost the picture. */
+	'video.keyframe': object({ type: literal('video.keyframe'), event_id: eventId }),
+	'video.close': object({ type: literal('video.close'), event_id: eventId }),
 	'ping': object({ type: literal('ping'), event_id: eventId, ts_ms: optional(number({ min: 0, max: 1e15 })) }),
 } as const;
 

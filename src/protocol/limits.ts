@@ -9,6 +9,9 @@ export const REALTIME_PATH = '/v1/realtime/video';
 /** Label of the data channel that carries `frame.meta`. */
 export const TELEMETRY_LABEL = 'telemetry';
 
+/** What a client may ask for over the control socket, and a server encodes. */
+export const SOCKET_CODECS = ['h264', 'vp8'] as const;
+
 /** Longest control message, bytes of UTF-8. A longer one closes the socket with `message_too_big`. */
 export const MAX_MESSAGE_BYTES = 64 * 1024;
 /** Longest prompt, UTF-16 code units. */

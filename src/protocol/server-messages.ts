@@ -1,7 +1,7 @@
 /** What a server may send on the control socket, and on the telemetry channel. */
 import { ERROR_CODES } from './errors.js';
 import { candidate, count, eventId, id, ms } from './fields.js';
-import { MAX_EVENT_ID_LENGTH, MAX_PROMPT_LENGTH, MAX_SDP_LENGTH, MAX_SHARE_TOKEN_LENGTH, MEMBER_ROLES, SHARE_ROLES, TRANSITION_MODES } from './limits.js';
+import { MAX_EVENT_ID_LENGTH, MAX_PROMPT_LENGTH, MAX_SDP_LENGTH, MAX_SHARE_TOKEN_LENGTH, MEMBER_ROLES, SHARE_ROLES, SOCKET_CODECS, TRANSITION_MODES } from './limits.js';
 import { boolean, integer, list, literal, nullable, number, object, oneOf, optional, record, string, type Infer } from './schema.js';
 
 const iceServer = object({
@@ -126,6 +126,8 @@ export const SERVER_SCHEMAS = {
 	'control.revoked': object({ type: literal('control.revoked'), event_id: eventId, member_id: id, reason: oneOf(['released', 'granted', 'left']) }),
 	'webrtc.answer': object({ type: literal('webrtc.answer'), event_id: eventId, sdp: string({ min: 1, max: MAX_SDP_LENGTH }) }),
 	'webrtc.candidate': object({ type: literal('webrtc.candidate'), candidate: nullable(candidate) }),
+	/** The video comes over this socket, from the next key frame on. */
+	'video.opened': object({ type: literal('video.opened'), event_id: eventId, codec: oneOf(SOCKET_CODECS) }),
 	'pong': object({ type: literal('pong'), event_id: eventId, ts_ms: optional(number({ min: 0, max: 1e15 })), server_ms: serverMs }),
 	'error': object({
 		type: literal('error'), event_id: eventId,

@@ -44,12 +44,12 @@ export class Company {
 	}
 
 	get watching(): Viewer[] {
-		return [...this.#present.keys()].flatMap(({ video }) => video.watching ?? []);
+		return [...this.#present.keys()].flatMap((member) => member.watching);
 	}
 
 	/** Somebody is here, and nobody has asked for the video. */
 	get isHeadless(): boolean {
-		return this.#present.size > 0 && [...this.#present.keys()].every(({ video }) => !video.wasOffered);
+		return this.#present.size > 0 && [...this.#present.keys()].every((member) => !member.wasOffered);
 	}
 
 	get members(): Member[] {
@@ -153,7 +153,7 @@ export class Company {
 	#announceNow(): void {
 		this.#announcedAtMs = this.#clock.nowMs();
 		const members = [...this.#present.values()].map(({ id, role, member }) => ({
-			member_id: id, role, is_watching: member.video.watching !== undefined, wants_control: this.#seat.wants(id),
+			member_id: id, role, is_watching: member.watching.length > 0, wants_control: this.#seat.wants(id),
 		}));
 		this.#each(({ id }) => ({ type: 'session.members', you: id, members, driver: this.#seat.driver ?? null }));
 	}

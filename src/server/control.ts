@@ -13,11 +13,14 @@ import { RateLimit } from './rate-limit.js';
 import { Member } from './member.js';
 import type { SessionParts, Visitor } from './session-parts.js';
 import { RESUME_TOKEN_PREFIX } from './session-id.js';
+import { MOST_UNSENT_BYTES } from '../transport/socket-viewer.js';
 import { Session } from './session.js';
 import type { CountedState } from './session-state.js';
 
 /** A client that leaves this much unread is gone or asleep: a minute of every message that a session sends. */
 const MAX_UNREAD_BYTES = 256 * 1024;
+/** Video that may wait beside the messages: what its viewer allows, and the one frame with which it goes beyond. */
+const MAX_UNREAD_VIDEO_BYTES = 4 * MOST_UNSENT_BYTES;
 /** An over-long message up to this size is still read, so that the client, busy sending it, can hear why it is refused. */
 const MAX_READ_BYTES = 16 * MAX_MESSAGE_BYTES;
 /** Time that a shutdown leaves clients to answer its close frame. */
@@ -95,6 +98,11 @@ class Connection {
 		this.#member = new Member(parts, {
 			send: (message) => this.#send(message),
 			close: (closeCode, reason) => this.#close(closeCode, reason),
+			video: {
+				sendBytes: (bytes) => this.#sendVideo(bytes),
+				sendMeta: (meta) => this.#sendVideo(JSON.stringify(meta)),
+				unsentBytes: () => this.#socket.bufferedAmount,
+			},
 		}, visitor);
 		this.#session = session ?? new Session(parts, this.#member);
 		socket.beforeClose = (error) => void this.session.leave(this.#member, 'failed', error);
@@ -205,12 +213,19 @@ class Connection {
 		if (this.#socket.readyState !== WebSocket.OPEN) {
 			return;
 		}
-		if (this.#socket.bufferedAmount > MAX_UNREAD_BYTES) {
+		if (this.#socket.bufferedAmount > MAX_UNREAD_BYTES + MAX_UNREAD_VIDEO_BYTES) {
 			this.#parts.log.warn({}, 'A client does not read its messages; its connection is given up.');
 			this.#socket.terminate();
 			return;
 		}
 		this.#socket.send(JSON.stringify(message));
+	}
+
+	/** How much of it may wait, its viewer decides. */
+	#sendVideo(data: Uint8Array | string): void {
+		if (this.#socket.readyState === WebSocket.OPEN) {
+			this.#socket.send(data);
+		}
 	}
 
 	#close(closeCode: number, reason: string): void {

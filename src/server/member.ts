@@ -4,7 +4,8 @@ import { errorMessage, type ClientMessages, type ServerMessage, type ServerMessa
 import type { Viewer } from '../transport/transport.js';
 import { RateLimit } from './rate-limit.js';
 import type { SessionParts, SessionPeer, Visitor } from './session-parts.js';
-import { ViewerSlot } from './viewer-slot.js';
+import { SocketSlot } from './socket-slot.js';
+import { ViewerSlot, type ViewerSlotEvents } from './viewer-slot.js';
 
 /** The session that a member belongs to at present. */
 export type MemberHost = {
@@ -20,6 +21,8 @@ export class Member {
 	readonly peer: SessionPeer;
 	readonly visitor: Visitor;
 	readonly video: ViewerSlot;
+	/** Instead of `video`, or beside it while the one goes over to the other. */
+	readonly socketVideo: SocketSlot;
 	/** Changed when the member goes over to another session, its video with it. */
 	host: MemberHost = NOWHERE;
 	readonly #parts: Pick<SessionParts, 'clock'>;
@@ -30,7 +33,7 @@ export class Member {
 		this.visitor = visitor;
 		this.#parts = parts;
 		this.#offers = new RateLimit(parts.config.offersPerMinute ?? DEFAULT_OFFERS_PER_MINUTE, 60_000, parts.clock.nowMs());
-		this.video = new ViewerSlot(parts.transport, {
+		const events: ViewerSlotEvents = {
 			onWatching: (viewer) => {
 				this.host.watchingChanged();
 				if (viewer !== undefined) {
@@ -39,7 +42,24 @@ export class Member {
 				}
 			},
 			onKeyframeNeeded: (viewer) => this.host.keyframeNeeded(viewer),
-		});
+		};
+		this.video = new ViewerSlot(parts.transport, events);
+		this.socketVideo = new SocketSlot(peer.video, parts.clock, events);
+	}
+
+	/** All that frames go to. */
+	get watching(): Viewer[] {
+		return [this.video.watching, this.socketVideo.watching].flatMap((viewer) => viewer ?? []);
+	}
+
+	/** Whether it has asked for the video yet. */
+	get wasOffered(): boolean {
+		return this.video.wasOffered || this.socketVideo.wasOpened;
+	}
+
+	/** Idempotent. */
+	async closeVideo(reason: string): Promise<void> {
+		await Promise.all([this.video.close(reason), this.socketVideo.close(reason)]);
 	}
 
 	send(message: ServerMessage): void {
@@ -53,15 +73,12 @@ export class Member {
 		this.send(errorMessage(error));
 		this.send(ended);
 		this.peer.close(error.entry.closeCode, 'taken_over');
-		void this.video.close('another connection went on');
+		void this.closeVideo('another connection went on');
 	}
 
 	/** Answers an offer. Throws `rate_limited`, `invalid_sdp` or `invalid_state`. */
 	async offer(message: ClientMessages['webrtc.offer']): Promise<void> {
-		const retryAfterMs = this.#offers.take(this.#parts.clock.nowMs());
-		if (retryAfterMs > 0) {
-			throw new TurbocastError('rate_limited', 'Too many offers; one connection needs only a few.', { retryAfterMs });
-		}
+		this.#countOffer();
 		const accepting = this.video.accept(message.sdp);
 		// The first offer ends a headless playout: from now on the frames wait for the viewer.
 		this.host.watchingChanged();
@@ -70,5 +87,19 @@ export class Member {
 			throw error;
 		});
 		this.send({ type: 'webrtc.answer', ...(message.event_id === undefined ? {} : { event_id: message.event_id }), sdp });
+	}
+
+	/** Throws `rate_limited`. */
+	openSocketVideo({ event_id: eventId, codecs }: ClientMessages['video.open']): void {
+		this.#countOffer();
+		const codec = this.socketVideo.open(codecs);
+		this.send({ type: 'video.opened', ...(eventId === undefined ? {} : { event_id: eventId }), codec });
+	}
+
+	#countOffer(): void {
+		const retryAfterMs = this.#offers.take(this.#parts.clock.nowMs());
+		if (retryAfterMs > 0) {
+			throw new TurbocastError('rate_limited', 'Too many offers; one connection needs only a few.', { retryAfterMs });
+		}
 	}
 }

@@ -5,6 +5,7 @@ import type { Clock } from '../base/time.js';
 import type { Engine } from '../engine/engine.js';
 import type { Encoders } from '../media/encoder.js';
 import type { ServerMessage } from '../protocol/messages.js';
+import type { VideoSocket } from '../transport/socket-viewer.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission } from './admission.js';
 import type { Auth, Grant } from './auth.js';
@@ -42,6 +43,8 @@ export type Visitor = { readonly grant: Grant; readonly address: string };
 /** The way to the client. */
 export type SessionPeer = {
 	readonly send: (message: ServerMessage) => void;
+	/** Video, between the messages. */
+	readonly video: VideoSocket;
 	/** After the last message; 1000 when the session ended as the client wished. */
 	readonly close: (closeCode: number, reason: string) => void;
 };

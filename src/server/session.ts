@@ -182,7 +182,7 @@ export class Session {
 		}
 		member.send(this.#endedMessage(reason));
 		member.peer.close(error?.entry.closeCode ?? 1000, reason);
-		await member.video.close(`left the session: ${reason}`);
+		await member.closeVideo(`left the session: ${reason}`);
 		this.#watchingChanged();
 	}
 
@@ -195,7 +195,7 @@ export class Session {
 		if (this.#parts.admission.waiting > 0) {
 			this.#hurry();
 		}
-		await owner.video.close('the connection was lost');
+		await owner.closeVideo('the connection was lost');
 		this.#watchingChanged();
 	}
 
@@ -236,10 +236,7 @@ export class Session {
 		}
 		this.#watchingChanged();
 		this.#company.announce();
-		const { watching } = member.video;
-		if (watching !== undefined) {
-			run.requestKeyframe(watching);
-		}
+		member.watching.forEach((viewer) => run.requestKeyframe(viewer));
 	}
 
 	/** Its connection goes on with another session: this one, which was never started, is over without a word. */
@@ -277,6 +274,14 @@ export class Session {
 				return member.offer(message);
 			case 'webrtc.candidate':
 				return member.video.addCandidate(message.candidate);
+			case 'video.open':
+				return member.openSocketVideo(message);
+			case 'video.ack':
+				return member.socketVideo.acknowledged(message.frame_id);
+			case 'video.keyframe':
+				return member.socketVideo.requestKeyframe();
+			case 'video.close':
+				return member.socketVideo.stop('closed by the client');
 			case 'session.pause':
 			case 'session.resume':
 				return this.#setPaused(message, member, this.#started(message));
@@ -356,7 +361,7 @@ export class Session {
 			metrics.sessions.add(1, { reason });
 			this.#log.info({ reason, frames: ended.frames, code: error?.code }, 'The session has ended.');
 		}
-		const closings = await Promise.allSettled([...this.#company.members.map(({ video }) => video.close(`session ended: ${reason}`)), run?.close()]);
+		const closings = await Promise.allSettled([...this.#company.members.map((each) => each.closeVideo(`session ended: ${reason}`)), run?.close()]);
 		for (const closing of closings) {
 			if (closing.status === 'rejected') {
 				this.#log.error({ err: closing.reason as unknown }, 'A part of the session did not close.');
@@ -380,7 +385,7 @@ export class Session {
 		metrics.queueMs.observe(clock.nowMs() - receivedAtMs);
 		const { signal } = this.#life;
 		try {
-			const stream = await run.open(member.video.viewer);
+			const stream = await run.open(member.video.viewer ?? member.socketVideo.watching);
 			if (signal.aborted) {
 				return await stream.close();
 			}

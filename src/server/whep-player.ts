@@ -42,6 +42,8 @@ export class WhepPlayer {
 		this.member = new Member(parts, {
 			send: (message) => this.#receive(message, events),
 			close: () => events.onGone(this.#lastError),
+			// Players have no socket of ours.
+			video: { sendBytes: () => undefined, sendMeta: () => undefined, unsentBytes: () => 0 },
 		}, visitor);
 	}
 

@@ -150,3 +150,27 @@ test('a refused token is asked for once more, and only once; a fixed one never a
 	const fixed = await connect(own.url, { token: 'sk_wrong', reconnect: () => 1 }).ended;
 	assert.ok(fixed.kind === 'failed' && fixed.error.code === 'unauthorized');
 });
+
+test('over the control socket alone: the same frames, in order with their records, and changes that are displayed', async () => {
+	const session = connect(service.url, { transport: 'websocket' });
+	const ways: unknown[] = [];
+	const listening = (async () => {
+		for await (const event of session.events()) {
+			if (event.type === 'transport.changed') {
+				ways.push(event.transport);
+			}
+		}
+	})();
+	const first = await session.start('a cat jumps', { seed: 7, steps: 1, size: '32x32' });
+	const frames = await take(session.frames(), 20);
+	assert.ok((await first.displayed).latencyMs > 0);
+	assert.equal(frames[0]?.isKeyframe, true);
+	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
+	assert.deepEqual(ids, ids.map((_, index) => (ids[0] ?? 0) + index));
+	assert.ok(frames.every((frame) => frame.meta?.rtp_timestamp === frame.rtpTimestamp));
+	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
+	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
+	await session.stop();
+	await listening;
+	assert.deepEqual(ways, ['websocket']);
+});

@@ -42,11 +42,15 @@ test('accepts each message with all its fields, and leaves unknown fields out', 
 		{ type: 'webrtc.offer', sdp: 'v=0' },
 		{ type: 'webrtc.candidate', candidate: { candidate: 'candidate:1', sdp_mid: '0', sdp_mline_index: 0, username_fragment: null } },
 		{ type: 'webrtc.candidate', candidate: null },
+		{ type: 'video.open', codecs: ['vp8', 'h264'] },
+		{ type: 'video.ack', frame_id: 7 },
+		{ type: 'video.keyframe' },
+		{ type: 'video.close' },
 		{ type: 'ping', ts_ms: 1.5 },
 	]) {
 		assert.deepEqual(parseClientMessage({ ...message, some_day: { new: true } }), message);
 	}
-	assert.equal(CLIENT_MESSAGE_TYPES.length, 15);
+	assert.equal(CLIENT_MESSAGE_TYPES.length, 19);
 });
 
 test('what is echoed to a client is whole Unicode, whatever it sent and wherever it is cut', () => {
@@ -95,6 +99,9 @@ test('each wrong field is named', () => {
 	refuses({ type: 'input.action', axes: Object.fromEntries(Array.from({ length: 65 }, (_, index) => [`a${index}`, 0])) }, 'invalid_request', 'axes', /at most 64 entries, not 65/u);
 	refuses({ type: 'webrtc.offer', sdp: 'x'.repeat(MAX_SDP_LENGTH + 1) }, 'invalid_sdp', 'sdp', /at most/u);
 	refuses({ type: 'webrtc.offer', sdp: {} }, 'invalid_sdp', 'sdp', /must be text, not an object/u);
+	refuses({ type: 'video.open', codecs: [] }, 'invalid_request', 'codecs', /from 1 to 2 items/u);
+	refuses({ type: 'video.open', codecs: ['av1'] }, 'invalid_request', 'codecs.0', /must be one of "h264", "vp8"/u);
+	refuses({ type: 'video.ack', frame_id: -1 }, 'invalid_request', 'frame_id', /must be from 0/u);
 	refuses({ type: 'webrtc.candidate' }, 'invalid_request', 'candidate', /missing/u);
 	refuses({ type: 'webrtc.candidate', candidate: { candidate: 1 } }, 'invalid_request', 'candidate.candidate', /must be text/u);
 	refuses({ type: 'session.stop', reason: 'x'.repeat(257) }, 'invalid_request', 'reason', /at most 256/u);
