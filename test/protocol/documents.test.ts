@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { CLIENT_SECRET_REQUEST } from '../../src/protocol/client-secrets.js';
 import { ERROR_CODES, ERRORS } from '../../src/protocol/errors.js';
 import { CLIENT_SCHEMAS, FRAME_META, SERVER_SCHEMAS } from '../../src/protocol/messages.js';
 import type { JsonSchema } from '../../src/protocol/schema.js';
@@ -53,9 +54,11 @@ const sectionsOf = (part: string): Map<string, string[]> =>
 const parts = read('docs/protocol.md').split(/^## /mu);
 const partCalled = (title: string): string => parts.find((part) => part.startsWith(title)) ?? assert.fail(`no part "${title}"`);
 
-for (const [title, schemas] of [
+const PARTS = [
 	['Client to server', CLIENT_SCHEMAS], ['Server to client', SERVER_SCHEMAS], ['The telemetry channel', { 'frame.meta': FRAME_META }],
-] as const) {
+] as const;
+
+for (const [title, schemas] of PARTS) {
 	test(`docs/protocol.md, "${title}": every message and field is explained, and no other`, () => {
 		const documented = sectionsOf(partCalled(title));
 		assert.deepEqual([...documented.keys()], Object.keys(schemas));
@@ -70,4 +73,58 @@ test('every code that a page of the docs names in its tables exists', () => {
 	const named = [...limits.matchAll(/\| `(\w+)`[^|]*\|$/gmu)].map((row) => row[1] ?? '');
 	assert.ok(named.length >= 10);
 	assert.deepEqual(named.filter((code) => !Object.hasOwn(ERRORS, code)), []);
+});
+
+type Found = { readonly json: JsonSchema; readonly isOptional: boolean };
+
+/** The schema behind a dotted path, and whether the field may be left out. */
+const fieldAt = (schema: JsonSchema, path: string): Found =>
+	path.split('.').reduce<Found>(({ json }, part) => {
+		const key = part.replace('[]', '');
+		const inner = (json['anyOf'] as JsonSchema[] | undefined)?.[0] ?? json;
+		const field = (inner['properties'] as { [key: string]: JsonSchema })[key] ?? assert.fail(path);
+		const list = (field['anyOf'] as JsonSchema[] | undefined)?.[0] ?? field;
+		return { json: part.endsWith('[]') ? list['items'] as JsonSchema : field, isOptional: !(inner['required'] as string[]).includes(key) };
+	}, { json: schema, isOptional: false });
+
+const NUMBERS = /^(whole number|number|pixels|bytes|characters|90 kHz|s|\d+ to \d+)$/u;
+
+/** What the second column of a field may say, by its schema. */
+const typeOf = (name: string, { json, isOptional }: Found): RegExp => {
+	const inner = (json['anyOf'] as JsonSchema[] | undefined)?.[0] ?? json;
+	const values = (inner['enum'] ?? (inner['const'] === undefined ? undefined : [inner['const']])) as (string | number)[] | undefined;
+	const isNumber = inner['type'] === 'number' || inner['type'] === 'integer' || typeof values?.[0] === 'number';
+	const words = name.endsWith('_ms') ? 'ms'
+		: isNumber ? NUMBERS.source.slice(1, -1)
+			: values !== undefined ? `text|${values.map((value) => `\`${value}\``).join('(?:, | or )')}`
+				: { string: 'text', boolean: 'true or false', array: 'list(?: of .+)?', object: 'object(?: of numbers)?' }[String(inner['type'])] ?? assert.fail(name);
+	return new RegExp(`^(?:${words})${json['anyOf'] === undefined ? '' : ' or null'}${isOptional ? ', optional' : ''}$`, 'u');
+};
+
+for (const [title, schemas] of PARTS) {
+	test(`docs/protocol.md, "${title}": each field has its type and unit, and says when it may be left out`, () => {
+		const wrong: string[] = [];
+		for (const section of partCalled(title).split(/^### /mu).slice(1)) {
+			const type = /^`(.+?)`/u.exec(section)?.[1] ?? '';
+			for (const [, path = '', says = ''] of section.matchAll(/^\| `(.+?)` \| (.*?) \|/gmu)) {
+				const found = fieldAt((schemas as { [type: string]: { json: JsonSchema } })[type]?.json ?? assert.fail(type), path);
+				const expected = typeOf(path.split('.').at(-1) ?? '', found);
+				if (!expected.test(says)) {
+					wrong.push(`${type}: ${path} is "${says}", not ${expected.source}`);
+				}
+			}
+		}
+		assert.deepEqual(wrong, []);
+	});
+}
+
+test('every name in docs/protocol.md is that of a field, a value or an error code', () => {
+	const schemas = [...PARTS.flatMap(([, part]) => Object.values<{ readonly json: JsonSchema }>(part)), CLIENT_SECRET_REQUEST].map(({ json }) => json);
+	const texts = JSON.stringify(schemas);
+	const known = new Set([...texts.matchAll(/"([a-z0-9_]+)"/gu)].map(([, word]) => word));
+	// Of HTTP answers and of the configuration.
+	['value', 'expires_at'].forEach((word) => known.add(word));
+	const named = new Set([...read('docs/protocol.md').matchAll(/`([a-z]+(?:_[a-z0-9]+)+)`/gu)].map(([, word = '']) => word));
+	assert.ok(named.size > 40);
+	assert.deepEqual([...named].filter((word) => !known.has(word) && !Object.hasOwn(ERRORS, word)), []);
 });
