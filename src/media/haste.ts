@@ -1,6 +1,7 @@
 /**
  * How much faster frames are shown that are queued before a change which waits: all of them are shown, sooner. Without it a change
- * would be seen only after everything that was made before it had run at its own pace. Pure, as the `Pacer` that it belongs to.
+ * would be seen only after everything that was made before it had run at its own pace. Giving up the chunk at hand as well, where none of its frames has
+ * come, would save 50 to 60 ms more and make the picture halt at one change in eight (simulated): not done. Pure, as the `Pacer` that it belongs to.
  */
 
 /** Faster than that, motion looks wrong rather than quick. */
