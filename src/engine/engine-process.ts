@@ -21,6 +21,9 @@ const main = async (): Promise<void> => {
 	process.on('SIGINT', () => undefined);
 	process.on('SIGTERM', () => undefined);
 	process.on('disconnect', () => process.exit(0));
+	if (!process.connected) {
+		process.exit(0); // It was gone before all this was loaded, and will not be gone again.
+	}
 
 	const server = new EngineServer({
 		load: (size) => loadNetworks({ folder: modelFolder, ...options, warn: (sentence) => process.emitWarning(sentence), ...size }),

@@ -95,6 +95,9 @@ const handle = (library: EncoderLibrary, request: EncoderRequest): void => {
 // The host alone decides when this process ends: a terminal sends Ctrl-C to the whole group.
 process.on('SIGINT', () => undefined);
 process.on('disconnect', () => process.exit(0));
+if (!process.connected) {
+	process.exit(0); // Our parent was gone before all this was loaded.
+}
 try {
 	const { library, implementation, refused } = await choose(process.argv[2] as EncoderChoice, process.argv[3] ?? '');
 	process.on('message', (request) => handle(library, request as EncoderRequest));
