@@ -2,6 +2,7 @@
 import { TurbocastError } from '../src/protocol/errors.js';
 import { TELEMETRY_LABEL } from '../src/protocol/limits.js';
 import { FRAME_META, type ServerMessages } from '../src/protocol/messages.js';
+import { IceRestart } from './ice-restart.js';
 import type { Candidate, IceServers, VideoConnection, VideoEvents } from './platform.js';
 
 const candidateOf = (candidate: RTCIceCandidate | null): Candidate =>
@@ -9,11 +10,17 @@ const candidateOf = (candidate: RTCIceCandidate | null): Candidate =>
 		? null
 		: { candidate: candidate.candidate, sdp_mid: candidate.sdpMid, sdp_mline_index: candidate.sdpMLineIndex, username_fragment: candidate.usernameFragment };
 
+/** https://wicg.github.io/netinfo/, in some browsers. */
+const networkInformation = (): (EventTarget & { readonly type?: string }) | undefined =>
+	(navigator as Navigator & { readonly connection?: EventTarget & { readonly type?: string } }).connection;
+
 export class VideoReceiver implements VideoConnection {
 	readonly receiver: RTCRtpReceiver;
 	readonly track: MediaStreamTrack;
 	readonly #connection: RTCPeerConnection;
 	readonly #events: VideoEvents;
+	readonly #restart: IceRestart;
+	#network = networkInformation()?.type;
 	/** Candidates of the server that came before its answer. */
 	#early: ServerMessages['webrtc.candidate']['candidate'][] | undefined = [];
 
@@ -32,16 +39,40 @@ export class VideoReceiver implements VideoConnection {
 		const telemetry = connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });
 		telemetry.addEventListener('message', ({ data }) => this.#readMeta(data));
 		connection.addEventListener('icecandidate', ({ candidate }) => events.onCandidate(candidateOf(candidate)));
+		const restart = new IceRestart({
+			restart: () => {
+				connection.restartIce();
+				return this.offer();
+			},
+			isUp: () => connection.connectionState === 'connected',
+			onFailed: () => events.onFailed(),
+		});
+		this.#restart = restart;
 		connection.addEventListener('connectionstatechange', () => {
-			if (connection.connectionState === 'connected') {
-				events.onConnected();
-			} else if (connection.connectionState === 'disconnected') {
-				events.onDisturbed();
-			} else if (connection.connectionState === 'failed') {
-				events.onFailed();
+			switch (connection.connectionState) {
+				case 'connected':
+					restart.connected();
+					return events.onConnected();
+				case 'disconnected':
+					events.onDisturbed();
+					return restart.troubled();
+				case 'failed':
+					return restart.failed();
+				default:
 			}
 		});
+		globalThis.addEventListener('online', this.#onNetwork);
+		networkInformation()?.addEventListener('change', this.#onNetwork);
 	}
+
+	/** Of Chromium on phones: the way out is another one before anything is noticed on the old one. Rates, which it tells too, are no reason. */
+	readonly #onNetwork = ({ type }: Event): void => {
+		const network = networkInformation()?.type;
+		if (type === 'online' || network !== this.#network) {
+			this.#restart.troubled();
+		}
+		this.#network = network;
+	};
 
 	/** Makes the offer and hands it over. */
 	async offer(): Promise<void> {
@@ -82,6 +113,9 @@ export class VideoReceiver implements VideoConnection {
 
 	/** Idempotent. */
 	close(): void {
+		this.#restart.close();
+		globalThis.removeEventListener('online', this.#onNetwork);
+		networkInformation()?.removeEventListener('change', this.#onNetwork);
 		this.#connection.close();
 	}
 

@@ -6,6 +6,7 @@ import {
 import { TurbocastError } from '../../src/protocol/errors.js';
 import { TELEMETRY_LABEL } from '../../src/protocol/limits.js';
 import { FRAME_META } from '../../src/protocol/messages.js';
+import { IceRestart } from '../ice-restart.js';
 import type { Candidate, IceServers, VideoConnection, VideoEvents } from '../platform.js';
 import { AccessUnits, type NodeCodec } from './access-units.js';
 import type { EncodedFrame } from './video-frame.js';
@@ -38,6 +39,10 @@ export class FrameReceiver implements VideoConnection {
 	#keyframeAskedAtMs = Number.NEGATIVE_INFINITY;
 	#hasUnit = false;
 	#isClosed = false;
+	readonly #restart: IceRestart;
+	/** The `o=` line of the first offer: the library gives each offer another session id, against RFC 9429 section 5.2.2. */
+	#origin: string | undefined;
+	#isRestarting = false;
 
 	constructor(iceServers: IceServers, events: VideoEvents, onUnit: (unit: ReceivedUnit) => void) {
 		this.#events = events;
@@ -58,31 +63,56 @@ export class FrameReceiver implements VideoConnection {
 		connection.onTrack.subscribe((track) => this.#follow(track));
 		this.#readTelemetry(connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 }));
 		connection.connectionStateChange.subscribe((state) => {
-			if (this.#isClosed) {
+			// The library says at once that a second negotiation is connected.
+			if (this.#isClosed || this.#isRestarting) {
 				return;
 			}
 			if (state === 'connected') {
+				this.#restart.connected();
 				events.onConnected();
 			} else if (state === 'disconnected') {
 				events.onDisturbed();
-			} else if (state === 'failed' || state === 'closed') {
+				this.#restart.troubled();
+			} else if (state === 'failed') {
+				this.#restart.failed();
+			} else if (state === 'closed') {
 				events.onFailed();
 			}
 		});
+		this.#restart = new IceRestart({
+			restart: async () => {
+				this.#isRestarting = true;
+				await this.#offer(true);
+			},
+			isUp: () => !this.#isRestarting && connection.connectionState === 'connected',
+			onFailed: () => events.onFailed(),
+		});
 	}
 
-	async offer(): Promise<void> {
-		await this.#connection.setLocalDescription(await this.#connection.createOffer());
+	offer(): Promise<void> {
+		return this.#offer(false);
+	}
+
+	async #offer(iceRestart: boolean): Promise<void> {
+		await this.#connection.setLocalDescription(await this.#connection.createOffer({ iceRestart }));
 		const sdp = this.#connection.localDescription?.sdp;
 		if (sdp === undefined) {
 			throw new TurbocastError('transport_failed', 'No offer for a video connection could be made.');
 		}
 		// With all candidates of this side: gathering has ended by now.
-		this.#events.onOffer(sdp);
+		this.#origin ??= /^o=.*$/mu.exec(sdp)?.[0];
+		this.#events.onOffer(sdp.replace(/^o=.*$/mu, this.#origin ?? ''));
 	}
 
 	async answer(sdp: string): Promise<void> {
 		await this.#connection.setRemoteDescription({ type: 'answer', sdp });
+		if (this.#isRestarting) {
+			// The library begins the checks of a first negotiation only.
+			await Promise.all(this.#connection.iceTransports.map((ice) => ice.start()));
+			this.#isRestarting = false;
+			this.#restart.connected();
+			this.#events.onConnected();
+		}
 	}
 
 	async addCandidate(candidate: Candidate): Promise<void> {
@@ -116,6 +146,7 @@ export class FrameReceiver implements VideoConnection {
 
 	close(): void {
 		this.#isClosed = true;
+		this.#restart.close();
 		this.#connection.close().catch(() => undefined);
 	}
 

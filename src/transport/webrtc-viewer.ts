@@ -8,6 +8,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { TELEMETRY_LABEL } from '../protocol/limits.js';
 import type { FrameMeta } from '../protocol/messages.js';
 import { answerOffer } from './answer.js';
+import { followNomination } from './nomination.js';
 import { isUsableCandidate, MAX_CANDIDATES, readOffer, type Offer } from './offer.js';
 import type { IceCandidate, Viewer, ViewerState } from './transport.js';
 import { VideoSender } from './webrtc-sender.js';
@@ -77,6 +78,7 @@ export class WebRtcViewer implements Viewer {
 		this.#remoteFragment = parts.offer?.usernameFragment;
 		const { clock, mostBps, random } = parts;
 		this.#video = new VideoSender(parts.sender, { clock, mostBps, random, events: { onPictureLost: () => this.#askForKeyframe() } });
+		followNomination(parts.sender.dtlsTransport.iceTransport);
 		parts.connection.connectionStateChange.subscribe((state) => this.#onConnectionState(state));
 		// A browser that closes its connection says so in DTLS; the library's connection state would follow 30 s later.
 		parts.sender.dtlsTransport.onStateChange.subscribe((state) => {
