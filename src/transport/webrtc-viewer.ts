@@ -257,7 +257,8 @@ export class WebRtcViewer implements Viewer {
 				this.#waiting.abort();
 				this.#needsKeyframe = true;
 				this.#setState({ kind: 'connected' });
-				this.#askForKeyframe();
+				// What was asked for before, and what is thought to be under way, went another way.
+				this.#askForKeyframe({ isFresh: true });
 				break;
 			case 'disconnected':
 				this.#setState({ kind: 'disconnected' });
@@ -295,10 +296,10 @@ export class WebRtcViewer implements Viewer {
 	}
 
 	/** A browser repeats its request every few hundred milliseconds, and one loss makes several: the first within a frame counts. */
-	#askForKeyframe(): void {
+	#askForKeyframe({ isFresh = false } = {}): void {
 		const nowMs = this.#parts.clock.nowMs();
-		this.#isKeyframePostponed = this.backlogMs >= MOST_BACKLOG_FOR_KEYFRAME_MS;
-		if (this.#isKeyframePostponed || this.#closing !== undefined || nowMs - this.#keyframeAskedAtMs < this.#parts.frameIntervalMs) {
+		this.#isKeyframePostponed = !isFresh && this.backlogMs >= MOST_BACKLOG_FOR_KEYFRAME_MS;
+		if (this.#isKeyframePostponed || this.#closing !== undefined || (!isFresh && nowMs - this.#keyframeAskedAtMs < this.#parts.frameIntervalMs)) {
 			return;
 		}
 		this.#keyframeAskedAtMs = nowMs;
