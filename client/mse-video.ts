@@ -17,8 +17,16 @@ const MOST_BEHIND_S = 5;
 /** Behind the newest picture after a jump: two frames at 16 frames a second. */
 const CUSHION_S = 0.12;
 const KEPT_S = 10;
-/** A pause of the stream is none of the playback: times go on as if it had not been. */
-const LONGEST_FRAME_US = 250_000;
+/**
+ * What a fragment says that its picture lasts, at least. A picture that begins more than twice this later is refused, with all after it up to a key frame
+ * (Media Source Extensions section 3.5.8, step 1.6): a frame may follow one that was hurried past. So a pause of the stream is none of the
+ * playback: times go on as if it had not been.
+ */
+const LEAST_DURATION_US = 62_500;
+/** Below twice the duration by more than a tick. */
+const ROUNDING_US = 1000;
+/** Fragments in a row after which nothing more is there to play: the browser has refused them, and a key frame helps. */
+const MOST_REFUSED = 8;
 const MIME = (codecString: string): string => `video/mp4; codecs="${codecString}"`;
 
 type MediaSourceClass = typeof MediaSource;
@@ -37,6 +45,10 @@ export class MseVideo implements SocketVideo {
 	#needsKeyframe = true;
 	#hasPicture = false;
 	#sequence = 0;
+	#durationUs = LEAST_DURATION_US;
+	/** Where what can be played ends, s, and how many fragments have not moved it. */
+	#endS = 0;
+	#refused = 0;
 	#isClosed = false;
 
 	private constructor(Source: MediaSourceClass, element: HTMLVideoElement | undefined, events: SocketVideoEvents) {
@@ -101,12 +113,12 @@ export class MseVideo implements SocketVideo {
 			}
 		}
 		const before = this.times.newestUs;
-		const timeUs = this.times.received(rtpTimestamp, LONGEST_FRAME_US);
+		const timeUs = this.times.received(rtpTimestamp, 2 * this.#durationUs - ROUNDING_US);
 		this.times.decoded(timeUs);
+		this.#durationUs = Math.max(LEAST_DURATION_US, timeUs - (before ?? timeUs));
 		const ticks = (us: number): number => Math.round((us * TIMESCALE) / 1e6);
-		const duration = before === undefined ? Math.round(TIMESCALE / 16) : Math.max(1, ticks(timeUs) - ticks(before));
 		this.#sequence += 1;
-		this.#waiting.push(fragment(data, { sequence: this.#sequence, time: ticks(timeUs), duration, isKeyframe: format !== undefined }));
+		this.#waiting.push(fragment(data, { sequence: this.#sequence, time: ticks(timeUs), duration: ticks(this.#durationUs), isKeyframe: format !== undefined }));
 		this.#append();
 	}
 
@@ -131,6 +143,7 @@ export class MseVideo implements SocketVideo {
 		if (this.#buffer === undefined && this.#format !== undefined) {
 			this.#buffer = this.#source.addSourceBuffer(MIME(this.#format.codecString));
 			this.#buffer.addEventListener('updateend', () => {
+				this.#watch();
 				this.#follow();
 				this.#append();
 			});
@@ -147,6 +160,19 @@ export class MseVideo implements SocketVideo {
 			buffer.appendBuffer(next as Uint8Array<ArrayBuffer>);
 		} else if (buffer.buffered.length > 0 && this.#element.currentTime - buffer.buffered.start(0) > 2 * KEPT_S) {
 			buffer.remove(0, this.#element.currentTime - KEPT_S);
+		}
+	}
+
+	/** Asks for a key frame when the browser takes nothing any more. */
+	#watch(): void {
+		const { buffered } = this.#element;
+		const endS = buffered.length > 0 ? buffered.end(buffered.length - 1) : 0;
+		this.#refused = endS === this.#endS ? this.#refused + 1 : 0;
+		this.#endS = endS;
+		if (this.#refused >= MOST_REFUSED && !this.#needsKeyframe) {
+			this.#refused = 0;
+			this.#needsKeyframe = true;
+			this.#events.onKeyframeNeeded();
 		}
 	}
 
