@@ -6,6 +6,7 @@ export type { ClockOffset } from './clock-sync.js';
 export type { TokenSource } from './control-socket.js';
 export type { LiveSession } from './live-session.js';
 export { defaultReconnect, reconnectDelayMs, type LostConnection, type ReconnectPolicy } from './reconnect.js';
+export type { RecordingSpan } from './recording.js';
 export type { ResumeStorage } from './resume-store.js';
 export type { FrameDisplayed, SessionEvent } from './session-event.js';
 export type { At, ForkOptions, Prompt, PromptOptions, RequestOptions, ShareOptions, StartOptions, UpdateOptions } from './session-request.js';

@@ -16,6 +16,7 @@ import { Gate } from './gate.js';
 import { PendingReplies } from './pending-replies.js';
 import type { Platform, ShownFrame, VideoSink } from './platform.js';
 import type { ReconnectPolicy } from './reconnect.js';
+import { fetchRecording, type RecordingSpan } from './recording.js';
 import type { ResumeStore } from './resume-store.js';
 import type { SessionEvent } from './session-event.js';
 import { actionMessage, forkMessage, resetMessage, shareMessage, startAfter, startMessage, updateMessage, type At, type ForkOptions, type Prompt, type PromptOptions, type RequestOptions, type ShareOptions, type StartOptions, type UpdateOptions } from './session-request.js';
@@ -226,6 +227,13 @@ export class LiveSession {
 	async releaseControl({ signal }: RequestOptions = {}): Promise<void> {
 		await this.#gate.pass(signal);
 		this.#send({ type: 'control.release' });
+	}
+
+	/** An MP4 file of what the server kept, without encoding it again; for whoever has the session or may steer it. */
+	async recording({ signal, ...span }: RequestOptions & RecordingSpan = {}): Promise<Blob> {
+		await this.#gate.pass(signal);
+		const { url, token } = this.#options;
+		return fetchRecording(url, this.id ?? '', this.#resumeToken ?? (typeof token === 'function' ? await token() : token), span, signal);
 	}
 
 	/** Ends the session properly. Resolves with the last state. */

@@ -95,6 +95,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				idleTimeoutMs: config.limits.idle_timeout_ms,
 				startTimeoutMs: config.limits.start_timeout_ms,
 				sessionsFolder: config.log.sessions_folder === '' ? undefined : config.log.sessions_folder,
+				recording: config.recording.minutes === 0 ? undefined : { mostMs: config.recording.minutes * 60_000, mostBytes: config.recording.max_bytes },
 				resumeGraceMs: config.limits.resume_grace_ms,
 				whepOffersPerMinute: config.limits.whep_offers_per_minute,
 				messagesPerSecond: config.limits.messages_per_second,

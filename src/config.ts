@@ -76,6 +76,10 @@ export const CONFIG_SCHEMA = object({
 		secrets_per_minute: withDefault(integer({ min: 1, max: 100_000 }), 50),
 		bad_messages_per_minute: withDefault(integer({ min: 1, max: 10_000 }), 60),
 	}, 'refuse'),
+	recording: object({
+		minutes: withDefault(number({ min: 0, max: 60 }), 2),
+		max_bytes: withDefault(integer({ min: 1024 ** 2, max: 1024 ** 3 }), 32 * 1024 ** 2),
+	}, 'refuse'),
 	log: object({
 		level: withDefault(oneOf(LOG_LEVELS), 'info'),
 		personal_data: withDefault(boolean(), false),

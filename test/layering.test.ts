@@ -35,7 +35,7 @@ const DOORS: { readonly [name: string]: readonly string[] } = {
 	'@huggingface/hub': ['src/cli/hub.ts'],
 	'ws': ['src/server/control.ts', 'src/conformance/', 'client/node/node-session.ts'],
 	'react': ['client/react.ts'],
-	'mediabunny': ['client/demo/clip.ts'],
+	'mediabunny': ['client/demo/clip.ts', 'src/media/recording-file.ts'],
 	'jose': ['src/server/tokens.ts'],
 	'pino': ['src/base/log.ts'],
 	'uuid': ['src/server/'],

@@ -1,5 +1,5 @@
 /** The live page, on the public SDK and nothing else: a prompt, its video, and everything that may be done to it meanwhile. */
-import { connect, reconnectDelayMs, TurbocastError, type BrowserSession, type Change, type ModelInfo, type Prompt, type RunInfo, type SessionEvent, type SessionState } from '../index.js';
+import { connect, reconnectDelayMs, TurbocastError, type BrowserSession, type Change, type ModelInfo, type Prompt, type RunInfo, type SessionEvent, type SessionState, type VideoTransport } from '../index.js';
 import { startAmbient } from './ambient.js';
 import { ClipKeeper, download } from './clip.js';
 import { CompanyPanel } from './company-panel.js';
@@ -18,6 +18,7 @@ import { TimelineView } from './timeline-view.js';
 const TYPING_PAUSE_MS = 400;
 const CLIP_SECONDS = 10;
 const NETWORK_INTERVAL_MS = 1000;
+const WAYS: { readonly [way in VideoTransport]: string } = { webrtc: 'WebRTC', websocket: 'WebSocket', fmp4: 'MP4 over WebSocket' };
 
 const video = element<HTMLVideoElement>('video');
 const still = element<HTMLCanvasElement>('still');
@@ -206,7 +207,9 @@ const fork = async (): Promise<void> => {
 };
 
 const saveClip = async (): Promise<void> => {
-	download(await clip.take(CLIP_SECONDS), `turbocast ${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.mp4`);
+	// What comes over the socket passes no transform of the page: the server has kept it.
+	const isOwn = session.transport.transport === 'webrtc' && clip.isSupported;
+	download(isOwn ? await clip.take(CLIP_SECONDS) : await session.recording({ lastMs: CLIP_SECONDS * 1000 }), `turbocast ${new Date().toISOString().slice(0, 19).replaceAll(':', '-')}.mp4`);
 };
 
 /** A session that runs, whoever started it: after a reload, a fork, or behind a shared link. */
@@ -257,6 +260,10 @@ const handle = (event: SessionEvent): void => {
 			return;
 		case 'generation.started':
 			note('');
+			return;
+		case 'transport.changed':
+			element('figure-way').textContent = event.transport === undefined ? '–' : WAYS[event.transport];
+			element('way-reason').textContent = event.reason ?? '';
 			return;
 		case 'session.joined':
 			isGuest = event.role !== 'owner';
@@ -394,7 +401,6 @@ document.addEventListener('keydown', (event) => {
 		pauseButton.click();
 	}
 });
-element<HTMLButtonElement>('clip').hidden = !clip.isSupported;
 setInterval(() => {
 	void session.stats().then((report) => {
 		const told = report === undefined ? undefined : network(report);

@@ -146,10 +146,10 @@ export class Auth {
 	}
 
 	/**
-	 * What a request for a control socket may do; counts the opening against a client secret. Throws `unauthorized`,
+	 * What a request for a control socket may do; counts the opening against a client secret, unless it only looks at what is there. Throws `unauthorized`,
 	 * `token_expired`, or `forbidden` for another model or origin than the secret names.
 	 */
-	async grant(request: IncomingMessage, model: string): Promise<Grant> {
+	async grant(request: IncomingMessage, model: string, purpose: 'open' | 'look' = 'open'): Promise<Grant> {
 		await this.#refresh();
 		const credential = bearerOf(request) ?? protocolTokenOf(request);
 		if (credential?.startsWith(CLIENT_SECRET_PREFIX) !== true) {
@@ -158,7 +158,9 @@ export class Auth {
 		// On a server without keys too: a shared token gives less than coming without any.
 		const claims = await this.#tokens.verify(credential);
 		this.#check(claims, request.headers.origin, model);
-		this.#countOpening(claims);
+		if (purpose === 'open') {
+			this.#countOpening(claims);
+		}
 		const seconds = claims.constraints.max_session_seconds;
 		return {
 			keyId: claims.sub === NO_KEY ? undefined : claims.sub, sessionId: claims.session?.id, mayControl: claims.permissions.actions.includes('control'), maxSessionMs: seconds === undefined ? Number.POSITIVE_INFINITY : seconds * 1000,

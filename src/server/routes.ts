@@ -14,6 +14,7 @@ import { sendError } from './http-error.js';
 
 import type { ModelInfo } from './model-info.js';
 import { readJson } from './request-body.js';
+import type { RecordingRoute } from './recording-route.js';
 import type { SessionRegistry } from './session-registry.js';
 import { readStaticFile } from './static-files.js';
 import type { Whep } from './whep.js';
@@ -27,6 +28,7 @@ export type RouteParts = {
 	readonly auth: Auth;
 	readonly sessions: SessionRegistry;
 	readonly whep: Whep;
+	readonly recordings: RecordingRoute;
 	readonly metrics: Metrics;
 	readonly log: Log;
 };
@@ -132,8 +134,10 @@ export const createRoutes = (parts: RouteParts) => (request: IncomingMessage, re
 	const handle = async (): Promise<void> => {
 		// The path as sent: a URL parser would resolve `..` before we can refuse it.
 		const path = (request.url ?? '/').split(/[?#]/u, 1)[0] ?? '/';
-		if (parts.whep.isAt(path)) {
-			return parts.whep.answer(request, response, path);
+		for (const place of [parts.whep, parts.recordings]) {
+			if (place.isAt(path)) {
+				return place.answer(request, response, path);
+			}
 		}
 		const methods = methodsOf(path);
 		if (!methods.includes(request.method ?? '')) {

@@ -1,4 +1,5 @@
 /** What an operator decides about the server. `config/default.yaml` explains each; `app.ts` maps the one to the other. */
+import type { RecordingLimits } from '../media/recording.js';
 import type { Infer } from '../protocol/schema.js';
 import type { TurnConfig } from './ice-servers.js';
 import type { SERVER_SCHEMAS } from '../protocol/messages.js';
@@ -48,6 +49,8 @@ export type ServerConfig = {
 	readonly sessionsFolder?: string | undefined;
 	/** Offers by HTTP of one address. */
 	readonly whepOffersPerMinute: number;
+	/** What is kept of each session; nothing when left out. */
+	readonly recording?: RecordingLimits | undefined;
 	readonly messagesPerSecond: number;
 	/** Mistakes of one connection before it is closed. */
 	readonly badMessagesPerMinute: number;

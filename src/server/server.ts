@@ -17,6 +17,7 @@ import { ConnectionLimit } from './connection-limit.js';
 import { createControl } from './control.js';
 import { IceServers } from './ice-servers.js';
 import { modelInfo } from './model-info.js';
+import { createRecordingRoute } from './recording-route.js';
 import { createRoutes } from './routes.js';
 import type { ServerConfig } from './server-config.js';
 import { createServerMetrics } from './server-metrics.js';
@@ -102,7 +103,7 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 	};
 	const control = createControl(sessionParts);
 	const whep = createWhep(sessionParts);
-	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, whep, metrics: parts.metrics, log }));
+	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, whep, recordings: createRecordingRoute(sessionParts), metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
 
 	const drain = async (withinMs: number): Promise<void> => {

@@ -2,13 +2,14 @@
 import type { RawFrame } from '../base/frame.js';
 import type { EngineState, EngineStream, StreamOptions } from '../engine/engine.js';
 import type { StreamSnapshot } from '../engine/stream-state.js';
+import { Recording } from '../media/recording.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { ServerMessage, ServerMessages } from '../protocol/messages.js';
 import type { Viewer } from '../transport/transport.js';
 import type { Ticket } from './admission.js';
 import { ChangeLog, type ChangedInputs } from './change-log.js';
 import { ChunkCalendar } from './chunk-calendar.js';
-import { Encodes } from './encodes.js';
+import { Encodes, isSmall } from './encodes.js';
 import { EncoderShelf } from './encoder-shelf.js';
 import { FrameLine } from './frame-line.js';
 import { runGeneration, type ChunkReport } from './generation-loop.js';
@@ -61,6 +62,7 @@ export class SessionRun {
 	readonly calendar: ChunkCalendar;
 	readonly encoders: EncoderShelf;
 	readonly #keyframes = new KeyframeGate();
+	readonly #recording: Recording | undefined;
 	readonly #encodes: Encodes;
 	readonly #parts: SessionParts;
 	readonly #events: SessionRunEvents;
@@ -81,6 +83,7 @@ export class SessionRun {
 		this.request = request;
 		this.ticket = ticket;
 		this.#continuation = continuation;
+		this.#recording = config.recording === undefined ? undefined : new Recording(config.recording);
 		this.line = new FrameLine({ model: engine.model, maxLeadMs: request.maxLeadMs, firstRtpTimestamp: parts.randomUint32(), clock });
 		this.changes = continuation?.changes ?? new ChangeLog(request.state, { controlDefaults: Object.fromEntries(engine.model.controls.map((control) => [control.name, control.default])) });
 		this.calendar = new ChunkCalendar(engine.model, continuation?.snapshot.nextChunkIndex, continuation === undefined ? undefined : continuation.lastFrame.frameId + 1);
@@ -118,6 +121,14 @@ export class SessionRun {
 	/** On display, or last on display. */
 	get lastPlayed(): { readonly frameId: number; readonly mediaMs: number } {
 		return this.#lastPlayed;
+	}
+
+	/** What was sent of late. Throws `not_supported`. */
+	get recording(): Recording {
+		if (this.#recording === undefined) {
+			throw new TurbocastError('not_supported', 'This server keeps no recordings; the operator turns them on with recording.minutes.');
+		}
+		return this.#recording;
 	}
 
 	/** Where another session can go on. Throws `invalid_state` before the first chunk is whole. */
@@ -166,7 +177,11 @@ export class SessionRun {
 			onPlayed: ({ frame, mediaMs }) => {
 				this.#lastPlayed = { frameId: frame.frameId, mediaMs };
 			},
-			onSent: (chunk, viewers, bitrateBps) => {
+			onSent: (chunk, viewers, bitrateBps, encode) => {
+				// The smaller picture is for a network that is bad now.
+				if (!isSmall(encode) && this.#recording?.add(chunk, this.#lastPlayed.mediaMs) === true) {
+					this.#keyframes.request(encode);
+				}
 				metrics.frames.add(viewers, { outcome: 'sent' });
 				metrics.bitrateKbps.observe(bitrateBps / 1000);
 				metrics.encodeMs.observe(chunk.encodeMs, { codec: chunk.codec });

@@ -3,6 +3,7 @@
  * `session-run.ts` holds the line of a started session, `member.ts` a connection, `steering.ts` the changes, `countdown.ts` what ends by itself.
  */
 import type { Log } from '../base/log.js';
+import type { Recording } from '../media/recording.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { MemberRole } from '../protocol/limits.js';
@@ -99,6 +100,14 @@ export class Session {
 
 	get #run(): SessionRun | undefined {
 		return this.#state.kind === 'waiting' || this.#state.kind === 'ended' ? undefined : this.#state.run;
+	}
+
+	/** What was sent of late. Throws `not_supported`, or `invalid_state` before the start. */
+	recording(): Recording {
+		if (this.#run === undefined) {
+			throw new TurbocastError('invalid_state', 'Nothing is recorded before the session is started.');
+		}
+		return this.#run.recording;
 	}
 
 	/** Of the server key behind the connection that has the session. */

@@ -17,7 +17,7 @@ const newTransport = () =>
 
 before(async () => {
 	machine = await startMachine();
-	service = await startService(machine, { iceServers: [] }, newTransport());
+	service = await startService(machine, { iceServers: [], recording: { mostMs: 60_000, mostBytes: 4e6 } }, newTransport());
 });
 after(async () => {
 	await service?.[Symbol.asyncDispose]();
@@ -170,6 +170,10 @@ test('over the control socket alone: the same frames, in order with their record
 	assert.ok(frames.every((frame) => frame.meta?.rtp_timestamp === frame.rtpTimestamp));
 	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
 	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
+	const file = await session.recording({ lastMs: 1000 });
+	assert.equal(file.type, 'video/mp4');
+	assert.equal(Buffer.from(await file.slice(4, 8).arrayBuffer()).toString('latin1'), 'ftyp');
+	await assert.rejects(session.recording({ fromMs: 1e7 }), { code: 'invalid_state' });
 	await session.stop();
 	await listening;
 	assert.deepEqual(ways, ['websocket']);
