@@ -122,8 +122,8 @@ test('every name in docs/protocol.md is that of a field, a value or an error cod
 	const schemas = [...PARTS.flatMap(([, part]) => Object.values<{ readonly json: JsonSchema }>(part)), CLIENT_SECRET_REQUEST].map(({ json }) => json);
 	const texts = JSON.stringify(schemas);
 	const known = new Set([...texts.matchAll(/"([a-z0-9_]+)"/gu)].map(([, word]) => word));
-	// Of HTTP answers and of the configuration.
-	['value', 'expires_at'].forEach((word) => known.add(word));
+	// Of HTTP addresses and answers, and of the configuration.
+	['value', 'expires_at', 'from_ms'].forEach((word) => known.add(word));
 	const named = new Set([...read('docs/protocol.md').matchAll(/`([a-z]+(?:_[a-z0-9]+)+)`/gu)].map(([, word = '']) => word));
 	assert.ok(named.size > 40);
 	assert.deepEqual([...named].filter((word) => !known.has(word) && !Object.hasOwn(ERRORS, word)), []);
