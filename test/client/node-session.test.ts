@@ -41,7 +41,8 @@ test('encoded frames come in order with their records, from a key frame on, and 
 	const frames = await take(session.frames(), 20);
 	assert.equal(frames[0]?.isKeyframe, true);
 	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
-	assert.deepEqual(ids, ids.map((_, index) => (ids[0] ?? 0) + index));
+	// On a busy machine some are left out before they are encoded, because their viewer is behind.
+	assert.ok(ids.slice(1).every((id, index) => id > (ids[index] ?? 0)), ids.join(' '));
 	assert.ok(frames.every((frame) => frame.kind === 'encoded' && frame.meta?.rtp_timestamp === frame.rtpTimestamp && frame.meta.keyframe === frame.isKeyframe));
 	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
 	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
