@@ -8,12 +8,25 @@ import type { Graph, GraphValue, TensorType } from '../model/graph.js';
 
 export { TENSOR_TYPES, type Dimension, type ExternalData, type Graph, type GraphValue, type TensorType } from '../model/graph.js';
 
-export type TensorData = Float32Array | Int8Array | Uint8Array | Int32Array | BigInt64Array;
+/** Numbers in float16 are the bits of IEEE 754 binary16 (float16.ts). */
+export type TensorData = Float32Array | Uint16Array | Int8Array | Uint8Array | Int32Array | BigInt64Array;
 
 /** A dense, row-major tensor. `data.length` is the product of `dims`. */
 export type Tensor = { readonly type: TensorType; readonly dims: readonly number[]; readonly data: TensorData };
 
-export type Feeds = { readonly [name: string]: Tensor };
+/**
+ * A tensor that lies on a device, where a graph left it; only graphs on the same device take it. Closed by whoever it was handed to: the
+ * garbage collector frees it too, but does not know how large it is.
+ */
+export type ResidentTensor = {
+	readonly type: TensorType;
+	readonly dims: readonly number[];
+	readonly isResident: true;
+	/** Idempotent. */
+	readonly close: () => void;
+};
+
+export type Feeds = { readonly [name: string]: Tensor | ResidentTensor };
 
 export type GraphSession = {
 	readonly graph: string;
@@ -35,3 +48,43 @@ export type Backend = {
 	 */
 	readonly load: (graph: Graph, options?: { readonly keepsWeights?: boolean }) => Promise<GraphSession>;
 };
+
+export type DeviceSession = GraphSession & {
+	/** As `run`; those of `into` are written where they lie, and are not among the results. */
+	readonly runInto: (feeds: Feeds, fetch: readonly string[], into: { readonly [name: string]: ResidentTensor }) => Promise<{ [name: string]: Tensor }>;
+};
+
+/** A session whose outputs, but those for the host, stay on the device. */
+export type ResidentSession = {
+	readonly inputs: readonly GraphValue[];
+	/** Always computes everything. */
+	readonly run: (feeds: Feeds) => Promise<{ readonly host: { [name: string]: Tensor }; readonly resident: { [name: string]: ResidentTensor } }>;
+	readonly close: () => Promise<void>;
+};
+
+/** A backend with memory of its own, where tensors may stay between runs. */
+export type DeviceBackend = Omit<Backend, 'load'> & {
+	readonly load: (graph: Graph, options?: { readonly keepsWeights?: boolean }) => Promise<DeviceSession>;
+	/** Outputs stay on the device, but those of `host`. */
+	readonly loadResident: (graph: Graph, host?: readonly string[]) => Promise<ResidentSession>;
+	/** Float32 numbers to a tensor of the device, in float16 if asked for. */
+	readonly upload: (data: Float32Array, dims: readonly number[], type?: 'float32' | 'float16') => Promise<ResidentTensor>;
+	/** The numbers of a float32 or float16 tensor. */
+	readonly download: (tensor: ResidentTensor) => Promise<Float32Array>;
+	/** Ends the sessions of its own; those that were loaded are closed by whoever loaded them. Idempotent. */
+	readonly close: () => Promise<void>;
+};
+
+/** State of a stream: numbers of ours, or what lies on a device. */
+export type StateTensor = Float32Array | ResidentTensor;
+
+/** Frees what lies on a device. */
+export const closeState = (tensors: readonly StateTensor[]): void => {
+	for (const tensor of tensors) {
+		if (isResident(tensor)) {
+			tensor.close();
+		}
+	}
+};
+
+export const isResident = (tensor: Tensor | ResidentTensor | Float32Array): tensor is ResidentTensor => 'isResident' in tensor;

@@ -122,4 +122,7 @@ export class ClipGenerator {
 		}
 		return this.#imageLatents;
 	}
+
+	/** Nothing of a clip outlives it. */
+	close(): void {}
 }

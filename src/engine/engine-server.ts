@@ -108,7 +108,7 @@ export class EngineServer {
 				return this.#cancel(this.#streams.get(request.stream)?.job, 'Cancelled by the host.');
 			case 'stream.close':
 				this.#cancel(this.#streams.get(request.stream)?.job, 'The stream was closed.');
-				this.#streams.delete(request.stream);
+				this.#forget(request.stream);
 				return;
 			case 'engine.close':
 				void this.close();
@@ -127,6 +127,15 @@ export class EngineServer {
 		await this.#working;
 		for (const { networks } of this.#loaded.values()) {
 			await networks.close();
+		}
+	}
+
+	/** After the step at hand of a chunk that is being made, which was cancelled. */
+	#forget(id: number): void {
+		const stream = this.#streams.get(id);
+		this.#streams.delete(id);
+		if (stream?.job === undefined) {
+			stream?.generator?.close();
 		}
 	}
 
@@ -230,13 +239,16 @@ export class EngineServer {
 			const { timings, checkpoint } = await stream.generator.generateChunk(request.inputs, (firstIndexInChunk, pictures) => {
 				frames += pictures.length;
 				send({ type: 'frames', ...address, firstIndexInChunk, width, height, frames: pictures });
-			}, cancel.signal);
-			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs: startMs - queuedAtMs, ...timings }, ...(checkpoints ? { checkpoint } : {}) });
+			}, cancel.signal, checkpoints);
+			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs: startMs - queuedAtMs, ...timings }, ...(checkpoints && checkpoint !== undefined ? { checkpoint } : {}) });
 		} catch (error) {
 			verdict = cancel.signal.aborted ? () => send({ type: 'chunk.cancelled', ...address }) : () => this.#fail(request, error);
 		}
 		// First free, then told: the answer may bring the next request.
 		stream.job = undefined;
+		if (this.#streams.get(request.stream) !== stream) {
+			stream.generator?.close();
+		}
 		verdict();
 	}
 }

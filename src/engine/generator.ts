@@ -1,7 +1,8 @@
 /** One stream: its state, which is data, and the making of its next chunk. */
 import type { ChunkInputs, ChunkTimings } from './protocol.js';
 import { controlVector } from './control-vector.js';
-import { KvCache, type LayerKv } from './kv-cache.js';
+import { closeState, type StateTensor } from './backend.js';
+import { KvCache, type LayerKv, type LayerState, type StreamKv } from './kv-cache.js';
 import type { DecoderMemory, Networks } from './networks.js';
 import type { PromptEncoder } from './prompt-encoder.js';
 import { cleanPass, denoiseChunk, latentFrame, type ChunkContext } from './sampler.js';
@@ -10,7 +11,8 @@ import { inWindow, MAX_CHECKPOINT_KV_BYTES, type Checkpoint, type ChunkMemory, t
 /** Takes the pictures of one latent frame as soon as they are decoded; `firstIndexInChunk` is that of the first. */
 export type EmitFrames = (firstIndexInChunk: number, frames: readonly Uint8Array[]) => void;
 
-export type GeneratedChunk = { readonly timings: Omit<ChunkTimings, 'queueMs'>; readonly checkpoint: Checkpoint };
+/** `checkpoint` only if it was asked for. */
+export type GeneratedChunk = { readonly timings: Omit<ChunkTimings, 'queueMs'>; readonly checkpoint?: Checkpoint };
 
 /**
  * Gives the event loop a full turn, so that a message which came during the last run of a network is heard before the next:
@@ -28,15 +30,35 @@ export const stopwatch = (nowMs: () => number): (() => number) => {
 	};
 };
 
-const kvBytes = (layers: readonly LayerKv[]): number => layers.reduce((sum, { k, v }) => sum + k.byteLength + v.byteLength, 0);
+const elements = (tensor: StateTensor): number => ('dims' in tensor ? tensor.dims.reduce((product, size) => product * size, 1) : tensor.length);
 
-/** What of a chunk's memory is handed over: without keys and values that are too large. */
-const handedOver = ({ layers, ...rest }: ChunkMemory): ChunkMemory =>
-	layers === undefined || kvBytes(layers) > MAX_CHECKPOINT_KV_BYTES ? rest : { ...rest, layers };
+/** Keys and values as they are handed over: in float32, and not at all if they are too large. */
+const readLayers = async ({ resident }: Networks, layers: readonly LayerState[]): Promise<readonly LayerKv[] | undefined> => {
+	const bytes = layers.reduce((sum, { k, v }) => sum + Float32Array.BYTES_PER_ELEMENT * (elements(k) + elements(v)), 0);
+	if (bytes > MAX_CHECKPOINT_KV_BYTES) {
+		return undefined;
+	}
+	if (resident === undefined) {
+		return layers as readonly LayerKv[];
+	}
+	const read: LayerKv[] = [];
+	for (const { k, v } of layers) {
+		read.push({ k: await resident.read(k), v: await resident.read(v) });
+	}
+	return read;
+};
+
+const readMemory = async ({ resident }: Networks, memory: DecoderMemory): Promise<readonly Float32Array[]> => {
+	const read: Float32Array[] = [];
+	for (const tensor of memory) {
+		read.push(resident === undefined ? tensor as Float32Array : await resident.read(tensor));
+	}
+	return read;
+};
 
 /** What the next chunk sees of those before. */
 type Past = {
-	readonly kv: KvCache;
+	readonly kv: StreamKv;
 	/** Without `layers`, which the cache holds. */
 	readonly chunks: readonly ChunkMemory[];
 	readonly memory: DecoderMemory;
@@ -72,7 +94,7 @@ export class Generator {
 	 * The stream moves on only when all of it has succeeded. Throws the reason of `signal` within one run of a network,
 	 * `generation_invalid`, or `invalid_request`; the stream is as before then, and the same chunk may be asked for again.
 	 */
-	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<GeneratedChunk> {
+	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal, handsOver = true): Promise<GeneratedChunk> {
 		const networks = this.#networks;
 		const { stream, vae } = networks.spec;
 		const checkpoint = async (): Promise<void> => {
@@ -87,40 +109,51 @@ export class Generator {
 		const textMs = lap();
 
 		const common = { networks, prompt, seed: inputs.seed ?? this.#seed, checkpoint };
-		const past = await this.#pastFor(inputs.past ?? 'keep', common);
+		const past = await this.#pastFor(inputs.past ?? 'keep', common, handsOver);
 		const recacheMs = lap();
 
-		const chunkIndex = this.#nextChunkIndex;
-		const context: ChunkContext = { ...common, past: past.kv, control, chunkIndex };
-		const latent = await denoiseChunk(context, inputs.steps);
-		const denoiseMs = lap();
-
 		let { memory } = past;
-		let emitted = 0;
-		for (let index = 0; index < stream.latents_per_chunk; index++) {
-			await checkpoint();
-			const decoded = await networks.decodeLatent(latentFrame(latent, vae.latent_channels, stream.latents_per_chunk, index), memory);
-			memory = decoded.memory;
-			emit(emitted, decoded.frames);
-			emitted += decoded.frames.length;
-		}
-		const decodeMs = lap();
+		try {
+			const chunkIndex = this.#nextChunkIndex;
+			const context: ChunkContext = { ...common, past: past.kv, control, chunkIndex };
+			const latent = await denoiseChunk(context, inputs.steps);
+			const denoiseMs = lap();
 
-		const layers = await cleanPass(context, latent);
-		// Heard before the chunk becomes history: a cancellation that came during the clean pass still counts.
-		await checkpoint();
-		past.kv.append(layers, stream.latents_per_chunk);
-		const chunk: ChunkMemory = { chunkIndex, ordinal: (past.chunks.at(-1)?.ordinal ?? -1) + 1, latent, control };
-		this.#past = { kv: past.kv, chunks: inWindow(networks.spec, [...past.chunks, chunk]), memory, rebuilt: undefined };
-		this.#mustRebuild = false;
-		this.#nextChunkIndex = chunkIndex + 1;
-		return {
-			timings: { textMs, recacheMs, denoiseMs, decodeMs, cleanMs: lap() },
-			checkpoint: {
-				nextChunkIndex: this.#nextChunkIndex, isWhole: past.rebuilt !== undefined, memory,
-				chunks: [...(past.rebuilt ?? []), { ...chunk, layers }].map(handedOver),
-			},
-		};
+			let emitted = 0;
+			for (let index = 0; index < stream.latents_per_chunk; index++) {
+				await checkpoint();
+				const decoded = await networks.decodeLatent(latentFrame(latent, vae.latent_channels, stream.latents_per_chunk, index), memory);
+				this.#closeMemory(memory);
+				memory = decoded.memory;
+				emit(emitted, decoded.frames);
+				emitted += decoded.frames.length;
+			}
+			const decodeMs = lap();
+
+			const layers = await cleanPass(context, latent);
+			const handed = handsOver ? { memory: await readMemory(networks, memory), layers: await readLayers(networks, layers) } : undefined;
+			// Heard before the chunk becomes history: a cancellation that came during the clean pass still counts.
+			await checkpoint();
+			await past.kv.append(layers, stream.latents_per_chunk);
+			const chunk: ChunkMemory = { chunkIndex, ordinal: (past.chunks.at(-1)?.ordinal ?? -1) + 1, latent, control };
+			this.#enter({ kv: past.kv, chunks: inWindow(networks.spec, [...past.chunks, chunk]), memory, rebuilt: undefined });
+			this.#nextChunkIndex = chunkIndex + 1;
+			return {
+				timings: { textMs, recacheMs, denoiseMs, decodeMs, cleanMs: lap() },
+				...(handed === undefined ? {} : {
+					checkpoint: {
+						nextChunkIndex: this.#nextChunkIndex, isWhole: past.rebuilt !== undefined, memory: handed.memory,
+						chunks: [...(past.rebuilt ?? []), handed.layers === undefined ? chunk : { ...chunk, layers: handed.layers }],
+					},
+				}),
+			};
+		} catch (error) {
+			this.#closeMemory(memory);
+			if (past.kv !== this.#past.kv) {
+				past.kv.close();
+			}
+			throw error;
+		}
 	}
 
 	/**
@@ -129,6 +162,7 @@ export class Generator {
 	 */
 	restore({ nextChunkIndex, chunks, memory }: StreamSnapshot): void {
 		const past = this.#nothing();
+		this.close();
 		const layers = chunks.flatMap((chunk) => (chunk.layers === undefined ? [] : [{ ordinal: chunk.ordinal, layers: chunk.layers }]));
 		this.#mustRebuild = layers.length < chunks.length;
 		if (!this.#mustRebuild) {
@@ -139,19 +173,44 @@ export class Generator {
 		this.#nextChunkIndex = nextChunkIndex;
 	}
 
+	/** Frees what lies on a device; the stream is not used again. Idempotent. */
+	close(): void {
+		this.#past.kv.close();
+		closeState(this.#past.memory);
+	}
+
+	/** The stream has moved on: what only the past before had is freed. */
+	#enter(past: Past): void {
+		const before = this.#past;
+		this.#past = past;
+		this.#mustRebuild = false;
+		if (before.kv !== past.kv) {
+			before.kv.close();
+		}
+		closeState(before.memory.filter((tensor) => !past.memory.includes(tensor)));
+	}
+
+	/** Frees the memory of a chunk that is being made, unless it is that of the stream. */
+	#closeMemory(memory: DecoderMemory): void {
+		if (memory !== this.#past.memory) {
+			closeState(memory);
+		}
+	}
+
 	#nothing(): Past {
 		const { spec, headDim, tokensPerLatent } = this.#networks;
 		const { dit, stream } = spec;
-		const kv = new KvCache({
+		const shape = {
 			layers: dit.num_layers, heads: dit.num_heads, headDim, tokensPerLatent,
 			capacityLatents: stream.window_latents - stream.latents_per_chunk,
 			sinkLatents: stream.sink_latents,
-		});
+		};
+		const kv = this.#networks.resident?.createKv(shape) ?? new KvCache(shape);
 		return { kv, chunks: [], memory: this.#networks.emptyMemory(), rebuilt: undefined };
 	}
 
 	/** A past of its own wherever it is not the one of before, so that a chunk that fails leaves that alone. */
-	async #pastFor(mode: NonNullable<ChunkInputs['past']>, common: Omit<ChunkContext, 'past' | 'control' | 'chunkIndex'>): Promise<Past> {
+	async #pastFor(mode: NonNullable<ChunkInputs['past']>, common: Omit<ChunkContext, 'past' | 'control' | 'chunkIndex'>, handsOver: boolean): Promise<Past> {
 		if (mode === 'forget') {
 			return { ...this.#nothing(), rebuilt: [] };
 		}
@@ -162,10 +221,16 @@ export class Generator {
 		// Chunk by chunk at the positions where they were, as when they were made: the same masks, the same order.
 		const { kv } = this.#nothing();
 		const rebuilt: ChunkMemory[] = [];
-		for (const [ordinal, { chunkIndex, latent, control }] of this.#past.chunks.entries()) {
-			const layers = await cleanPass({ ...common, past: kv, control, chunkIndex }, latent);
-			kv.append(layers, this.#networks.spec.stream.latents_per_chunk);
-			rebuilt.push({ chunkIndex, ordinal, latent, control, layers });
+		try {
+			for (const [ordinal, { chunkIndex, latent, control }] of this.#past.chunks.entries()) {
+				const layers = await cleanPass({ ...common, past: kv, control, chunkIndex }, latent);
+				const handed = handsOver ? await readLayers(this.#networks, layers) : undefined;
+				await kv.append(layers, this.#networks.spec.stream.latents_per_chunk);
+				rebuilt.push({ chunkIndex, ordinal, latent, control, ...(handed === undefined ? {} : { layers: handed }) });
+			}
+		} catch (error) {
+			kv.close();
+			throw error;
 		}
 		// eslint-disable-next-line @typescript-eslint/no-unused-vars
 		return { kv, chunks: rebuilt.map(({ layers: _, ...rest }) => rest), memory: this.#past.memory, rebuilt };

@@ -6,6 +6,7 @@ import { i420Bytes } from '../base/frame.js';
 import { checkDitTensors } from '../model/dit-tensors.js';
 import { ditGraph } from '../model/dit.js';
 import type { ModelFolder, WeightFile } from '../model/model-folder.js';
+import { fromFloat16 } from '../model/float16.js';
 import { ropeTables } from '../model/rope.js';
 import { keptBlocks } from '../model/sparse-linear-attention.js';
 import type { ModelSpec } from '../model/spec.js';
@@ -14,20 +15,28 @@ import { textKeysGraph } from '../model/text-keys.js';
 import { timeSinusoids } from '../model/time-embedding.js';
 import { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Feeds, Graph, GraphSession, Tensor } from './backend.js';
+import type { Backend, Feeds, Graph, GraphSession, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { createEmbeddingCache } from './embedding-cache.js';
 import { withImage } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
 import { planResidency } from './memory-need.js';
 import { type DecodedLatent, type DecoderMemory, type Networks, networkSizes, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
-import { denoiserArithmetic } from './profile.js';
+import { openDevice } from './open-device.js';
+import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
+import { stateFeed } from './resident-kv.js';
 import { ResidentGraphs } from './resident-graphs.js';
 import { openScratchFile } from './scratch-file.js';
 import { createTextEmbedder, encodeUmt5 } from './text-embedder.js';
 
 const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
 const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => tensors[name]?.data as Float32Array;
+
+/** Numbers of a state, whichever the graph has them in. */
+const stateFloats = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => {
+	const data = tensors[name]?.data;
+	return data instanceof Uint16Array ? fromFloat16(data) : data as Float32Array;
+};
 
 type Expert = NonNullable<StepInputs['expert']>;
 
@@ -55,12 +64,15 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const { num_layers: layers, num_heads: heads, text_len: textLength } = dit;
 	warnOfShortSequence(spec, tokensPerChunk, warn);
 
-	const backend = createOnnxRuntime({ threads: options.threads });
+	const onCpu = createOnnxRuntime({ threads: options.threads });
+	// Denoiser, decoder and encoder; texts are encoded once, and the encoder is larger than many a graphics card.
+	const device = deviceOf(profile) === 'cpu' ? undefined : openDevice(profile, options.threads);
+	const type = stateType(profile);
 	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae'), encoder: encoder === undefined ? undefined : folder.mapWeights('encoder') };
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
 	const graphs = new ResidentGraphs(residency === 'one');
 	/** Builds and loads a graph over a file that stays where it is. */
-	const load = async (which: WeightFile, build: (weights: Weights) => Graph, loading: { readonly keepsWeights?: boolean } = {}): Promise<GraphSession> => {
+	const load = async (which: WeightFile, build: (weights: Weights) => Graph, { backend = device ?? onCpu, ...loading }: { readonly keepsWeights?: boolean; readonly backend?: Backend } = {}): Promise<GraphSession> => {
 		const scratch = openScratchFile();
 		try {
 			return await backend.load(build(new Weights(folder.mapWeights(which), scratch)), loading);
@@ -71,7 +83,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const fileOf = (expert: Expert): WeightFile => (expert === 'low' ? 'dit_low' : 'dit');
 	const mode = clip === undefined ? { kind: 'chunk' as const } : { kind: 'clip' as const, sparse: clip.attention };
 
-	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights)));
+	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights), { backend: onCpu }));
 	const denoiser = (expert: Expert): Promise<GraphSession> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
 		checkDitTensors(weights, dit, clip?.attention !== undefined);
 		return ditGraph(dit, { weights, mode, ...denoiserArithmetic(profile), frames, height, width });
@@ -89,7 +101,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		tokenizer, textLength, dim: text.dim, encoderId: spec.files.text.sha256,
 		load: async () => {
 			// Of umT5-XXL float32 is 19 GB; where it has to make room anyway, better a few seconds longer for each prompt.
-			const session = await graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), { keepsWeights: residency === 'one' }));
+			const session = await graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), { keepsWeights: residency === 'one', backend: onCpu }));
 			// Whether it stays is decided where all networks are.
 			return { encode: (tokens) => encodeUmt5(session, tokens), close: () => Promise.resolve() };
 		},
@@ -108,7 +120,8 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const promptFeeds = async (prompt: PromptTensors, expert: Expert): Promise<Feeds> => {
 		if (latest?.prompt !== prompt || latest.expert !== expert) {
 			const session = await textKeys(expert);
-			latest = { prompt, expert, feeds: await session.run({ context: float32([textLength, dit.text_dim], prompt.context) }) };
+			const keys = await session.run({ context: float32([textLength, dit.text_dim], prompt.context) });
+			latest = { prompt, expert, feeds: Object.fromEntries(Object.entries(keys).map(([name, { dims, data }]) => [name, stateFeed(data as Float32Array, dims, type)])) };
 		}
 		return latest.feeds;
 	};
@@ -130,14 +143,14 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		const session = await denoiser(expert);
 		const { cos, sin } = ropeAt(inputs.firstPosition);
 		const latent = image === undefined ? inputs.latent : withImage(inputs.latent, image, frames, height * width);
-		const feeds: Record<string, Tensor> = {
+		const feeds: Record<string, Feeds[string]> = {
 			latent: float32([dit.in_dim, frames, height, width], latent),
 			time: float32([inputs.timesteps.length, dit.freq_dim], timeSinusoids(inputs.timesteps, dit.freq_dim)),
 			rope_cos: cos, rope_sin: sin, ...promptKeys,
 		};
 		for (let layer = 0; clip === undefined && layer < layers; layer++) {
-			feeds[`past_k.${layer}`] = float32([heads, pastTokens, headDim], inputs.pastK[layer] ?? new Float32Array(0));
-			feeds[`past_v.${layer}`] = float32([heads, pastTokens, headDim], inputs.pastV[layer] ?? new Float32Array(0));
+			feeds[`past_k.${layer}`] = stateFeed(inputs.pastK[layer] ?? new Float32Array(0), [heads, pastTokens, headDim], type);
+			feeds[`past_v.${layer}`] = stateFeed(inputs.pastV[layer] ?? new Float32Array(0), [heads, pastTokens, headDim], type);
 		}
 		const results = await session.run(feeds, inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
 		const velocity = floatsOf(results, 'velocity');
@@ -146,15 +159,15 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		}
 		return {
 			velocity,
-			newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_k.${layer}`)),
-			newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_v.${layer}`)),
+			newK: Array.from({ length: layers }, (_, layer) => stateFloats(results, `new_k.${layer}`)),
+			newV: Array.from({ length: layers }, (_, layer) => stateFloats(results, `new_v.${layer}`)),
 		};
 	};
 
 	const decodeLatent = async (latent: Float32Array, memory: DecoderMemory): Promise<DecodedLatent> => {
 		const isFirst = memory.length === 0;
 		const session = await decoder(isFirst ? 'first' : 'next');
-		const results = await session.run({ latent: float32([vae.latent_channels, height, width], latent), ...decoding.memoryFeeds(session, memory) });
+		const results = await session.run({ latent: float32([vae.latent_channels, height, width], latent), ...decoding.memoryFeeds(session, memory as readonly Float32Array[]) });
 		const packed = results['frames']?.data as Uint8Array;
 		const bytes = i420Bytes(sizes.width, sizes.height);
 		const skipped = isFirst ? packed.length / bytes - 1 : 0;
@@ -173,6 +186,9 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 				return imageLatents({ network: encoder, load: (build) => load('encoder', build), rgb, frames, width: sizes.width, height: sizes.height });
 			},
 		}),
-		close: () => (closing ??= graphs.close()),
+		close: () => (closing ??= (async () => {
+			await graphs.close();
+			await device?.close();
+		})()),
 	};
 };

@@ -8,6 +8,8 @@
  * Self-Forcing.
  */
 
+import type { StateTensor } from './backend.js';
+
 export type KvShape = {
 	readonly layers: number;
 	readonly heads: number;
@@ -22,10 +24,30 @@ export type KvShape = {
 /** Keys and values of one layer, each `[heads, tokens, head_dim]`. */
 export type LayerKv = { readonly k: Float32Array; readonly v: Float32Array };
 
+/** The same, wherever it lies. */
+export type LayerState = { readonly k: StateTensor; readonly v: StateTensor };
+
+/** What making a chunk needs of a cache; closed by whoever made it. */
+export type StreamKv = {
+	/** Tokens held. */
+	readonly past: number;
+	/** The tensors to feed. They belong to the cache: read them, and not after the next `append`. */
+	readonly layers: readonly LayerState[];
+	/** Takes over finished latent frames. Throws `generation_invalid` for numbers that are not finite; the cache is as before then. */
+	append(added: readonly LayerState[], latents: number): void | Promise<void>;
+	/** Replaces the contents by chunks that were appended before. */
+	restoreChunks(chunks: readonly KvChunk[], latentsPerChunk: number): void;
+	/** Idempotent. */
+	close(): void;
+};
+
+/** Keys and values of a chunk; `ordinal` counts the chunks that the cache had taken before it. */
+export type KvChunk = { readonly ordinal: number; readonly layers: readonly LayerKv[] };
+
 /** A cache as plain data (structured-clone safe). */
 export type KvSnapshot = { readonly latents: number; readonly ringHead: number; readonly layers: readonly LayerKv[] };
 
-export class KvCache {
+export class KvCache implements StreamKv {
 	readonly #shape: KvShape;
 	#layers: LayerKv[];
 	/** Latent frames held. */
@@ -81,7 +103,7 @@ export class KvCache {
 	 * Replaces the contents by chunks that were appended before, each in the slots that it had: `ordinal` counts the chunks appended to that
 	 * cache before it. In order; those that have left the window may be missing.
 	 */
-	restoreChunks(chunks: readonly { readonly ordinal: number; readonly layers: readonly LayerKv[] }[], latentsPerChunk: number): void {
+	restoreChunks(chunks: readonly KvChunk[], latentsPerChunk: number): void {
 		const { layers, heads, headDim, tokensPerLatent, capacityLatents, sinkLatents } = this.#shape;
 		const size = heads * latentsPerChunk * tokensPerLatent * headDim;
 		if (chunks.some((chunk) => chunk.layers.length !== layers || chunk.layers.some(({ k, v }) => k.length !== size || v.length !== size))) {
@@ -104,6 +126,9 @@ export class KvCache {
 		this.#latents = held;
 		this.#ringHead = ring <= 0 ? 0 : Math.max(0, taken - capacityLatents) % ring;
 	}
+
+	/** Nothing lies anywhere else. */
+	close(): void {}
 
 	/** The slot of each new frame, oldest first; `undefined` for one that a shorter window could not hold anyway. */
 	#takeSlots(latents: number): (number | undefined)[] {

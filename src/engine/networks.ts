@@ -14,11 +14,15 @@ import { timeSinusoids } from '../model/time-embedding.js';
 import type { Tokenizer } from '../model/tokenizer.js';
 import { decoderGraph } from '../model/vae-decoder.js';
 import { Weights } from '../model/weights.js';
-import type { Graph, GraphSession, Tensor } from './backend.js';
+import type { Feeds, GraphSession, StateTensor, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
+import { deviceNetworks } from './device-networks.js';
 import { loadJoinedNetworks } from './joined-networks.js';
-import { denoiserArithmetic } from './profile.js';
+import { openDevice } from './open-device.js';
+import type { KvShape, LayerState, StreamKv } from './kv-cache.js';
+import { decoderArithmetic, denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import type { EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
+import { stateFeed } from './resident-kv.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
 export type PromptTensors = {
@@ -49,8 +53,8 @@ export type StepInputs = {
 	/** Temporal position (rotary embedding) of the first latent frame, counted from the start of the stream. */
 	readonly firstPosition: number;
 	/** Keys (already roped) and values of the frames before: one [num_heads, pastTokens, head_dim] per layer. */
-	readonly pastK: readonly Float32Array[];
-	readonly pastV: readonly Float32Array[];
+	readonly pastK: readonly StateTensor[];
+	readonly pastV: readonly StateTensor[];
 	/** Length of the past in tokens; a whole number of latent frames; 0 at the start of a stream. */
 	readonly pastTokens: number;
 	/** Whether `newK` and `newV` are wanted (the clean pass). Leaving them out is faster. */
@@ -69,13 +73,21 @@ export type StepOutputs = {
 	readonly newV?: readonly Float32Array[];
 };
 
-/** The decoder's memory of one stream: plain numbers, to be kept and handed back. Which and in what order is the decoder's own business. */
-export type DecoderMemory = readonly Float32Array[];
+/** The decoder's memory of one stream, to be kept and handed back. Which and in what order is the decoder's own business. */
+export type DecoderMemory = readonly StateTensor[];
 
 export type DecodedLatent = {
 	/** Pictures of the latent, I420 (see RawFrame), each with a buffer of its own that may be transferred. */
 	readonly frames: readonly Uint8Array<ArrayBuffer>[];
 	readonly memory: DecoderMemory;
+};
+
+/** What networks on a device with memory of its own offer besides: the state of streams stays there. */
+export type ResidentNetworks = {
+	/** As `step` with keys and values, but those stay where they are, until the next call. */
+	readonly cleanPass: (inputs: StepInputs) => Promise<readonly LayerState[]>;
+	readonly createKv: (shape: KvShape) => StreamKv;
+	readonly read: (tensor: StateTensor) => Promise<Float32Array>;
 };
 
 /** Closed by whoever loaded it. Not for concurrent use: one call at a time. */
@@ -97,6 +109,8 @@ export type Networks = {
 	readonly decodeLatent: (latent: Float32Array, memory: DecoderMemory) => Promise<DecodedLatent>;
 	/** The memory of a stream that has decoded nothing yet. */
 	readonly emptyMemory: () => DecoderMemory;
+	/** Absent where everything is ours. */
+	readonly resident?: ResidentNetworks | undefined;
 	/** Latents of a clip that begins with a picture, RGB bytes [height, width, 3]; only of models that begin with one. */
 	readonly encodeImage?: ((rgb: Uint8Array) => Promise<Float32Array>) | undefined;
 	/** Idempotent. */
@@ -164,26 +178,37 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const frames = spec.stream.latents_per_chunk;
 	const textLength = spec.text.text_len;
 	const { num_layers: layers, num_heads: heads } = spec.dit;
-	const isInt8 = options.profile !== 'cpu-fp32';
+	const { profile } = options;
+	const isOnCpu = deviceOf(profile) === 'cpu';
 
 	const backend = createOnnxRuntime({ threads: options.threads });
+	const device = isOnCpu ? undefined : openDevice(profile, options.threads);
 	const size = { height: latentHeight, width: latentWidth };
-	const sessions: GraphSession[] = [];
-	const load = async (graph: Graph): Promise<GraphSession> => {
-		const session = await backend.load(graph);
+	const sessions: { readonly close: () => Promise<void> }[] = [];
+	const owned = async <Session extends { readonly close: () => Promise<void> }>(loading: Promise<Session>): Promise<Session> => {
+		const session = await loading;
 		sessions.push(session);
 		return session;
 	};
 	const closeAll = async (): Promise<void> => {
-		await Promise.all(sessions.map((session) => session.close()));
+		for (const session of sessions.splice(0).reverse()) {
+			await session.close();
+		}
 	};
 	const loadAll = async () => {
 		const [text, dit, vae] = await Promise.all((['text', 'dit', 'vae'] as const).map(async (which) => new Weights(await folder.readWeights(which)))) as [Weights, Weights, Weights];
+		const denoiser = ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(profile), frames, ...size });
+		const decoding = { weights: vae, arithmetic: decoderArithmetic(profile, Object.keys(spec.vae.int8_ranges).length > 0), ...size };
 		return {
-			textEncoder: await load(textEncoderGraph(spec.text, text)),
-			textKeys: await load(textKeysGraph(spec.dit, dit)),
-			denoiser: await load(ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(options.profile), frames, ...size })),
-			decoder: await load(decoderGraph(spec.vae, { weights: vae, arithmetic: isInt8 && Object.keys(spec.vae.int8_ranges).length > 0 ? 'int8' : 'float32', ...size })),
+			// Small, once a prompt, and mixed by us: on the CPU wherever the rest is.
+			textEncoder: await owned(backend.load(textEncoderGraph(spec.text, text))),
+			textKeys: await owned(backend.load(textKeysGraph(spec.dit, dit))),
+			...(device === undefined
+				? { kind: 'host' as const, denoiser: await owned(backend.load(denoiser)), decoder: await owned(backend.load(decoderGraph(spec.vae, decoding))) }
+				: {
+					kind: 'device' as const, device: await owned(Promise.resolve(device)), denoiser: await owned(device.load(denoiser)),
+					decoder: await owned(device.loadResident(decoderGraph(spec.vae, { ...decoding, output: 'i420 words' }), ['frames'])),
+				}),
 		};
 	};
 	const graphs = await loadAll().catch(async (error: unknown) => {
@@ -224,57 +249,64 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const newKeys = Array.from({ length: layers }, (_, layer) => [`new_k.${layer}`, `new_v.${layer}`]).flat();
 	const noControl = new Float32Array(frames * spec.dit.control_dim);
 
-	const step = async (inputs: StepInputs): Promise<StepOutputs> => {
-		const { prompt, pastTokens, wantKeysAndValues } = inputs;
+	/** All but keys and values. */
+	const stepFeeds = (inputs: StepInputs): Record<string, Feeds[string]> => {
 		const { cos, sin } = ropeAt(inputs.firstPosition);
-		const feeds: Record<string, Tensor> = {
+		return {
 			latent: float32([spec.dit.in_dim, frames, latentHeight, latentWidth], inputs.latent),
 			time: float32([inputs.timesteps.length, spec.dit.freq_dim], timeSinusoids(inputs.timesteps, spec.dit.freq_dim)),
 			rope_cos: cos, rope_sin: sin,
-		};
-		if (spec.dit.control_dim > 0) {
-			feeds['control'] = float32([frames, spec.dit.control_dim], inputs.control ?? noControl);
-		}
-		if (spec.dit.pooled_text && prompt.pooled !== undefined) {
-			feeds['pooled'] = float32([spec.dit.dim], prompt.pooled);
-		}
-		const perLayer: [string, readonly Float32Array[], number][] = [
-			['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens], ['cross_k', prompt.crossK, textLength], ['cross_v', prompt.crossV, textLength],
-		];
-		for (const [name, tensors, tokens] of perLayer) {
-			for (const [layer, data] of tensors.entries()) {
-				feeds[`${name}.${layer}`] = float32([heads, tokens, headDim], data);
-			}
-		}
-		const results = await graphs.denoiser.run(feeds, wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
-		const velocity = floatsOf(results, 'velocity');
-		if (!wantKeysAndValues) {
-			return { velocity };
-		}
-		return {
-			velocity,
-			newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_k.${layer}`)),
-			newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_v.${layer}`)),
+			...(spec.dit.control_dim > 0 ? { control: float32([frames, spec.dit.control_dim], inputs.control ?? noControl) } : {}),
+			...(spec.dit.pooled_text && inputs.prompt.pooled !== undefined ? { pooled: float32([spec.dit.dim], inputs.prompt.pooled) } : {}),
 		};
 	};
+	const latentDims = [spec.vae.latent_channels, latentHeight, latentWidth];
 
-	const decodeLatent = async (latent: Float32Array, memory: DecoderMemory): Promise<DecodedLatent> => {
-		const feeds: Record<string, Tensor> = { latent: float32([spec.vae.latent_channels, latentHeight, latentWidth], latent) };
-		for (const [index, { name, dims }] of memories.entries()) {
-			feeds[`memory.${name}`] = float32(dims, memory[index] ?? new Float32Array(0));
-		}
-		const results = await graphs.decoder.run(feeds);
-		const packed = results['frames']?.data as Uint8Array;
-		const bytes = i420Bytes(sizes.width, sizes.height);
-		return {
-			frames: Array.from({ length: spec.vae.frames_per_latent }, (_, frame) => Uint8Array.from(packed.subarray(frame * bytes, (frame + 1) * bytes))),
-			memory: memories.map(({ name }) => floatsOf(results, `memory_out.${name}`)),
-		};
-	};
+	const hostNetworks = (denoiser: GraphSession, decoder: GraphSession): Pick<Networks, 'step' | 'decodeLatent'> => ({
+		step: async (inputs) => {
+			const { prompt, pastTokens, wantKeysAndValues } = inputs;
+			const feeds = stepFeeds(inputs);
+			const perLayer: [string, readonly StateTensor[], number][] = [
+				['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens], ['cross_k', prompt.crossK, textLength], ['cross_v', prompt.crossV, textLength],
+			];
+			for (const [name, tensors, tokens] of perLayer) {
+				for (const [layer, data] of tensors.entries()) {
+					feeds[`${name}.${layer}`] = stateFeed(data, [heads, tokens, headDim], 'float32');
+				}
+			}
+			const results = await denoiser.run(feeds, wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
+			const velocity = floatsOf(results, 'velocity');
+			if (!wantKeysAndValues) {
+				return { velocity };
+			}
+			return {
+				velocity,
+				newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_k.${layer}`)),
+				newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_v.${layer}`)),
+			};
+		},
+		decodeLatent: async (latent, memory) => {
+			const feeds: Record<string, Feeds[string]> = { latent: float32(latentDims, latent) };
+			for (const [index, { name, dims }] of memories.entries()) {
+				feeds[`memory.${name}`] = stateFeed(memory[index] ?? new Float32Array(0), dims, 'float32');
+			}
+			const results = await decoder.run(feeds);
+			const packed = results['frames']?.data as Uint8Array;
+			const bytes = i420Bytes(sizes.width, sizes.height);
+			return {
+				frames: Array.from({ length: spec.vae.frames_per_latent }, (_, frame) => Uint8Array.from(packed.subarray(frame * bytes, (frame + 1) * bytes))),
+				memory: memories.map(({ name }) => floatsOf(results, `memory_out.${name}`)),
+			};
+		},
+	});
+	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder) : await owned(Promise.resolve(deviceNetworks({
+		device: graphs.device, denoiser: graphs.denoiser, decoder: graphs.decoder, type: stateType(profile),
+		layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds, latentDims, memories, width: sizes.width, height: sizes.height,
+	})));
 
 	let closing: Promise<void> | undefined;
 	return {
-		spec, tokenizer, ...sizes, encodePrompt, step, decodeLatent,
+		spec, tokenizer, ...sizes, encodePrompt, ...running,
 		emptyMemory: () => memories.map(({ dims }) => new Float32Array(dims[0] * dims[1] * dims[2])),
 		close: () => (closing ??= closeAll()),
 	};

@@ -1,14 +1,34 @@
 /** What an engine profile means for the networks. */
+import type { DitGraphOptions } from '../model/dit.js';
+import { assertNever } from '../protocol/assert-never.js';
 import type { EngineProfile } from './protocol.js';
 
+export type ProfileDevice = 'cpu' | 'webgpu' | 'cuda';
+
+export const deviceOf = (profile: EngineProfile): ProfileDevice => (profile.startsWith('webgpu') ? 'webgpu' : profile.startsWith('cuda') ? 'cuda' : 'cpu');
+
+/** The numbers in which the state of a stream is kept: keys and values, memory of the decoder. */
+export const stateType = (profile: EngineProfile): 'float32' | 'float16' => (profile === 'webgpu-fp16' || profile === 'cuda-fp16' ? 'float16' : 'float32');
+
 /** How a denoiser computes its linear layers and its self-attention. */
-export const denoiserArithmetic = (profile: EngineProfile): { readonly linears: 'float32' | 'int8'; readonly attention: 'float32' | 'int8' } => {
+export const denoiserArithmetic = (profile: EngineProfile): Required<Pick<DitGraphOptions, 'linears' | 'attention'>> => {
 	switch (profile) {
 		case 'cpu-fp32':
+		case 'webgpu-fp32':
 			return { linears: 'float32', attention: 'float32' };
 		case 'cpu-int8':
 			return { linears: 'int8', attention: 'float32' };
 		case 'cpu-int8-attention':
 			return { linears: 'int8', attention: 'int8' };
+		case 'webgpu-fp16':
+			return { linears: 'float16', attention: 'float16' };
+		case 'cuda-fp16':
+			return { linears: 'float16', attention: 'fused float16' };
+		default:
+			return assertNever(profile);
 	}
 };
+
+/** How the decoder of an own model computes; `int8` only where the model has its ranges. */
+export const decoderArithmetic = (profile: EngineProfile, hasRanges: boolean): 'float32' | 'float16' | 'int8' =>
+	(deviceOf(profile) === 'cpu' && profile !== 'cpu-fp32' && hasRanges ? 'int8' : stateType(profile));

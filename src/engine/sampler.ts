@@ -3,7 +3,7 @@
  * (Self-Forcing's inference loop). Between any two runs of a network comes the caller's `checkpoint`.
  */
 import { TurbocastError } from '../protocol/errors.js';
-import type { KvCache, LayerKv } from './kv-cache.js';
+import type { LayerState, StreamKv } from './kv-cache.js';
 import type { Networks, PromptTensors, StepInputs } from './networks.js';
 import { gaussianNoise } from './noise.js';
 import { advance, scheduleOf } from './schedule.js';
@@ -11,7 +11,7 @@ import { advance, scheduleOf } from './schedule.js';
 /** What all forwards of one chunk have in common. */
 export type ChunkContext = {
 	readonly networks: Networks;
-	readonly past: KvCache;
+	readonly past: StreamKv;
 	readonly prompt: PromptTensors;
 	/** [latents_per_chunk, control_dim] */
 	readonly control: Float32Array;
@@ -70,10 +70,18 @@ export const denoiseChunk = async (context: ChunkContext, steps: number): Promis
 	return x;
 };
 
-/** Keys and values of the finished latents, for the cache; computed at the model's context timestep. */
-export const cleanPass = async (context: ChunkContext, latent: Float32Array): Promise<LayerKv[]> => {
+/**
+ * Keys and values of the finished latents, for the cache; computed at the model's context timestep. Those on a device are good until the next
+ * clean pass, and checked by the cache.
+ */
+export const cleanPass = async (context: ChunkContext, latent: Float32Array): Promise<readonly LayerState[]> => {
 	await context.checkpoint();
-	const { newK, newV } = await context.networks.step(stepInputs(context, latent, context.networks.spec.stream.context_timestep, true));
+	const { networks } = context;
+	const inputs = stepInputs(context, latent, networks.spec.stream.context_timestep, true);
+	if (networks.resident !== undefined) {
+		return networks.resident.cleanPass(inputs);
+	}
+	const { newK, newV } = await networks.step(inputs);
 	if (newK === undefined || newV === undefined) {
 		throw new TurbocastError('internal', 'The denoiser gave no keys and values for the clean pass.');
 	}

@@ -4,7 +4,6 @@
  */
 import type { ModelSpec } from '../model/spec.js';
 import type { LayerKv } from './kv-cache.js';
-import type { DecoderMemory } from './networks.js';
 
 /** A finished chunk as attention remembers it. */
 export type ChunkMemory = {
@@ -25,11 +24,11 @@ export type Checkpoint = {
 	/** `chunks` are all that the stream remembers, instead of being added to the others. */
 	readonly isWhole: boolean;
 	readonly chunks: readonly ChunkMemory[];
-	readonly memory: DecoderMemory;
+	readonly memory: readonly Float32Array[];
 };
 
 /** Everything that the future of a stream depends on besides its seed and its inputs (structured-clone safe). */
-export type StreamSnapshot = { readonly nextChunkIndex: number; readonly chunks: readonly ChunkMemory[]; readonly memory: DecoderMemory };
+export type StreamSnapshot = { readonly nextChunkIndex: number; readonly chunks: readonly ChunkMemory[]; readonly memory: readonly Float32Array[] };
 
 /**
  * Keys and values of one chunk above which they stay in the engine: what goes on from such a snapshot rebuilds them from the latents,

@@ -1,10 +1,10 @@
 /** One transformer block of a denoiser (`dit.ts` says how they are joined, and what the letters in shapes mean). */
-import { attention, joinHeads, splitHeads } from './attention.js';
+import { type AttentionArithmetic, joinedAttention, joinHeads, keyType, splitHeads } from './attention.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
 import { int8Attention } from './int8-attention.js';
 import type { LinearLayer, LinearLayers } from './linear-layers.js';
-import { add, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
+import { add, cast, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
 import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
 import type { DitDimensions } from './spec.js';
 import type { Weights } from './weights.js';
@@ -25,9 +25,11 @@ export type BlockContext = {
 	readonly e0: Value;
 	/** Self-attention over few blocks of keys and a linear branch, instead of over all keys. */
 	readonly sparse: SparseShape | undefined;
-	/** Of dense attention without a past. */
-	readonly attention: 'float32' | 'int8';
+	/** Of dense attention; `int8` only without a past, where it is float32. */
+	readonly attention: AttentionArithmetic | 'int8';
 };
+
+const floatArithmetic = (c: BlockContext): AttentionArithmetic => (c.attention === 'int8' ? 'float32' : c.attention);
 
 export type KeysAndValues = { readonly k: Value; readonly v: Value };
 
@@ -62,30 +64,35 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 	const kHeads = splitHeads(g, 'k', rope('k/rope', qkNorm(g, c, `${at}.norm_k`, k)), heads);
 	const vHeads = splitHeads(g, 'v', v, heads);
 	const scale = 1 / Math.sqrt(dim / heads);
+	const arithmetic = floatArithmetic(c);
+	const asKept = (name: string, value: Value): Value => (keyType(arithmetic) === 'float32' ? value : cast(g, `${name}/float16`, value, 'float16'));
 	const attend = (): Value => {
 		if (past !== undefined) {
-			g.output(`new_k.${block}`, kHeads);
-			g.output(`new_v.${block}`, vHeads);
+			const [newK, newV] = [asKept('k', kHeads), asKept('v', vHeads)];
+			g.output(`new_k.${block}`, newK);
+			g.output(`new_v.${block}`, newV);
 			// The past first, then the chunk; softmax does not care about the order.
-			return attention(g, { q: qHeads, k: concat(g, 'keys', [past.k, kHeads], 1), v: concat(g, 'values', [past.v, vHeads], 1), scale });
+			return joinedAttention(g, arithmetic, { q: qHeads, k: concat(g, 'keys', [past.k, newK], 1), v: concat(g, 'values', [past.v, newV], 1), scale });
 		}
 		const inputs = { q: qHeads, k: kHeads, v: vHeads };
 		if (c.sparse === undefined) {
-			return c.attention === 'int8' ? int8Attention(g.at('int8'), inputs) : attention(g, { ...inputs, scale });
+			return c.attention === 'int8'
+				? joinHeads(g, 'joined', int8Attention(g.at('int8'), inputs))
+				: joinedAttention(g, arithmetic, { q: qHeads, k: asKept('k', kHeads), v: asKept('v', vHeads), scale });
 		}
 		const [name, headDim] = [`${at}.${LINEAR_BRANCH}`, dim / heads];
 		const proj = { weight: c.weights.value(g, `${name}.weight`, [headDim, headDim]), bias: c.weights.value(g, `${name}.bias`, [headDim]) };
-		return sparseLinearAttention(g.at('sla'), inputs, c.sparse, proj);
+		return joinHeads(g, 'joined', sparseLinearAttention(g.at('sla'), inputs, c.sparse, proj));
 	};
-	return c.dense(g, joinHeads(g, 'joined', attend()), [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
+	return c.dense(g, attend(), [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
 };
 
 /** x [L, D] to [L, D]; keys and values of the text come from the text-keys graph. */
 const crossAttention = (g: GraphBuilder, c: BlockContext, at: string, x: Value, text: KeysAndValues): Value => {
 	const { dim, num_heads: heads } = c.spec;
 	const q = c.dense(g, x, [{ name: `${at}.q`, outputs: dim, inputs: dim }])[0] as Value;
-	const y = attention(g, { q: splitHeads(g, 'q', qkNorm(g, c, `${at}.norm_q`, q), heads), ...text, scale: 1 / Math.sqrt(dim / heads) });
-	return c.dense(g, joinHeads(g, 'joined', y), [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
+	const y = joinedAttention(g, floatArithmetic(c), { q: splitHeads(g, 'q', qkNorm(g, c, `${at}.norm_q`, q), heads), ...text, scale: 1 / Math.sqrt(dim / heads) });
+	return c.dense(g, y, [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
 };
 
 /** Block `block`; x [T, S, D]. */

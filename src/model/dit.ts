@@ -5,11 +5,12 @@
  * Letters in shapes: C channels, F latent frames, h x w latent size, hp x wp token grid, L = F * hp * wp tokens, D width, N heads,
  * d = D / N; T timesteps (one for each latent frame of a chunk, or one for the clip), S = L / T tokens that share one.
  */
+import { type AttentionArithmetic, keyType } from './attention.js';
 import { type BlockContext, type KeysAndValues, modulate, modulationTable, transformerBlock } from './dit-block.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
-import { floatLinears, int8Linears, type LinearLayers } from './linear-layers.js';
+import { floatLinears, halfLinears, int8Linears, type LinearLayers } from './linear-layers.js';
 import { add, linear, reshape, silu, split } from './operators.js';
 import { patchify, unpatchify } from './patches.js';
 import type { SparseShape } from './sparse-linear-attention.js';
@@ -25,9 +26,12 @@ export type DitMode = { readonly kind: 'chunk' } | { readonly kind: 'clip'; read
 export type DitGraphOptions = {
 	readonly weights: Weights;
 	/** How the linear layers of the blocks are computed, but for queries and keys of sparse attention; everything else is float32. */
-	readonly linears: 'float32' | 'int8' | ((weights: Weights) => LinearLayers);
-	/** How dense self-attention of a clip is computed; that over few blocks or over a past is always float32. Default: float32. */
-	readonly attention?: 'float32' | 'int8' | undefined;
+	readonly linears: 'float32' | 'float16' | 'int8' | ((weights: Weights) => LinearLayers);
+	/**
+	 * How dense attention is computed; `int8` is for self-attention of a clip alone, and sparse attention is float32 always. Where it is float16, keys and values
+	 * that come in or go out are, too. Default: float32.
+	 */
+	readonly attention?: AttentionArithmetic | 'int8' | undefined;
 	readonly mode: DitMode;
 	/** Latent frames of one call, and the size of a latent. */
 	readonly frames: number;
@@ -48,6 +52,8 @@ const conditioning = (g: GraphBuilder, spec: DitDimensions, weights: Weights, ti
 	}
 	return spec.pooled_text ? add(g, 'e/pooled', e, g.input('pooled', 'float32', [dim])) : e;
 };
+
+const LINEARS = { float32: floatLinears, float16: halfLinears, int8: int8Linears } as const;
 
 /** TurboDiffusion stores the embedding of patches as a matrix, Wan as a convolution; the numbers are the same. */
 const patchEmbedding = (g: GraphBuilder, spec: DitDimensions, weights: Weights): Value => {
@@ -89,7 +95,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const table = (name: string): Value => reshape(g, `${name}/batch`, g.input(name, 'float32', [tokens, headDim / 2]), [1, tokens, headDim / 2]);
 	const context: BlockContext = {
 		spec, weights, sparse, attention: options.attention ?? 'float32',
-		dense: (typeof options.linears === 'function' ? options.linears : options.linears === 'int8' ? int8Linears : floatLinears)(weights), exact: floatLinears(weights),
+		dense: (typeof options.linears === 'function' ? options.linears : LINEARS[options.linears])(weights), exact: floatLinears(weights),
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
 		e0: reshape(g, 'e0', e0, [timesteps, 6, dim]),
@@ -97,8 +103,9 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 
 	const embedded = linear(g, 'patch_embedding', patches, patchEmbedding(g, spec, weights), weights.value(g, 'patch_embedding.bias', [dim]));
 	let x = reshape(g, 'x', embedded, [timesteps, tokens / timesteps, dim]);
+	const kept = keyType(context.attention === 'int8' ? 'float32' : context.attention);
 	const keysAndValues = (kind: 'past' | 'cross', block: number, length: number | string): KeysAndValues =>
-		({ k: g.input(`${kind}_k.${block}`, 'float32', [heads, length, headDim]), v: g.input(`${kind}_v.${block}`, 'float32', [heads, length, headDim]) });
+		({ k: g.input(`${kind}_k.${block}`, kept, [heads, length, headDim]), v: g.input(`${kind}_v.${block}`, kept, [heads, length, headDim]) });
 	for (let block = 0; block < spec.num_layers; block++) {
 		const past = mode.kind === 'chunk' ? keysAndValues('past', block, 'past') : undefined;
 		x = transformerBlock(g, context, block, x, past, keysAndValues('cross', block, textLength));

@@ -1,6 +1,6 @@
 /** What a graph is once it is built: an ONNX model, the weight bytes that it refers to, and what goes in and comes out. */
 
-export const TENSOR_TYPES = ['float32', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const;
+export const TENSOR_TYPES = ['float32', 'float16', 'int8', 'uint8', 'int32', 'int64', 'bool'] as const;
 export type TensorType = (typeof TENSOR_TYPES)[number];
 
 /** A dimension; text is symbolic (for example `past`, which may be 0). */

@@ -1,6 +1,6 @@
-/** Linear layers in the two profiles: float32, or 8-bit weights with activations quantised as they come. */
+/** Linear layers: float32, float16, or 8-bit weights with activations quantised as they come. */
 import type { GraphBuilder, Value } from './graph-builder.js';
-import { linear, split } from './operators.js';
+import { cast, linear, split } from './operators.js';
 import { quantizeColumns } from './quantize.js';
 import type { Weights } from './weights.js';
 
@@ -13,6 +13,13 @@ export type LinearLayers = (g: GraphBuilder, x: Value, layers: readonly LinearLa
 export const floatLinears = (weights: Weights, bias: 'bias' | 'no bias' = 'bias'): LinearLayers => (g, x, layers) =>
 	layers.map(({ name, outputs, inputs }) =>
 		linear(g, name, x, weights.value(g, `${name}.weight`, [outputs, inputs]), bias === 'bias' ? weights.value(g, `${name}.bias`, [outputs]) : undefined));
+
+/** Products in float16, for processors that are fast at them; what comes in and goes out is float32. Weights are rounded when the graph is loaded. */
+export const halfLinears = (weights: Weights): LinearLayers => (g, x, layers) => {
+	const half = cast(g, `${layers.map((layer) => layer.name).join('+')}/x`, x, 'float16');
+	return layers.map(({ name, outputs, inputs }) => cast(g, `${name}/y`,
+		linear(g, name, half, weights.half(g, `${name}.weight`, [outputs, inputs]), weights.half(g, `${name}.bias`, [outputs])), 'float32'));
+};
 
 /**
  * Weights are signed 8-bit with a scale per output (unsigned ones take a path without AMX or VNNI; where signed ones would saturate, the

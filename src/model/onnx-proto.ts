@@ -9,10 +9,10 @@ const IR_VERSION = 11;
 const WIRE = { varint: 0, bytes: 2, fixed32: 5 } as const;
 
 /** onnx.TensorProto.DataType. */
-export const ELEMENT_TYPES = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9, bfloat16: 16 } as const;
+export const ELEMENT_TYPES = { float32: 1, uint8: 2, int8: 3, int32: 6, int64: 7, bool: 9, float16: 10, bfloat16: 16 } as const;
 export type ElementType = keyof typeof ELEMENT_TYPES;
 
-export const ELEMENT_BYTES: { readonly [T in ElementType]: number } = { float32: 4, uint8: 1, int8: 1, int32: 4, int64: 8, bool: 1, bfloat16: 2 };
+export const ELEMENT_BYTES: { readonly [T in ElementType]: number } = { float32: 4, uint8: 1, int8: 1, int32: 4, int64: 8, bool: 1, float16: 2, bfloat16: 2 };
 
 /** onnx.AttributeProto.AttributeType. */
 const ATTRIBUTE_TYPES = { float: 1, int: 2, string: 3, floats: 6, ints: 7 } as const;

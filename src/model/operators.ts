@@ -84,6 +84,10 @@ export const reshape = (g: GraphBuilder, name: string, x: Value, dims: readonly 
 	return g.node({ op: 'Reshape', name, inputs: [x, g.integers(`${name}/shape`, dims)], type: x.type, dims });
 };
 
+/** A first axis of size 1; the others may be symbolic. */
+export const unsqueeze = (g: GraphBuilder, name: string, x: Value): Value =>
+	g.node({ op: 'Unsqueeze', name, inputs: [x, g.integers(`${name}/axis`, [0])], type: x.type, dims: [1, ...x.dims] });
+
 export const concat = (g: GraphBuilder, name: string, values: readonly Value[], axis: number): Value => {
 	const first = values[0] ?? g.fail(name, 'there is nothing to join');
 	for (const value of values) {

@@ -6,21 +6,21 @@
  */
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
-import { toI420 } from './i420.js';
-import { add, clip, concat, convolution, multiply, pixelShuffle, relu, reshape, slice } from './operators.js';
+import { toI420, toI420Words } from './i420.js';
+import { add, cast, clip, concat, convolution, multiply, pixelShuffle, relu, reshape, slice } from './operators.js';
 import type { VaeSpec } from './spec.js';
 import { int8Decoder } from './vae-decoder-int8.js';
 import type { Weights } from './weights.js';
 
 export type DecoderOptions = {
 	readonly weights: Weights;
-	/** `int8` needs `spec.int8_ranges`. */
-	readonly arithmetic: 'float32' | 'int8';
+	/** `int8` needs `spec.int8_ranges`; with `float16` the memory is float16, too. */
+	readonly arithmetic: 'float32' | 'float16' | 'int8';
 	/** Size of a latent. */
 	readonly height: number;
 	readonly width: number;
-	/** What comes out: packed I420 bytes, or float32 RGB [T, 3, H, W] for tests. Default I420. */
-	readonly output?: 'i420' | 'rgb';
+	/** What comes out: I420 bytes, those bytes in 32-bit words (i420.ts), or float32 RGB [T, 3, H, W] for tests. Default I420. */
+	readonly output?: 'i420' | 'i420 words' | 'rgb';
 };
 
 /** What the arithmetic of a decoder has to offer; `X` is its idea of an activation [T, W, h, w]. */
@@ -35,11 +35,13 @@ export type DecoderArithmetic<X> = {
 	readonly finish: (x: X, width: number) => Value;
 };
 
-const floatDecoder = (g: GraphBuilder, spec: VaeSpec, weights: Weights): DecoderArithmetic<Value> => {
+const floatDecoder = (g: GraphBuilder, spec: VaeSpec, weights: Weights, type: 'float32' | 'float16'): DecoderArithmetic<Value> => {
+	const weight = (name: string, shape: readonly number[]): Value => (type === 'float16' ? weights.half(g, name, shape) : weights.value(g, name, shape));
 	const conv = (name: string, x: Value, outputs: number, inputs: number, kernel: number): Value =>
-		convolution(g, name, x, weights.value(g, `${name}.weight`, [outputs, inputs, kernel, kernel]), weights.value(g, `${name}.bias`, [outputs]));
+		convolution(g, name, x, weight(`${name}.weight`, [outputs, inputs, kernel, kernel]), weight(`${name}.bias`, [outputs]));
+	const as = (name: string, x: Value, wanted: 'float32' | 'float16'): Value => (x.type === wanted ? x : cast(g, `${name}/${wanted}`, x, wanted));
 	return {
-		start: (latent) => relu(g, 'conv_in/relu', conv('conv_in', latent, spec.widths[0] ?? 0, spec.latent_channels, 3)),
+		start: (latent) => relu(g, 'conv_in/relu', conv('conv_in', as('latent', latent, type), spec.widths[0] ?? 0, spec.latent_channels, 3)),
 		block: (name, x, width, memory) => {
 			const [frames, , height, columns] = x.dims as [number, number, number, number];
 			const first = reshape(g, `${name}/memory`, memory, [1, width, height, columns]);
@@ -55,7 +57,8 @@ const floatDecoder = (g: GraphBuilder, spec: VaeSpec, weights: Weights): Decoder
 			const grown = relu(g, `${name}/relu`, conv(name, x, grow * 4 * nextWidth, width, 1));
 			return pixelShuffle(g, `${name}/shuffled`, reshape(g, `${name}/frames`, grown, [frames * grow, 4 * nextWidth, height, columns]));
 		},
-		finish: (x, width) => clip(g, 'clamped', conv('conv_out', x, 12, width, 3), 0, 1),
+		// The picture has more levels than float16 has numbers between a half and one.
+		finish: (x, width) => clip(g, 'clamped', as('conv_out', conv('conv_out', x, 12, width, 3), 'float32'), 0, 1),
 	};
 };
 
@@ -68,7 +71,7 @@ const run = <X>(g: GraphBuilder, spec: VaeSpec, options: DecoderOptions, arithme
 	let x = arithmetic.start(latent);
 	for (const [level, levelWidth] of spec.widths.entries()) {
 		for (let block = 0; block < (spec.blocks[level] ?? 0); block++) {
-			const memory = g.input(`memory.${level}.${block}`, 'float32', [levelWidth, height << level, width << level]);
+			const memory = g.input(`memory.${level}.${block}`, options.arithmetic === 'float16' ? 'float16' : 'float32', [levelWidth, height << level, width << level]);
 			const result = arithmetic.block(`levels.${level}.blocks.${block}`, x, levelWidth, memory);
 			g.output(`memory_out.${level}.${block}`, result.memory);
 			x = result.y;
@@ -82,13 +85,13 @@ const run = <X>(g: GraphBuilder, spec: VaeSpec, options: DecoderOptions, arithme
 
 /**
  * Inputs: `latent` [C, h, w], normalised; `memory.L.B` [widths[L], h * 2^L, w * 2^L]. Outputs: `frames` uint8 [frames_per_latent, H * 3 / 2, W]
- * (I420, see i420.ts), or float32 RGB [frames_per_latent, 3, H, W]; `memory_out.L.B`. Throws `model_invalid`.
+ * (I420, see i420.ts), int32 words of the same, or float32 RGB [frames_per_latent, 3, H, W]; `memory_out.L.B`. Throws `model_invalid`.
  */
 export const decoderGraph = (spec: VaeSpec, options: DecoderOptions): Graph => {
 	const g = new GraphBuilder('vae-decoder');
 	const blocks = options.arithmetic === 'int8'
 		? run(g, spec, options, int8Decoder(g, spec, options.weights))
-		: run(g, spec, options, floatDecoder(g, spec, options.weights));
-	g.output('frames', options.output === 'rgb' ? pixelShuffle(g, 'rgb', blocks) : toI420(g.at('i420'), blocks));
+		: run(g, spec, options, floatDecoder(g, spec, options.weights, options.arithmetic));
+	g.output('frames', options.output === 'rgb' ? pixelShuffle(g, 'rgb', blocks) : (options.output === 'i420 words' ? toI420Words : toI420)(g.at('i420'), blocks));
 	return g.finish();
 };

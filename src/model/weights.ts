@@ -73,6 +73,11 @@ export class Weights {
 				throw new TurbocastError('model_invalid', `${this.#file.label}: ${name} is ${dtype}; weights must be F32 or BF16.`);
 		}
 	}
+	/** As `value`, rounded to float16 when the graph is loaded. */
+	half(g: GraphBuilder, name: string, shape: readonly number[], dims = shape): Value {
+		return cast(g, `${name}/float16`, this.value(g, name, shape, dims), 'float16');
+	}
+
 	#place(): { readonly location: string; readonly file: Uint8Array | string } {
 		const file = this.#file;
 		return 'bytes' in file ? { location: file.label, file: file.bytes } : { location: rootLocation(file.path), file: file.path };

@@ -51,6 +51,8 @@ export const ERRORS = {
 	download_failed: { httpStatus: 500, closeCode: 1011, retryable: true, summary: 'A file could not be fetched from the hub.' },
 	output_failed: { httpStatus: 500, closeCode: 1011, retryable: false, summary: 'The output file could not be written.' },
 	port_in_use: { httpStatus: 500, closeCode: 1011, retryable: false, summary: 'Another program listens on that port.' },
+	device_unavailable: { httpStatus: 500, closeCode: 1011, retryable: false, summary: 'The device that was asked for cannot be used on this machine.' },
+	device_wrong: { httpStatus: 500, closeCode: 1011, retryable: false, summary: 'The device computes wrong numbers.' },
 	internal: { httpStatus: 500, closeCode: 1011, retryable: true, summary: 'Something went wrong that should not have.' },
 	not_supported: { httpStatus: 501, closeCode: 1011, retryable: false, summary: 'This server or model cannot do that.' },
 	capacity_exhausted: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'Every place is taken.' },

@@ -7,8 +7,10 @@ import { KINDS } from './kinds.js';
 
 /** Float32 rounding, added up over a network. */
 const FLOAT_TOLERANCE = 1e-4;
-/** What 8 bits may cost a denoiser: linear layers, and attention too. */
-const INT8_TOLERANCES = { 'cpu-fp32': FLOAT_TOLERANCE, 'cpu-int8': 2e-2, 'cpu-int8-attention': 5e-2 } as const satisfies { readonly [P in EngineProfile]: number };
+/** What fewer bits may cost a denoiser: linear layers, and attention too. */
+const DENOISER_TOLERANCES = {
+	'cpu-fp32': FLOAT_TOLERANCE, 'cpu-int8': 2e-2, 'cpu-int8-attention': 5e-2, 'webgpu-fp32': FLOAT_TOLERANCE, 'webgpu-fp16': 1e-2, 'cuda-fp16': 1e-2,
+} as const satisfies { readonly [P in EngineProfile]: number };
 
 export type Verdict = {
 	readonly case: string;
@@ -28,7 +30,7 @@ export const verifyFolder = async function* (path: string, profile: EngineProfil
 	if (kind === undefined) {
 		throw new TurbocastError('invalid_option', `"${folder.kind}" is not a kind that can be checked; the folder's name must be one of ${Object.keys(KINDS).join(', ')}.`);
 	}
-	const tolerance = kind.hasInt8Linears ? INT8_TOLERANCES[profile] : FLOAT_TOLERANCE;
+	const tolerance = kind.hasInt8Linears ? DENOISER_TOLERANCES[profile] : FLOAT_TOLERANCE;
 	for await (const { case: name, outputs } of kind.verify(folder, profile, backend, warn)) {
 		const relativeError = worstOf(outputs.map((output) => output.relativeError));
 		yield { case: name, kind: folder.kind, relativeError, pass: relativeError <= tolerance };

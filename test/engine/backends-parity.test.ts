@@ -5,13 +5,13 @@ import { ReferenceDit } from '../../src/engine/backends/reference-dit.js';
 import { loadReferenceNetworks } from '../../src/engine/backends/reference.js';
 import { KvCache } from '../../src/engine/kv-cache.js';
 import { loadNetworks, type Networks, type PromptTensors, type StepInputs } from '../../src/engine/networks.js';
-import { ENGINE_PROFILES, type EngineProfile } from '../../src/engine/protocol.js';
+import { CPU_PROFILES, type CpuProfile } from '../../src/engine/protocol.js';
 import { openModelFolder } from '../../src/model/model-folder.js';
 import { Weights } from '../../src/model/weights.js';
 import { assertClose, assertWithin } from '../model/closeness.js';
 import { randomNormals, type RandomModelOptions, writeRandomModel } from '../model/random-model.js';
 
-const TOLERANCE: { readonly [P in EngineProfile]: number } = { 'cpu-fp32': 1e-5, 'cpu-int8': 3e-2, 'cpu-int8-attention': 3e-2 };
+const TOLERANCE: { readonly [P in CpuProfile]: number } = { 'cpu-fp32': 1e-5, 'cpu-int8': 3e-2, 'cpu-int8-attention': 3e-2 };
 
 /** Besides the small spec itself: shapes that a shortcut would get wrong. */
 const MODELS: { readonly [what: string]: RandomModelOptions } = {
@@ -44,7 +44,7 @@ for (const [what, options] of Object.entries(MODELS)) {
 		await using model = await writeRandomModel(options);
 		const size = { folder: model.path, width: 48, height: 32 };
 		const reference = await loadReferenceNetworks(size);
-		for (const profile of ENGINE_PROFILES) {
+		for (const profile of CPU_PROFILES) {
 			const networks = await loadNetworks({ ...size, profile, threads: 1 });
 			const text = 'a cat jumps over zebra';
 			const [prompt, expected] = [await networks.encodePrompt(text), await reference.encodePrompt(text)];
@@ -80,7 +80,7 @@ for (const [what, options] of Object.entries(MODELS)) {
 					assertWithin(decoded.frames[index] ?? [], frame, 1, `frame ${index} of latent ${latent}`);
 				}
 				for (const [index, kept] of wanted.memory.entries()) {
-					assertClose(decoded.memory[index], kept, 1e-5, `memory ${index}`);
+					assertClose(decoded.memory[index] as Float32Array, kept as Float32Array, 1e-5, `memory ${index}`);
 				}
 			}
 			await networks.close();
@@ -132,7 +132,7 @@ for (const [what, window, sink] of [['before any eviction', 12, 0], ['with a win
 
 test('the same inputs give the same bits with one thread and two, run after run', async () => {
 	await using model = await writeRandomModel();
-	for (const profile of ENGINE_PROFILES) {
+	for (const profile of CPU_PROFILES) {
 		const results: unknown[] = [];
 		for (const threads of [1, 2]) {
 			const networks = await loadNetworks({ folder: model.path, profile, width: 48, height: 32, threads });

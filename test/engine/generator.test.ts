@@ -216,7 +216,7 @@ const copied = (generator: Generator, copy = new StreamCopy(model.spec)) => ({
 	next: async (inputs: Partial<ChunkInputs> = {}): Promise<Buffer> => {
 		const frames: Uint8Array[] = [];
 		const { checkpoint } = await generator.generateChunk({ ...INPUTS, ...inputs }, (_, pictures) => frames.push(...pictures), NEVER);
-		copy.take(structuredClone(checkpoint));
+		copy.take(structuredClone(checkpoint ?? assert.fail('no checkpoint')));
 		return Buffer.concat(frames);
 	},
 });

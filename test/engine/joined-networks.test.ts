@@ -130,7 +130,7 @@ test('a stream goes on past its window and past the table of positions, and from
 		const next = async (of: Generator): Promise<Uint8Array[]> => {
 			const frames: Uint8Array[] = [];
 			const { checkpoint } = await of.generateChunk({ prompt: PROMPT, steps: 2, controls: {} }, (_, pictures) => frames.push(...pictures), never);
-			state.take(structuredClone(checkpoint));
+			state.take(structuredClone(checkpoint ?? assert.fail('no checkpoint')));
 			return frames;
 		};
 		for (let chunk = 0; chunk < 8; chunk++) {

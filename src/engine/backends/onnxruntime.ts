@@ -1,21 +1,55 @@
-/** ONNX Runtime on the CPU: the one door to onnxruntime-node. */
+/** ONNX Runtime: the one door to onnxruntime-node. On the CPU, and on graphics cards through its WebGPU provider. */
 import * as ort from 'onnxruntime-node';
+import { transferGraph } from '../../model/state-graphs.js';
 import { TurbocastError } from '../../protocol/errors.js';
-import type { Backend, Feeds, Graph, GraphSession, GraphValue, Tensor, TensorData } from '../backend.js';
+import { type Backend, type DeviceBackend, type DeviceSession, type Feeds, type Graph, type GraphValue, isResident, type ResidentSession, type ResidentTensor, type Tensor, type TensorData, type TensorType } from '../backend.js';
 
 export type OnnxRuntimeOptions = {
 	/** Threads inside one operator. 1 is best beside an encoder and a viewer on two cores. */
 	readonly threads: number;
 };
 
-const DATA_KINDS = { float32: Float32Array, int8: Int8Array, uint8: Uint8Array, int32: Int32Array, int64: BigInt64Array, bool: Uint8Array } as const;
+const DATA_KINDS = { float32: Float32Array, float16: Uint16Array, int8: Int8Array, uint8: Uint8Array, int32: Int32Array, int64: BigInt64Array, bool: Uint8Array } as const;
+
+/** What lies on the graphics card, as the library has it. */
+class GpuTensor implements ResidentTensor {
+	readonly isResident = true;
+	readonly tensor: ort.Tensor;
+	readonly type: TensorType;
+	readonly dims: readonly number[];
+	readonly #owner: ort.Tensor;
+	#isClosed = false;
+
+	/** `owner` holds the memory; it is the tensor itself unless that is another view. */
+	constructor(tensor: ort.Tensor, owner = tensor) {
+		this.tensor = tensor;
+		this.type = tensor.type as TensorType;
+		this.dims = tensor.dims;
+		this.#owner = owner;
+	}
+
+	/** The same memory with other dimensions; closed with `owner`, not by itself. */
+	view(dims: readonly number[]): ort.Tensor {
+		if (this.#isClosed) {
+			throw new TurbocastError('internal', `A tensor [${this.dims.join(', ')}] was used after it was closed.`);
+		}
+		return ort.Tensor.fromGpuBuffer(this.tensor.gpuBuffer, { dataType: this.type as 'float32', dims: [...dims] });
+	}
+
+	close(): void {
+		if (!this.#isClosed) {
+			this.#isClosed = true;
+			this.#owner.dispose();
+		}
+	}
+}
 
 const misfit = (graph: string, input: string, sentence: string): never => {
 	throw new TurbocastError('internal', `Graph ${graph}, input ${input}: ${sentence}.`);
 };
 
 /** ONNX Runtime ignores unknown names and names no graph in its messages, so feeds are checked before it sees them. */
-const checkFeeds = (graph: string, inputs: readonly GraphValue[], feeds: Feeds): void => {
+const checkFeeds = (graph: string, inputs: readonly GraphValue[], feeds: Feeds, takesResident: boolean): void => {
 	const symbols = new Map<string, number>();
 	for (const name of Object.keys(feeds)) {
 		if (!inputs.some((input) => input.name === name)) {
@@ -24,7 +58,11 @@ const checkFeeds = (graph: string, inputs: readonly GraphValue[], feeds: Feeds):
 	}
 	for (const { name, type, dims } of inputs) {
 		const tensor = feeds[name] ?? misfit(graph, name, 'nothing is fed');
-		if (tensor.type !== type || !(tensor.data instanceof DATA_KINDS[type])) {
+		// A session on the CPU would read such memory as it is, and give numbers that mean nothing.
+		if (isResident(tensor) && !takesResident) {
+			misfit(graph, name, 'a tensor on a graphics card is fed to a graph on the CPU');
+		}
+		if (tensor.type !== type || (!isResident(tensor) && !(tensor.data instanceof DATA_KINDS[type]))) {
 			misfit(graph, name, `${type} is expected, not ${tensor.type}`);
 		}
 		const fits = tensor.dims.length === dims.length && tensor.dims.every((size, axis) => {
@@ -37,7 +75,7 @@ const checkFeeds = (graph: string, inputs: readonly GraphValue[], feeds: Feeds):
 		if (!fits) {
 			misfit(graph, name, `the shape [${tensor.dims.join(', ')}] does not fit [${dims.map((dim) => (typeof dim === 'string' ? `${dim}=${symbols.get(dim) ?? '?'}` : dim)).join(', ')}]`);
 		}
-		if (tensor.data.length !== tensor.dims.reduce((product, size) => product * size, 1)) {
+		if (!isResident(tensor) && tensor.data.length !== tensor.dims.reduce((product, size) => product * size, 1)) {
 			misfit(graph, name, `${tensor.data.length} numbers do not make [${tensor.dims.join(', ')}]`);
 		}
 	}
@@ -46,6 +84,9 @@ const checkFeeds = (graph: string, inputs: readonly GraphValue[], feeds: Feeds):
 /** Weight bytes that do not reach as far as the graph says are a damaged file; anything else is a graph that cannot run. */
 const loadError = (graph: Graph, error: unknown): TurbocastError => {
 	const message = error instanceof Error ? error.message : String(error);
+	if (/webgpu/iu.test(message) && /adapter|device/iu.test(message)) {
+		return new TurbocastError('device_unavailable', `There is no graphics card that WebGPU could use; set engine.device to cpu, or see docs/gpu.md. (${message})`, { cause: error });
+	}
 	return /out of bounds|read in full|external data/iu.test(message)
 		? new TurbocastError('weights_corrupt', `The weights of the graph ${graph.name} cannot be read; fetch the model again. (${message})`, { cause: error })
 		: new TurbocastError('model_invalid', `The graph ${graph.name} cannot be loaded. (${message})`, { cause: error });
@@ -57,54 +98,127 @@ const isOnDisk = (graph: Graph): boolean => graph.external.some((entry) => 'path
 const externalData = (graph: Graph): { externalData?: { path: string; data: Uint8Array }[] } =>
 	(isOnDisk(graph) ? {} : { externalData: graph.external.flatMap((entry) => ('data' in entry ? [{ path: entry.location, data: entry.data }] : [])) });
 
+const ortFeeds = (feeds: Feeds): { [name: string]: ort.Tensor } =>
+	Object.fromEntries(Object.entries(feeds).map(([name, tensor]) =>
+		[name, isResident(tensor) ? (tensor as GpuTensor).view(tensor.dims) : new ort.Tensor(tensor.type, tensor.data as never, tensor.dims)]));
+
+const hostTensor = (result: ort.Tensor): Tensor => ({ type: result.type as TensorType, dims: result.dims, data: result.data as TensorData });
+
 /** Keeps nothing of the graph but its face: the library has its own copy of the weights, and ours may go. */
-const createSession = ({ name: graph, inputs, outputs }: Graph, session: ort.InferenceSession): GraphSession => {
+const createSession = ({ name: graph, inputs, outputs }: Graph, session: ort.InferenceSession, takesResident: boolean): DeviceSession => {
 	const outputNames = outputs.map((output) => output.name);
 	let closing: Promise<void> | undefined;
+	const runInto: DeviceSession['runInto'] = async (feeds, fetch, into) => {
+		if (closing !== undefined) {
+			throw new TurbocastError('internal', `Graph ${graph} is closed.`);
+		}
+		checkFeeds(graph, inputs, feeds, takesResident);
+		const places = Object.entries(into).map(([name, tensor]) => [name, (tensor as GpuTensor).view(tensor.dims)] as const);
+		const results = places.length === 0
+			? await session.run(ortFeeds(feeds), fetch)
+			: await session.run(ortFeeds(feeds), Object.fromEntries([...fetch.map((name): [string, null] => [name, null]), ...places]));
+		return Object.fromEntries(fetch.map((name): [string, Tensor] => {
+			const result = results[name];
+			if (result === undefined) {
+				throw new TurbocastError('internal', `Graph ${graph} gave no ${name}.`);
+			}
+			return [name, hostTensor(result)];
+		}));
+	};
+	return { graph, inputs, outputs, run: (feeds, fetch = outputNames) => runInto(feeds, fetch, {}), runInto, close: () => (closing ??= session.release()) };
+};
+
+const createResidentSession = ({ name: graph, inputs, outputs }: Graph, session: ort.InferenceSession, host: readonly string[]): ResidentSession => {
+	let closing: Promise<void> | undefined;
 	return {
-		graph,
 		inputs,
-		outputs,
-		run: async (feeds, fetch = outputNames) => {
+		run: async (feeds) => {
 			if (closing !== undefined) {
 				throw new TurbocastError('internal', `Graph ${graph} is closed.`);
 			}
-			checkFeeds(graph, inputs, feeds);
-			const tensors = Object.fromEntries(Object.entries(feeds).map(([name, { type, data, dims }]) => [name, new ort.Tensor(type, data as never, dims)]));
-			const results = await session.run(tensors, fetch);
-			return Object.fromEntries(fetch.map((name): [string, Tensor] => {
-				const result = results[name];
-				if (result === undefined) {
-					throw new TurbocastError('internal', `Graph ${graph} gave no ${name}.`);
-				}
-				return [name, { type: result.type as Tensor['type'], dims: result.dims, data: result.data as TensorData }];
-			}));
+			checkFeeds(graph, inputs, feeds, true);
+			// All of them, in their order: the library binds places to positions and keeps them from run to run.
+			const results = await session.run(ortFeeds(feeds), outputs.map(({ name }) => name));
+			const entries = Object.entries(results);
+			return {
+				host: Object.fromEntries(entries.filter(([name]) => host.includes(name)).map(([name, result]) => [name, hostTensor(result)])),
+				resident: Object.fromEntries(entries.filter(([name]) => !host.includes(name)).map(([name, result]) => [name, new GpuTensor(result)])),
+			};
 		},
 		close: () => (closing ??= session.release()),
 	};
 };
 
+/**
+ * NCHW because with the default, NHWC, convolutions of the provider give wrong numbers where the channels are no multiple of four
+ * (onnxruntime 1.30, on SwiftShader and lavapipe alike).
+ */
+const PROVIDERS = { cpu: ['cpu'], webgpu: [{ name: 'webgpu', preferredLayout: 'NCHW' }, 'cpu'] } as const;
+
+const open = async (graph: Graph, device: keyof typeof PROVIDERS, options: OnnxRuntimeOptions, { keepsWeights = false, host }: { keepsWeights?: boolean; host?: readonly string[] } = {}): Promise<ort.InferenceSession> => {
+	try {
+		return await ort.InferenceSession.create(graph.model, {
+			executionProviders: [...PROVIDERS[device]],
+			// Folding of constants is one of the optimisations, and cannot be left out alone.
+			graphOptimizationLevel: keepsWeights ? 'disabled' : 'all',
+			executionMode: 'sequential',
+			intraOpNumThreads: options.threads,
+			interOpNumThreads: 1,
+			// That nodes without a kernel on the card run on the CPU is a warning at 2; what cannot run is an error either way.
+			logSeverityLevel: 3,
+			...externalData(graph),
+			...(host === undefined ? {} : { preferredOutputLocation: Object.fromEntries(graph.outputs.map(({ name }) => [name, host.includes(name) ? 'cpu' as const : 'gpu-buffer' as const])) }),
+			// Spinning threads take the core that the encoder and the viewer need; measured 2-3 times slower with one core busy.
+			// Processors without VNNI add products of unsigned and signed bytes in 16 bits, which saturate: denoisers of the tests were off by up to 0.14.
+			// With this the library makes weights unsigned there, and there alone, which is exact.
+			extra: { session: { intra_op: { allow_spinning: '0' }, x64quantprecision: '1', ...(isOnDisk(graph) ? { model_external_initializers_file_folder_path: '/' } : {}) } },
+		});
+	} catch (error) {
+		throw loadError(graph, error);
+	}
+};
+
 export const createOnnxRuntime = (options: OnnxRuntimeOptions): Backend => ({
 	name: `onnxruntime ${ort.env.versions.node ?? ''} cpu`.trim(),
-	load: async (graph, { keepsWeights = false } = {}) => {
-		try {
-			const session = await ort.InferenceSession.create(graph.model, {
-				executionProviders: ['cpu'],
-				// Folding of constants is one of the optimisations, and cannot be left out alone.
-				graphOptimizationLevel: keepsWeights ? 'disabled' : 'all',
-				executionMode: 'sequential',
-				intraOpNumThreads: options.threads,
-				interOpNumThreads: 1,
-				logSeverityLevel: 3,
-				...externalData(graph),
-				// Spinning threads take the core that the encoder and the viewer need; measured 2-3 times slower with one core busy.
-				// Processors without VNNI add products of unsigned and signed bytes in 16 bits, which saturate: denoisers of the tests were off by up to 0.14.
-				// With this the library makes weights unsigned there, and there alone, which is exact.
-				extra: { session: { intra_op: { allow_spinning: '0' }, x64quantprecision: '1', ...(isOnDisk(graph) ? { model_external_initializers_file_folder_path: '/' } : {}) } },
-			});
-			return createSession(graph, session);
-		} catch (error) {
-			throw loadError(graph, error);
-		}
-	},
+	load: async (graph, loading) => createSession(graph, await open(graph, 'cpu', options, loading), false),
 });
+
+/**
+ * The graphics card that WebGPU finds first (Vulkan, Metal or Direct3D 12). One such backend a process, used by one caller at a time: the library
+ * fails when two threads make their first sessions at once. A process with one may abort rather than throw when the driver fails.
+ */
+export const createWebGpu = (options: OnnxRuntimeOptions): DeviceBackend => {
+	const loadResident: DeviceBackend['loadResident'] = async (graph, host = []) => createResidentSession(graph, await open(graph, 'webgpu', options, { host }), host);
+	/** Copies between host and card; reading a tensor of the card directly ends the process in 1.30. */
+	const uploads = new Map<string, Promise<ResidentSession>>();
+	const downloads = new Map<string, Promise<DeviceSession>>();
+	const once = <Session>(sessions: Map<string, Promise<Session>>, key: string, load: () => Promise<Session>): Promise<Session> => {
+		const session = sessions.get(key) ?? load();
+		sessions.set(key, session);
+		return session;
+	};
+	let closing: Promise<void> | undefined;
+	return {
+		name: `onnxruntime ${ort.env.versions.node ?? ''} webgpu`.trim(),
+		load: async (graph, loading) => createSession(graph, await open(graph, 'webgpu', options, loading), true),
+		loadResident,
+		upload: async (data, dims, type = 'float32') => {
+			const session = await once(uploads, type, () => loadResident(transferGraph('upload', 'float32', type)));
+			const { resident: { y } } = await session.run({ x: { type: 'float32', dims: [data.length], data } });
+			const flat = y as GpuTensor;
+			return new GpuTensor(flat.view(dims), flat.tensor);
+		},
+		download: async (tensor) => {
+			const type = tensor.type as 'float32' | 'float16';
+			const session = await once(downloads, type, async () => createSession(transferGraph('download', type, 'float32'), await open(transferGraph('download', type, 'float32'), 'webgpu', options), true));
+			const size = tensor.dims.reduce((product, dimension) => product * dimension, 1);
+			const flat = new GpuTensor((tensor as GpuTensor).view([size]));
+			return (await session.run({ x: flat }))['y']?.data as Float32Array;
+		},
+		close: () => (closing ??= (async () => {
+			for (const session of [...uploads.values(), ...downloads.values()]) {
+				await (await session).close();
+			}
+		})()),
+	};
+};

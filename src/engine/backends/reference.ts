@@ -30,12 +30,12 @@ export const loadReferenceNetworks = async (options: { readonly folder: string; 
 		},
 		step: (inputs) => {
 			const { velocity, newK, newV } = dit.forward({
-				...inputs, frames, width, height, control: inputs.control ?? new Float32Array(frames * spec.dit.control_dim), text: { ...inputs.prompt, crossK: [...inputs.prompt.crossK], crossV: [...inputs.prompt.crossV] },
+				...inputs, pastK: inputs.pastK as Float32Array[], pastV: inputs.pastV as Float32Array[], frames, width, height, control: inputs.control ?? new Float32Array(frames * spec.dit.control_dim), text: { ...inputs.prompt, crossK: [...inputs.prompt.crossK], crossV: [...inputs.prompt.crossV] },
 			});
 			return Promise.resolve(inputs.wantKeysAndValues ? { velocity, newK, newV } : { velocity });
 		},
 		decodeLatent: (latent, memory) => {
-			const next = [...memory];
+			const next = [...memory as Float32Array[]];
 			return Promise.resolve({ frames: decoder.decode([latent], height, width, next).map(rgbToI420), memory: next });
 		},
 		emptyMemory: () => memoryShapes(spec, width, height).map(({ dims }) => new Float32Array(dims[0] * dims[1] * dims[2])),
