@@ -10,7 +10,7 @@ import { silentLog } from '../src/base/log.js';
 import { systemClock } from '../src/base/time.js';
 import { EngineHost } from '../src/engine/engine-host.js';
 import type { EngineStream } from '../src/engine/engine.js';
-import { ENGINE_PROFILES, type EngineProfile } from '../src/engine/protocol.js';
+import { CPU_PROFILES, type EngineProfile } from '../src/engine/protocol.js';
 import { chunkMs, framesPerChunk, type ModelSpec } from '../src/model/spec.js';
 import { medianAndP95, percentile, printTable, printWhere } from './report.js';
 
@@ -86,7 +86,7 @@ const measureProfile = async (profile: EngineProfile): Promise<string[][]> => {
 
 printWhere();
 const rows: string[][] = [];
-for (const profile of ENGINE_PROFILES) {
+for (const profile of CPU_PROFILES) {
 	rows.push(...(await measureProfile(profile)));
 }
 console.log('Times in ms, median / p95. "real time" is how many times faster than playback a median chunk is made.');

@@ -5,7 +5,7 @@ import { createOnnxRuntime } from '../src/engine/backends/onnxruntime.js';
 import { networkSizes } from '../src/engine/networks.js';
 import { denoiserArithmetic } from '../src/engine/profile.js';
 import type { EngineProfile } from '../src/engine/protocol.js';
-import { ENGINE_PROFILES } from '../src/engine/protocol.js';
+import { CPU_PROFILES } from '../src/engine/protocol.js';
 import { ditGraph } from '../src/model/dit.js';
 import { openModelFolder } from '../src/model/model-folder.js';
 import { type OwnModelSpec, ownModel } from '../src/model/spec.js';
@@ -54,7 +54,7 @@ const randomFeeds = (graph: Graph): Feeds =>
 printWhere();
 console.log(`${spec.name}, ${spec.width}x${spec.height}, past of ${pastTokens} tokens`);
 const rows: string[][] = [];
-for (const profile of ENGINE_PROFILES) {
+for (const profile of CPU_PROFILES) {
 	for (const threads of [1, 2]) {
 		const backend = createOnnxRuntime({ threads });
 		for (const graph of graphsOf(profile)) {

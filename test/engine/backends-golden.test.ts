@@ -9,7 +9,7 @@ import { encodeText } from '../../src/engine/backends/reference-text.js';
 import type { Feeds, Tensor } from '../../src/engine/backend.js';
 import { KvCache } from '../../src/engine/kv-cache.js';
 import { loadNetworks } from '../../src/engine/networks.js';
-import { ENGINE_PROFILES } from '../../src/engine/protocol.js';
+import { CPU_PROFILES } from '../../src/engine/protocol.js';
 import { ditGraph } from '../../src/model/dit.js';
 import { openModelFolder } from '../../src/model/model-folder.js';
 import { ropeTables } from '../../src/model/rope.js';
@@ -117,7 +117,7 @@ test('causal Wan: the reference gives the original\'s velocity of the first two 
 const toybox = join(repositoryRoot, 'models', 'toybox');
 const shipped = open(join(toybox, 'golden.safetensors'));
 
-for (const profile of ENGINE_PROFILES) {
+for (const profile of CPU_PROFILES) {
 	test(`the shipped model: prompt, four clean passes and a step after the first eviction as PyTorch computed them, ${profile}`, async () => {
 		const networks = await loadNetworks({ folder: toybox, profile, width: 128, height: 128, threads: 1 });
 		try {

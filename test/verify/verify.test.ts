@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
-import { ENGINE_PROFILES, type EngineProfile } from '../../src/engine/protocol.js';
+import { CPU_PROFILES, type EngineProfile } from '../../src/engine/protocol.js';
 import { isTiled, tiledTensors } from '../../src/model/quant-checkpoint.js';
 import { encodeSafetensors, parseSafetensors, readFloats } from '../../src/model/safetensors.js';
 import { verifyFolder, type Verdict } from '../../src/verify/verify.js';
@@ -29,7 +29,7 @@ const assertPass = (found: readonly Verdict[], cases: number): void => {
 };
 
 for (const kind of ['wan-causal-window', 'turbo-dit', 'rcm', 'w8a8']) {
-	for (const profile of ENGINE_PROFILES) {
+	for (const profile of CPU_PROFILES) {
 		test(`${kind} of the original implementation passes at ${profile}`, async () => {
 			assertPass(await verdicts(join(repositoryRoot, 'test/fixtures/golden', kind), profile), 1);
 		});
@@ -77,7 +77,7 @@ test('a -quant checkpoint runs like the one it was made from, but for what 8-bit
 		return Object.entries(isTiled(name, entry.shape) ? tiledTensors(name, data, entry.shape as [number, number]) : { [name]: { dtype: 'F32' as const, shape: entry.shape, data } });
 	}));
 	await using folder = await writeGolden('turbo-dit', config, cases, encodeSafetensors(all));
-	for (const profile of ENGINE_PROFILES) {
+	for (const profile of CPU_PROFILES) {
 		const found = await verdicts(folder.path, profile);
 		assert.ok(found.every(({ relativeError }) => relativeError > 1e-4 && relativeError < 5e-2), JSON.stringify(found));
 	}
