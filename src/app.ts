@@ -6,7 +6,7 @@ import type { RawFrame } from './base/frame.js';
 import { createLog, type Log } from './base/log.js';
 import { Metrics } from './base/metrics.js';
 import { systemClock } from './base/time.js';
-import { engineOptions } from './cli/engine-options.js';
+import { chosenProfile, engineOptions } from './cli/engine-options.js';
 import type { Config } from './config.js';
 import { EngineHost } from './engine/engine-host.js';
 import type { Engine } from './engine/engine.js';
@@ -54,7 +54,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 		auth.assertMayListen(config.server.host);
 		// The engine loads in its own process while the rest starts.
 		const engine = await EngineHost.start({
-			...engineOptions(config),
+			...engineOptions(config, await chosenProfile(config, log.child({ part: 'engine' }))),
 			standby: config.engine.standby,
 			log: log.child({ part: 'engine' }),
 			clock,

@@ -5,12 +5,11 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
-import { ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
+import { DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
 import { boolean, integer, list, number, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
 
-export const DEVICES = ['auto', 'cpu'] as const;
 export const ENCODER_CHOICES = ['auto', 'node-av', 'ffmpeg'] as const;
 
 const text = string({ min: 1, max: 1024 });
@@ -32,7 +31,7 @@ export const CONFIG_SCHEMA = object({
 		model: withDefault(text, 'toybox'),
 		models_dir: withDefault(string({ max: 4096 }), ''),
 		device: withDefault(oneOf(DEVICES), 'auto'),
-		profile: withDefault(oneOf(ENGINE_PROFILES), 'cpu-int8'),
+		profile: withDefault(oneOf(['auto', ...ENGINE_PROFILES]), 'auto'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
 		residency: withDefault(oneOf(RESIDENCIES), 'auto'),
 		standby: withDefault(oneOf(STANDBY_MODES), 'auto'),

@@ -9,7 +9,8 @@ import { MODELS_FLAGS, models } from './cli/models.js';
 import { REPLAY_FLAGS, replay } from './cli/replay.js';
 import { SERVE_FLAGS, serve } from './cli/serve.js';
 import { VERIFY_FLAGS, verify } from './cli/verify.js';
-import { DEVICES, loadConfig, type Config } from './config.js';
+import { loadConfig, type Config } from './config.js';
+import { DEVICES } from './engine/protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { TURBOCAST_VERSION } from './version.js';
 

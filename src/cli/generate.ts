@@ -15,7 +15,7 @@ import { promptText } from '../protocol/messages.js';
 import type { Log } from '../base/log.js';
 import { type Arguments, type FlagTable, parseNumber, parseSize } from './arguments.js';
 import { renderClip, type ControlChange, type PromptChange } from './clip.js';
-import { engineOptions } from './engine-options.js';
+import { chosenProfile, engineOptions } from './engine-options.js';
 import { modelPath } from './models-folder.js';
 import { createProgress } from './progress.js';
 
@@ -33,7 +33,7 @@ export const GENERATE_FLAGS = {
 	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
 	size: { values: ['WxH'], says: 'pixels; one of the sizes of the model, of published models any multiple of 16' },
 	image: { values: ['FILE'], says: 'PNG or JPEG that the clip begins with; of models that make a picture move' },
-	profile: { values: ['P'], says: 'cpu-int8, cpu-fp32 or cpu-int8-attention' },
+	profile: { values: ['P'], says: 'auto, cpu-int8, cpu-fp32, cpu-int8-attention, webgpu-fp16 or webgpu-fp32' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
@@ -132,7 +132,7 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 	const file = await openVideoFile(out, { width: size.width, height: size.height, fps: spec.fps, ffmpegPath: config.media.ffmpeg_path });
 	let finished = false;
 	try {
-		const engine = await EngineHost.start({ ...engineOptions(config), log, clock: systemClock });
+		const engine = await EngineHost.start({ ...engineOptions(config, await chosenProfile(config, log)), log, clock: systemClock });
 		// A forward of a large network is not waited for.
 		signal.addEventListener('abort', () => void engine.close(), { once: true });
 		try {

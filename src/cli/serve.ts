@@ -9,7 +9,7 @@ export const SERVE_FLAGS = {
 	host: { values: ['H'], says: 'address to listen on; default 127.0.0.1' },
 	port: { values: ['N'], says: 'TCP port; default 8080; 0 takes a free one' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
-	device: { values: ['D'], says: 'auto or cpu' },
+	device: { values: ['D'], says: 'auto, cpu, webgpu or cuda; see docs/gpu.md' },
 	model: { values: ['NAME'], says: 'a name that `turbocast models` lists' },
 } as const satisfies FlagTable;
 

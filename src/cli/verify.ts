@@ -5,7 +5,7 @@ import { verifyFolder } from '../verify/verify.js';
 import type { Arguments, FlagTable } from './arguments.js';
 
 export const VERIFY_FLAGS = {
-	profile: { values: ['P'], says: 'cpu-fp32 (default), cpu-int8 or cpu-int8-attention' },
+	profile: { values: ['P'], says: 'cpu-fp32 (default), cpu-int8, cpu-int8-attention or webgpu-fp32' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
@@ -17,10 +17,13 @@ export const verify = async (args: Arguments, config: Config, signal: AbortSigna
 		throw new TurbocastError('invalid_option', 'Give one folder of golden tensors: turbocast verify DIR.');
 	}
 	// A check is of the exact arithmetic unless asked otherwise, whatever the service is configured to use.
-	const profile = args.has('profile') ? config.engine.profile : 'cpu-fp32';
+	const profile = args.has('profile') && config.engine.profile !== 'auto' ? config.engine.profile : 'cpu-fp32';
+	if (profile === 'webgpu-fp16' || profile === 'cuda-fp16') {
+		throw new TurbocastError('invalid_option', `verify cannot check ${profile}; on a graphics card it checks webgpu-fp32.`);
+	}
 	// On demand: the same command serves, and the process that serves must not load the tensor library.
-	const { createOnnxRuntime } = await import('../engine/backends/onnxruntime.js');
-	const backend = createOnnxRuntime({ threads: config.engine.threads });
+	const { createOnnxRuntime, createWebGpu } = await import('../engine/backends/onnxruntime.js');
+	const backend = (profile === 'webgpu-fp32' ? createWebGpu : createOnnxRuntime)({ threads: config.engine.threads });
 	const warn = (sentence: string): void => {
 		process.stderr.write(`turbocast: ${sentence}\n`);
 	};

@@ -11,7 +11,12 @@ export const WEBGPU_PROFILES = ['webgpu-fp16', 'webgpu-fp32'] as const;
 /** How the networks are computed: where, and in which numbers. The graphs of `cuda-fp16` can be made; no backend runs them yet (docs/gpu.md). */
 export const ENGINE_PROFILES = [...CPU_PROFILES, ...WEBGPU_PROFILES, 'cuda-fp16'] as const;
 export type EngineProfile = (typeof ENGINE_PROFILES)[number];
+export type WebGpuProfile = (typeof WEBGPU_PROFILES)[number];
 export type CpuProfile = (typeof CPU_PROFILES)[number];
+
+/** What an engine computes on. */
+export const DEVICES = ['auto', 'cpu', 'webgpu', 'cuda'] as const;
+export type DeviceChoice = (typeof DEVICES)[number];
 
 /** Which networks of a joined model stay in memory: all, one at a time, or all if they fit. */
 export const RESIDENCIES = ['auto', 'all', 'one'] as const;

@@ -1,0 +1,129 @@
+/**
+ * On what an engine computes: asked for by name, or the fastest that gives right numbers. A graphics card is believed only after a self-test, in a
+ * process of its own, because ONNX Runtime and drivers may end theirs. Nothing here imports the tensor library.
+ */
+import { fork } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { TurbocastError } from '../protocol/errors.js';
+import { deviceOf, type ProfileDevice } from './profile.js';
+import { type DeviceChoice, type EngineProfile, WEBGPU_PROFILES, type WebGpuProfile } from './protocol.js';
+import type { SelfTest } from './self-test.js';
+
+/** What the self-test of a profile found. */
+export type ProfileReport = { readonly profile: WebGpuProfile } & (
+	| ({ readonly kind: 'right' | 'wrong' } & SelfTest)
+	| { readonly kind: 'unavailable'; readonly why: string });
+
+export type ChosenDevice = { readonly profile: EngineProfile; /** One sentence for the log. */ readonly why: string; readonly reports: readonly ProfileReport[] };
+
+/** Longest self-test. The first run of a card compiles its shaders. */
+export const SELF_TEST_TIMEOUT_MS = 120_000;
+/** Largest relative error of a device: what its numbers cost, and a margin of ten. */
+const TOLERANCES: { readonly [P in WebGpuProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2 };
+
+const ENTRY = fileURLToPath(new URL('./self-test-process.js', import.meta.url));
+
+/** Whether there is anything that WebGPU could find; costs nothing where there is not. */
+export const hasGraphics = (environment: { readonly [name: string]: string | undefined } = process.env): boolean => {
+	if (process.platform !== 'linux') {
+		return true;
+	}
+	const nodes = existsSync('/dev/dri') ? readdirSync('/dev/dri').some((name) => name.startsWith('renderD')) : false;
+	return nodes || existsSync('/dev/nvidia0') || existsSync('/dev/dxg') || environment['VK_ICD_FILENAMES'] !== undefined || environment['VK_DRIVER_FILES'] !== undefined;
+};
+
+/** Runs the self-test of a profile in a process of its own. Never rejects: whatever goes wrong there is `unavailable`. */
+export const testProfile = (profile: WebGpuProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS): Promise<ProfileReport> => new Promise((resolve) => {
+	// The library and drivers write to standard error what the report says.
+	const child = fork(ENTRY, [JSON.stringify({ profile, threads })], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+	const timer = setTimeout(() => {
+		child.kill('SIGKILL');
+		resolve({ profile, kind: 'unavailable', why: `its self-test took longer than ${timeoutMs / 1000} seconds` });
+	}, timeoutMs);
+	const settle = (report: ProfileReport): void => {
+		clearTimeout(timer);
+		resolve(report);
+	};
+	child.on('message', (message) => {
+		// Our own process of the same release speaks here.
+		const outcome = message as SelfTest | { readonly message: string };
+		settle('message' in outcome
+			? { profile, kind: 'unavailable', why: outcome.message }
+			: { profile, kind: outcome.relativeError <= TOLERANCES[profile] ? 'right' : 'wrong', ...outcome });
+	});
+	child.on('error', (error) => settle({ profile, kind: 'unavailable', why: error.message }));
+	child.on('exit', (code, signal) => settle({ profile, kind: 'unavailable', why: `its self-test ended with ${signal ?? `code ${code ?? 'unknown'}`}` }));
+});
+
+const figures = ({ relativeError, deviceMs, cpuMs }: SelfTest): string => `error ${relativeError.toExponential(1)}, ${deviceMs.toFixed(1)} ms against ${cpuMs.toFixed(1)} ms on the processor`;
+
+const sentence = (report: ProfileReport): string => {
+	switch (report.kind) {
+		case 'right':
+			return `${report.profile} computes right (${figures(report)})`;
+		case 'wrong':
+			return `${report.profile} computes wrong numbers (relative error ${report.relativeError.toExponential(1)}, at most ${TOLERANCES[report.profile]} is allowed)`;
+		case 'unavailable':
+			return `${report.profile} cannot be used: ${report.why}`;
+	}
+};
+
+const refusal = (reports: readonly ProfileReport[]): TurbocastError => {
+	const code = reports.some(({ kind }) => kind === 'wrong') ? 'device_wrong' : 'device_unavailable';
+	return new TurbocastError(code, `No profile of the graphics card can be used: ${reports.map(sentence).join('; ')}. Set engine.device to cpu, or see docs/gpu.md.`);
+};
+
+export type DeviceRequest = {
+	readonly device: DeviceChoice;
+	readonly profile: EngineProfile | 'auto';
+	readonly threads: number;
+	/** Whether the model is of the embedded kind; others run on a card only when that is asked for. */
+	readonly isOwnModel: boolean;
+	/** For tests. */
+	readonly test?: typeof testProfile;
+	readonly hasGraphics?: () => boolean;
+};
+
+const belongsTo = (profile: EngineProfile, device: ProfileDevice): EngineProfile => {
+	if (deviceOf(profile) !== device) {
+		throw new TurbocastError('invalid_config', `engine.profile ${profile} does not run on engine.device ${device}; leave one of them at auto.`);
+	}
+	return profile;
+};
+
+/**
+ * Chooses. A device asked for by name is used however slow it is, but never when it computes wrong numbers. Throws `device_wrong` with the figure,
+ * `device_unavailable`, or `invalid_config` where device and profile contradict each other.
+ */
+export const chooseDevice = async ({ device, profile, threads, isOwnModel, test = testProfile, hasGraphics: isThere = hasGraphics }: DeviceRequest): Promise<ChosenDevice> => {
+	if (device === 'cuda' || profile === 'cuda-fp16') {
+		throw new TurbocastError('device_unavailable', 'There is no CUDA backend yet; use webgpu on NVIDIA cards too. See docs/gpu.md.');
+	}
+	if (device === 'cpu' || (profile !== 'auto' && deviceOf(profile) === 'cpu')) {
+		const chosen = profile === 'auto' ? 'cpu-int8' : profile;
+		return { profile: belongsTo(chosen, device === 'webgpu' ? 'webgpu' : 'cpu'), why: 'it was asked for', reports: [] };
+	}
+	const isNamed = device === 'webgpu' || profile !== 'auto';
+	if (!isNamed && !isOwnModel) {
+		return { profile: 'cpu-int8', why: 'models joined from published networks run on a graphics card only when engine.device says so', reports: [] };
+	}
+	if (!isNamed && !isThere()) {
+		return { profile: 'cpu-int8', why: 'no graphics card was found', reports: [] };
+	}
+	const reports: ProfileReport[] = [];
+	for (const candidate of profile === 'auto' ? WEBGPU_PROFILES : [profile as WebGpuProfile]) {
+		const report = await test(candidate, threads);
+		reports.push(report);
+		if (report.kind === 'right') {
+			const isSlow = report.deviceMs >= report.cpuMs;
+			return !isNamed && isSlow
+				? { profile: 'cpu-int8', why: `the graphics card is slower than the processor, as software drivers are: ${sentence(report)}`, reports }
+				: { profile: candidate, why: sentence(report), reports };
+		}
+	}
+	if (isNamed) {
+		throw refusal(reports);
+	}
+	return { profile: 'cpu-int8', why: reports.map(sentence).join('; '), reports };
+};

@@ -1,0 +1,78 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, testProfile } from '../../src/engine/device-choice.js';
+import type { WebGpuProfile } from '../../src/engine/protocol.js';
+import { prepareVulkan } from './vulkan.js';
+
+const skip = prepareVulkan();
+
+const AUTO: DeviceRequest = { device: 'auto', profile: 'auto', threads: 1, isOwnModel: true, hasGraphics: () => true };
+const RIGHT = { kind: 'right', relativeError: 1e-6, deviceMs: 2, cpuMs: 30 } as const;
+
+/** A card whose self-tests give these. */
+const card = (reports: { readonly [P in WebGpuProfile]?: Omit<Extract<ProfileReport, { kind: 'right' | 'wrong' }>, 'profile'> }) => {
+	const asked: WebGpuProfile[] = [];
+	return {
+		asked, test: (profile: WebGpuProfile): Promise<ProfileReport> => {
+			asked.push(profile);
+			const report = reports[profile];
+			return Promise.resolve(report === undefined ? { profile, kind: 'unavailable', why: 'no float16' } : { profile, ...report });
+		},
+	};
+};
+
+test('auto takes the first profile that is right and fast; without a card nothing is tested', async () => {
+	const whole = card({ 'webgpu-fp16': RIGHT, 'webgpu-fp32': RIGHT });
+	assert.equal((await chooseDevice({ ...AUTO, ...whole })).profile, 'webgpu-fp16');
+	assert.deepEqual(whole.asked, ['webgpu-fp16']);
+	assert.equal((await chooseDevice({ ...AUTO, ...card({ 'webgpu-fp32': RIGHT }) })).profile, 'webgpu-fp32');
+	const none = card({});
+	assert.deepEqual(await chooseDevice({ ...AUTO, ...none, hasGraphics: () => false }), { profile: 'cpu-int8', why: 'no graphics card was found', reports: [] });
+	assert.deepEqual(none.asked, []);
+});
+
+test('a card with wrong numbers is refused with the figure: by auto for the processor, by name with device_wrong', async () => {
+	const wrong = card({ 'webgpu-fp32': { ...RIGHT, kind: 'wrong', relativeError: 0.25 } });
+	const chosen = await chooseDevice({ ...AUTO, ...wrong });
+	assert.equal(chosen.profile, 'cpu-int8');
+	assert.match(chosen.why, /webgpu-fp32 computes wrong numbers \(relative error 2\.5e-1/u);
+	await assert.rejects(chooseDevice({ ...AUTO, ...wrong, device: 'webgpu' }), { code: 'device_wrong', message: /2\.5e-1/u });
+	await assert.rejects(chooseDevice({ ...AUTO, ...card({}), device: 'webgpu' }), { code: 'device_unavailable', message: /no float16/u });
+});
+
+test('a slow card is refused by auto and taken by name', async () => {
+	const slow = { 'webgpu-fp32': { ...RIGHT, deviceMs: 900 } };
+	const chosen = await chooseDevice({ ...AUTO, ...card(slow) });
+	assert.equal(chosen.profile, 'cpu-int8');
+	assert.match(chosen.why, /slower than the processor/u);
+	assert.equal((await chooseDevice({ ...AUTO, ...card(slow), device: 'webgpu' })).profile, 'webgpu-fp32');
+	assert.equal((await chooseDevice({ ...AUTO, ...card(slow), profile: 'webgpu-fp32' })).profile, 'webgpu-fp32');
+});
+
+test('what was asked for is not tested on the processor; contradictions and CUDA are refused', async () => {
+	const never = { ...AUTO, test: () => assert.fail('tested') };
+	assert.equal((await chooseDevice({ ...never, device: 'cpu' })).profile, 'cpu-int8');
+	assert.equal((await chooseDevice({ ...never, profile: 'cpu-fp32' })).profile, 'cpu-fp32');
+	assert.equal((await chooseDevice({ ...never, isOwnModel: false })).profile, 'cpu-int8');
+	await assert.rejects(chooseDevice({ ...never, device: 'cpu', profile: 'webgpu-fp32' }), { code: 'invalid_config' });
+	await assert.rejects(chooseDevice({ ...never, device: 'webgpu', profile: 'cpu-int8' }), { code: 'invalid_config' });
+	await assert.rejects(chooseDevice({ ...never, device: 'cuda' }), { code: 'device_unavailable' });
+});
+
+test('a driver that is named counts as a card', () => {
+	assert.equal(hasGraphics({ VK_ICD_FILENAMES: '/some/driver.json' }), true);
+});
+
+test('the self-test on a real driver: right in float32; a driver that is not there is unavailable, and nothing here dies of it', { skip }, async () => {
+	const report = await testProfile('webgpu-fp32', 1);
+	assert.equal(report.kind, 'right', JSON.stringify(report));
+	const known = process.env['VK_ICD_FILENAMES'];
+	process.env['VK_ICD_FILENAMES'] = '/nowhere.json';
+	try {
+		const missing = await testProfile('webgpu-fp32', 1);
+		assert.ok(missing.kind === 'unavailable', JSON.stringify(missing));
+		assert.match(missing.why, /no graphics card|adapter/u);
+	} finally {
+		process.env['VK_ICD_FILENAMES'] = known;
+	}
+});
