@@ -8,6 +8,7 @@ the engine are Y4M files in a temporary folder. Beside every judged row stand th
 reconstruction of that truth (ceiling), and on the clips held against each other's prompts (floor).
 """
 import argparse
+import functools
 import json
 import os
 import random
@@ -77,11 +78,17 @@ class Engine:
         return frames
 
 
+@functools.lru_cache(maxsize=1)
+def painter():
+    """Places take seconds to lay out: once is enough."""
+    return clip.Painter()
+
+
 def rendered(scene, text, seed):
     """The truth: the same scene as the world draws it → frames uint8 [T, 3, H, W], box [T, 4]."""
     latents = judges.MOMENTS * judges.EVERY // clip.FRAMES
     record = clip.sample(random.Random(seed), latents, 0.0, ([scene], [0], [text] * (latents // clip.CHUNK)))
-    frames, box = clip.Painter().draw([record])
+    frames, box = painter().draw([record])
     return (frames[0].clamp(0, 1) * 255).round().byte(), box[0, :, 0]
 
 
@@ -212,7 +219,7 @@ def autoencoder_rows(folder, count):
     for prefix, net, state in (("encoder.", Encoder(spec.DIT["in_dim"]), values), ("decoder.", Decoder(), decoder)):
         net.load_state_dict({k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)})
         parts.append(net)
-    whole, box, _ = validate(clip.Painter(), *parts, "cpu", count)
+    whole, box, _ = validate(painter(), *parts, "cpu", count)
     return whole, box
 
 

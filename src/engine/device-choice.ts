@@ -19,6 +19,8 @@ export type ChosenDevice = { readonly profile: EngineProfile; /** One sentence f
 
 /** Longest self-test. The first run of a card compiles its shaders. */
 export const SELF_TEST_TIMEOUT_MS = 120_000;
+/** The same where nobody asked for the card: a start must not wait long for one that may not be used in the end. */
+export const UNASKED_SELF_TEST_TIMEOUT_MS = 10_000;
 /** Largest relative error of a device: what its numbers cost, and a margin of ten. */
 const TOLERANCES: { readonly [P in WebGpuProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2 };
 
@@ -113,7 +115,7 @@ export const chooseDevice = async ({ device, profile, threads, isOwnModel, test 
 	}
 	const reports: ProfileReport[] = [];
 	for (const candidate of profile === 'auto' ? WEBGPU_PROFILES : [profile as WebGpuProfile]) {
-		const report = await test(candidate, threads);
+		const report = await test(candidate, threads, isNamed ? SELF_TEST_TIMEOUT_MS : UNASKED_SELF_TEST_TIMEOUT_MS);
 		reports.push(report);
 		if (report.kind === 'right') {
 			const isSlow = report.deviceMs >= report.cpuMs;

@@ -102,6 +102,19 @@ const whepPaths = (): object => {
 	};
 };
 
+const recordingPath = (): object => ({
+	[`${SESSIONS_PATH}/{id}/recording.mp4`]: {
+		get: {
+			summary: 'The last minutes of a running session, as they were sent.', security: CREDENTIAL,
+			parameters: [inPath('id'), ...['from_ms', 'to_ms', 'last_ms'].map((name) => ({ name, in: 'query', schema: { type: 'number', minimum: 0 } }))],
+			responses: {
+				200: { description: 'The file.', content: { 'video/mp4': {} }, headers: { 'Recording-From-Ms': header('Media time of its first picture.') } },
+				...errors(400, 401, 403, 404, 409, 501),
+			},
+		},
+	},
+});
+
 /** https://spec.openapis.org/oas/v3.1.0 */
 export const openApi = (): object => {
 	const model = SERVER_SCHEMAS['session.created'].shape.model.json;
@@ -125,6 +138,7 @@ export const openApi = (): object => {
 				},
 			},
 			...whepPaths(),
+			...recordingPath(),
 			[CLIENT_SECRETS_PATH]: {
 				post: {
 					summary: 'A client secret for a page.', security: [{ serverKey: [] }], requestBody: { content: json(CLIENT_SECRET_REQUEST.json) },

@@ -47,7 +47,7 @@ test('asyncapi.json has every message of both directions with the schema that pa
 });
 
 test('openapi.json has the addresses of the API', () => {
-	assert.deepEqual(Object.keys(wire(openApi())['paths'] as Tree), ['/healthz', '/readyz', '/metrics', '/v1/models', '/v1/models/{id}', WHEP_PATH, '/v1/realtime/sessions/{id}/whep', `${WHEP_PATH}/{player}`, CLIENT_SECRETS_PATH]);
+	assert.deepEqual(Object.keys(wire(openApi())['paths'] as Tree), ['/healthz', '/readyz', '/metrics', '/v1/models', '/v1/models/{id}', WHEP_PATH, '/v1/realtime/sessions/{id}/whep', `${WHEP_PATH}/{player}`, '/v1/realtime/sessions/{id}/recording.mp4', CLIENT_SECRETS_PATH]);
 });
 
 test('both are served as they are', async () => {
