@@ -81,7 +81,8 @@ const play = (page: Page, transport: 'auto' | 'webrtc' | 'websocket' | 'fmp4') =
 	const change = await session.setPrompt('a dog');
 	const { latencyMs } = await change.displayed;
 	const { totalMs } = await change.timeline;
-	while (frames.length < 24) {
+	// On a busy machine some are shown before the clocks are compared.
+	while (frames.length < 24 || frames.slice(-12).filter(({ hasTimeline }) => hasTimeline).length < 8) {
 		await new Promise((resolve) => setTimeout(resolve, 50));
 	}
 	const result = {
@@ -98,8 +99,6 @@ const assertFlows = (played: Awaited<ReturnType<typeof play>>): void => {
 	assert.ok(latencyMs > 0 && Math.abs(totalMs - latencyMs) < 50, `${latencyMs} ms, of which the timeline knows ${totalMs}`);
 	const steps = frames.slice(1).map(({ rtp }, index) => (rtp - (frames[index]?.rtp ?? 0)) | 0);
 	assert.ok(steps.every((step) => step >= 0), 'pictures in order');
-	const joined = frames.filter(({ hasTimeline }) => hasTimeline).length;
-	assert.ok(joined > frames.length / 2, `${joined} of ${frames.length} frames are joined with their records`);
 };
 
 test('where UDP comes through, it is WebRTC, without a word', { skip, timeout: 60_000 }, async () => {
