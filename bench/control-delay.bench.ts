@@ -9,9 +9,9 @@
  */
 import { serve } from '../test/cli/served.js';
 import { ControlClient } from '../test/server/control-client.js';
-import { Receiver } from '../test/transport/receiver.js';
 import { residentByProcess } from './processes.js';
 import { percentile, printTable, printWhere } from './report.js';
+import { openViewer } from './viewer.js';
 
 const [minutes = '60'] = process.argv.slice(2);
 const MINUTE_MS = 60_000;
@@ -23,11 +23,7 @@ const PROMPTS = ['a cat jumps on the beach at night', 'a cat jumps in the snow']
 
 await using service = await serve({ TURBOCAST_LOG__LEVEL: 'info', TURBOCAST_LIMITS__SESSION_MAX_MS: String((Number(minutes) + 5) * MINUTE_MS) });
 const owner = await ControlClient.open(service.socketUrl);
-await using receiver = new Receiver('h264');
-await receiver.connection.setLocalDescription(await receiver.connection.createOffer());
-owner.send({ type: 'webrtc.offer', sdp: receiver.connection.localDescription?.sdp });
-const { sdp } = await owner.next('webrtc.answer');
-await receiver.connection.setRemoteDescription({ type: 'answer', sdp });
+await using receiver = await openViewer(owner);
 owner.send({ type: 'session.start', prompt: PROMPTS[0], seed: 1 });
 await owner.next('session.ready');
 

@@ -8,9 +8,9 @@
  */
 import { serve } from '../test/cli/served.js';
 import { ControlClient } from '../test/server/control-client.js';
-import { Receiver } from '../test/transport/receiver.js';
 import { residentByProcess } from './processes.js';
 import { medianAndP95, percentile, printTable, printWhere } from './report.js';
+import { openViewer } from './viewer.js';
 
 const [times = '10'] = process.argv.slice(2);
 /** Four a minute: one less than what the engine is given up for. */
@@ -26,11 +26,7 @@ await using service = await serve({ TURBOCAST_LOG__LEVEL: 'info', TURBOCAST_LIMI
 const readyPids = (): number[] => service.log().flatMap((line) => (line['msg'] === 'Engine ready.' ? [Number(line['pid'])] : []));
 
 const owner = await ControlClient.open(service.socketUrl);
-await using receiver = new Receiver('h264');
-await receiver.connection.setLocalDescription(await receiver.connection.createOffer());
-owner.send({ type: 'webrtc.offer', sdp: receiver.connection.localDescription?.sdp });
-const { sdp } = await owner.next('webrtc.answer');
-await receiver.connection.setRemoteDescription({ type: 'answer', sdp });
+await using receiver = await openViewer(owner);
 owner.send({ type: 'session.start', prompt: 'a cat jumps on the beach at night', seed: 1 });
 await owner.next('session.ready');
 

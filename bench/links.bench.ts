@@ -15,8 +15,9 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { launchChromium } from '../test/browser/chromium.js';
+import { createRandom } from '../test/model/random-model.js';
 import { Receiver } from '../test/transport/receiver.js';
-import { SimulatedLink, seededRandom, type LinkConditions } from '../test/transport/simulated-link.js';
+import { SimulatedLink, type LinkConditions } from '../test/transport/simulated-link.js';
 import { processorSeconds } from './processes.js';
 import { medianAndP95, percentile, printTable, printWhere } from './report.js';
 import { FPS, openPage, viewOf, WatchedStream, type StreamOptions, type View } from './watched-stream.js';
@@ -206,7 +207,7 @@ const SPIKE_MS = 1000;
 const SPIKE_SHARE = 0.05;
 
 const spikes = async (): Promise<Row[]> => {
-	const random = seededRandom(SEED);
+	const random = createRandom(SEED);
 	const spikesAt: number[] = [];
 	const options: StreamOptions = { ...OWN, chunkGenerationMs: () => {
 		const isSpike = random() < SPIKE_SHARE;

@@ -13,9 +13,10 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { ControlClient } from '../test/server/control-client.js';
 import { serve } from '../test/cli/served.js';
-import { Receiver } from '../test/transport/receiver.js';
+import type { Receiver } from '../test/transport/receiver.js';
 import { processorSeconds } from './processes.js';
 import { medianAndP95, percentile, printTable, printWhere } from './report.js';
+import { openViewer } from './viewer.js';
 
 const SETTLE_MS = 3000;
 /** Windows of this length lie behind the event-loop delay that the service reports. */
@@ -37,15 +38,11 @@ const beSinks = async (): Promise<void> => {
 	for (let index = 0; index < task.viewers; index += 1) {
 		const client = new ControlClient(task.socketUrl, ['realtime.video.v1', `token.${task.token}`]);
 		await client.next('session.joined');
-		const receiver = new Receiver('h264');
-		await receiver.connection.setLocalDescription(await receiver.connection.createOffer());
-		client.send({ type: 'webrtc.offer', sdp: receiver.connection.localDescription?.sdp });
-		const { sdp } = await client.next('webrtc.answer');
+		const receiver = await openViewer(client);
 		receiver.losePackets(() => {
 			packets += 1;
 			return true;
 		});
-		await receiver.connection.setRemoteDescription({ type: 'answer', sdp });
 		await receiver.until(() => receiver.connection.connectionState === 'connected');
 		receivers.push(receiver);
 	}

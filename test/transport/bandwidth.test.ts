@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { BandwidthEstimator, LEAST_BANDWIDTH_BPS } from '../../src/transport/bandwidth.js';
 import type { PacketReport } from '../../src/transport/rtcp-repair.js';
-import { seededRandom } from './simulated-link.js';
+import { createRandom } from '../model/random-model.js';
 
 const FPS = 16;
 const PACKET_BYTES = 1200;
@@ -17,7 +17,7 @@ type Moment = { readonly atMs: number; readonly bps: number | undefined; readonl
 /** Sends at the estimate, or at the most, and skips while the backlog is long, as playout does. */
 const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator: BandwidthEstimator; moments: Moment[]; sentBps: (fromMs: number, toMs: number) => number } => {
 	const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS * 1.3 });
-	const random = seededRandom(1);
+	const random = createRandom(1);
 	const moments: Moment[] = [];
 	const frames: { atMs: number; bytes: number }[] = [];
 	/** What the receiver knows and has not told. */

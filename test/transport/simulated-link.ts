@@ -1,5 +1,6 @@
 /** A network made in code, put around one connection of the library: loss, a rate with a queue, delay and outages, the same for the same seed. */
 import type { RTCPeerConnection } from 'werift';
+import { createRandom } from '../model/random-model.js';
 
 export type LinkConditions = {
 	/** Share of packets that vanish, 0 to 1, in both directions. */
@@ -19,17 +20,6 @@ type Counts = { sent: number; lost: number; overflowed: number; bytes: number };
 /** Bytes of IPv4 and UDP around each packet. */
 const NETWORK_HEADER_BYTES = 28;
 
-/** mulberry32: small and good enough for losing packets. */
-export const seededRandom = (seed: number): (() => number) => {
-	let state = seed >>> 0;
-	return () => {
-		state = (state + 0x6d2b79f5) >>> 0;
-		let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-		mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-		return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-	};
-};
-
 export class SimulatedLink {
 	/** Towards the viewer. */
 	readonly counts: Counts = { sent: 0, lost: 0, overflowed: 0, bytes: 0 };
@@ -39,7 +29,7 @@ export class SimulatedLink {
 	#freeAtMs = 0;
 
 	constructor(seed: number, conditions: LinkConditions = {}) {
-		this.#random = seededRandom(seed);
+		this.#random = createRandom(seed);
 		this.#conditions = conditions;
 	}
 
