@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, testProfile } from '../../src/engine/device-choice.js';
+import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, SELF_TEST_TIMEOUT_MS, testProfile, UNASKED_SELF_TEST_TIMEOUT_MS } from '../../src/engine/device-choice.js';
 import type { WebGpuProfile } from '../../src/engine/protocol.js';
 import { prepareVulkan } from './vulkan.js';
 
@@ -38,6 +38,20 @@ test('a card with wrong numbers is refused with the figure: by auto for the proc
 	assert.match(chosen.why, /webgpu-fp32 computes wrong numbers \(relative error 2\.5e-1/u);
 	await assert.rejects(chooseDevice({ ...AUTO, ...wrong, device: 'webgpu' }), { code: 'device_wrong', message: /2\.5e-1/u });
 	await assert.rejects(chooseDevice({ ...AUTO, ...card({}), device: 'webgpu' }), { code: 'device_unavailable', message: /no float16/u });
+});
+
+test('a card that nobody asked for is not waited for long', async () => {
+	const waits: (number | undefined)[] = [];
+	const patience = (request: Partial<DeviceRequest>) => chooseDevice({
+		...AUTO, ...request, test: (profile, _threads, timeoutMs) => {
+			waits.push(timeoutMs);
+			return Promise.resolve({ profile, ...RIGHT });
+		},
+	});
+	await patience({});
+	await patience({ device: 'webgpu' });
+	await patience({ profile: 'webgpu-fp32' });
+	assert.deepEqual(waits, [UNASKED_SELF_TEST_TIMEOUT_MS, SELF_TEST_TIMEOUT_MS, SELF_TEST_TIMEOUT_MS]);
 });
 
 test('a slow card is refused by auto and taken by name', async () => {
