@@ -139,6 +139,7 @@ export class WatchedStream implements AsyncDisposable {
 			onPlayed: ({ rtpTimestamp, takenAtMs }) => {
 				stream.sent.set(rtpTimestamp, { takenAtEpochMs: epochMs(takenAtMs), atMs: takenAtMs, bytes: 0 });
 			},
+			onEncoded: () => undefined,
 			onSent: (chunk, _viewers, bps) => {
 				stream.bitrateBps = bps;
 				const sent = stream.sent.get(chunk.rtpTimestamp);

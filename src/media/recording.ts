@@ -20,6 +20,8 @@ export type RecordedPart = { readonly codec: VideoCodec; readonly format: CodedF
 /** Both in media time; what is left out is as early or as late as there is. */
 export type RecordedSpan = { readonly fromMs?: number | undefined; readonly toMs?: number | undefined; /** Instead of `fromMs`, before the end. */ readonly lastMs?: number | undefined };
 
+/** Frames are left out of an encode while its viewers are behind; two seconds without any, and its viewers are gone: the other codec's encode is followed. */
+const OTHER_CODEC_AFTER_FRAMES = 32;
 /** A file begins at a key frame, so a span is exact to this; a key frame every five seconds costs some tenth of the rate. */
 const KEYFRAME_EVERY_MS = 5000;
 
@@ -44,12 +46,15 @@ export class Recording {
 		return this.#bytes;
 	}
 
-	/** Takes a frame, of one codec while it lasts. Whether a key frame should come soon. */
+	/**
+	 * Takes the next access unit of an encode, of one codec while it lasts; frames that were never encoded are no gap, for what follows does not build on them.
+	 * Whether a key frame should come soon.
+	 */
 	add(chunk: EncodedChunk, mediaMs: number): boolean {
-		if (this.#last !== undefined && this.#last.codec !== chunk.codec && chunk.frameId <= this.#last.frameId + 1) {
+		const isBroken = this.#last !== undefined && this.#last.codec !== chunk.codec;
+		if (this.#last !== undefined && isBroken && chunk.frameId <= this.#last.frameId + OTHER_CODEC_AFTER_FRAMES) {
 			return false;
 		}
-		const isBroken = this.#last !== undefined && (this.#last.codec !== chunk.codec || chunk.frameId !== this.#last.frameId + 1);
 		const format = chunk.isKeyframe ? codedFormatOf(chunk.codec, chunk.data) : undefined;
 		if (format === undefined && (isBroken || this.#units.length === 0)) {
 			// Builds on what is not here.

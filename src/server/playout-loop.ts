@@ -35,7 +35,9 @@ export type PlayoutParts = {
 	/** A frame's moment has come, whether or not anybody sees it. */
 	readonly onPlayed: (played: PlayedFrame) => void;
 	/** Encoded once, and sent to so many. `bitrateBps` is the one in force. */
-	readonly onSent: (chunk: EncodedChunk, viewers: number, bitrateBps: number, encode: EncodeName) => void;
+	readonly onSent: (chunk: EncodedChunk, viewers: number, bitrateBps: number) => void;
+	/** Every access unit of an encode, in order, whether or not anybody could take it. */
+	readonly onEncoded: (chunk: EncodedChunk, encode: EncodeName) => void;
 	readonly onLost: (loss: FrameLoss) => void;
 	/** First frame that carries these changes, just played. */
 	readonly onApplied: (changes: readonly CarriedChange[], played: PlayedFrame) => void;
@@ -149,7 +151,7 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 			sent += 1;
 		}
 		if (sent > 0) {
-			parts.onSent(chunk, sent, rates.get(name)?.bps ?? 0, name);
+			parts.onSent(chunk, sent, rates.get(name)?.bps ?? 0);
 		}
 		return sent > 0;
 	};
@@ -184,6 +186,7 @@ export const runPlayout = async (parts: PlayoutParts, signal: AbortSignal): Prom
 				parts.onLost('lost');
 				return false;
 			}
+			parts.onEncoded(chunk, name);
 			// Before the other encodes are done: one that is slow costs only its own viewers.
 			return await send(chunk, name, {
 				type: 'frame.meta',

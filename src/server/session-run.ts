@@ -177,11 +177,13 @@ export class SessionRun {
 			onPlayed: ({ frame, mediaMs }) => {
 				this.#lastPlayed = { frameId: frame.frameId, mediaMs };
 			},
-			onSent: (chunk, viewers, bitrateBps, encode) => {
-				// The smaller picture is for a network that is bad now.
-				if (!isSmall(encode) && this.#recording?.add(chunk, this.#lastPlayed.mediaMs) === true) {
+			onEncoded: (chunk, encode) => {
+				// The smaller picture is for a network that is bad now; and where a way is narrow, nobody's picture is to wait for a key frame of the recording.
+				if (!isSmall(encode) && this.#recording?.add(chunk, this.#lastPlayed.mediaMs) === true && watching().every(({ bandwidthBps }) => bandwidthBps === undefined)) {
 					this.#keyframes.request(encode);
 				}
+			},
+			onSent: (chunk, viewers, bitrateBps) => {
 				metrics.frames.add(viewers, { outcome: 'sent' });
 				metrics.bitrateKbps.observe(bitrateBps / 1000);
 				metrics.encodeMs.observe(chunk.encodeMs, { codec: chunk.codec });

@@ -9,8 +9,8 @@ const FRAME_MS = 62.5;
 const keyframe = (side: number): Uint8Array => Uint8Array.of(0x10, 0, 0, 0x9d, 0x01, 0x2a, side, 0, side, 0, ...new Array<number>(90).fill(7));
 const DELTA = new Uint8Array(100).fill(1);
 
-const chunk = (frameId: number, side?: number): EncodedChunk =>
-	({ codec: 'vp8', data: side === undefined ? DELTA : keyframe(side), isKeyframe: side !== undefined, frameId, rtpTimestamp: frameId * 5625, encodeMs: 1 });
+const chunk = (frameId: number, side?: number, codec: EncodedChunk['codec'] = 'vp8'): EncodedChunk =>
+	({ codec, data: side === undefined ? DELTA : keyframe(side), isKeyframe: side !== undefined, frameId, rtpTimestamp: frameId * 5625, encodeMs: 1 });
 
 /** Frames from `first` on, each hundred bytes, a key frame every ten. */
 const fill = (recording: Recording, first: number, count: number, side = 64): boolean[] =>
@@ -42,17 +42,25 @@ test('is bounded in time and in bytes, and what is left begins with a key frame'
 	assert.throws(() => tiny.cut({}), isNothing, 'one group that is too big is no recording');
 });
 
-test('where the size changes, the file begins after the change; after a gap only a key frame goes on', () => {
+test('where the size changes, the file begins after the change; frames that were not encoded are no gap', () => {
 	const recording = new Recording({ mostMs: 60_000, mostBytes: 1e6 });
 	fill(recording, 0, 10, 64);
 	fill(recording, 10, 10, 32);
 	const { units, format } = recording.cut({});
 	assert.deepEqual([units.length, format], [10, { codecString: 'vp8', width: 32, height: 32 }]);
 	assert.deepEqual(recording.cut({ toMs: 9 * FRAME_MS }).format.width, 64);
-	assert.equal(recording.add(chunk(25), 25 * FRAME_MS), true, 'asks for a key frame');
-	recording.add(chunk(26, 32), 26 * FRAME_MS);
-	assert.deepEqual(idsOf(recording, { lastMs: 0 }), [26]);
-	assert.equal(idsOf(recording, {}).includes(25), false);
+	assert.equal(recording.add(chunk(25), 25 * FRAME_MS), false, 'needs no key frame');
+	assert.deepEqual(idsOf(recording, {}).slice(-3), [18, 19, 25]);
+});
+
+test('keeps to one codec while it lasts, and begins with a key frame of the other when it is gone', () => {
+	const recording = new Recording({ mostMs: 60_000, mostBytes: 1e6 });
+	fill(recording, 0, 10);
+	assert.equal(recording.add(chunk(11, undefined, 'h264'), 11 * FRAME_MS), false);
+	recording.add(chunk(12), 12 * FRAME_MS);
+	assert.deepEqual(idsOf(recording, {}).slice(-2), [9, 12]);
+	assert.equal(recording.add(chunk(60, undefined, 'h264'), 60 * FRAME_MS), true, 'asks for a key frame');
+	assert.deepEqual(idsOf(recording, {}).slice(-1), [12]);
 });
 
 test('asks for a key frame every five seconds', () => {

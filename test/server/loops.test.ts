@@ -129,7 +129,7 @@ const playInto = (viewers: MemoryViewer | readonly MemoryViewer[], parts: Awaite
 	const playout = runPlayout({
 		line: parts.line, changes: parts.changes, clock: parts.clock, keyframes: gate,
 		encodes: new Encodes({ floorBps: 300_000, mostBps: 1_200_000 }), encoderFor: (name) => Promise.resolve(encoderFor(name)), watching: () => [viewers].flat().filter((viewer) => viewer.state.kind !== 'closed'), isHeadless: () => false,
-		onPlayed: () => undefined, onSent: () => undefined, onLost: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
+		onPlayed: () => undefined, onSent: () => undefined, onEncoded: () => undefined, onLost: () => { dropped += 1; }, onLoss: (error) => losses.push(error.code),
 		onApplied: (list, sent) => applied.push({ ids: list.map((change) => change.eventId), frameId: sent.frame.frameId }),
 	}, parts.abort.signal);
 	playout.catch(() => undefined);
