@@ -5,7 +5,8 @@
 import { WebSocket } from 'ws';
 import { TurbocastError } from '../protocol/errors.js';
 import { SUBPROTOCOL, TOKEN_PROTOCOL_PREFIX } from '../protocol/limits.js';
-import { parseServerMessage, type ServerMessage, type ServerMessages, type ServerMessageType } from '../protocol/messages.js';
+import { FRAME_META, parseServerMessage, type FrameMeta, type ServerMessage, type ServerMessages, type ServerMessageType } from '../protocol/messages.js';
+import { parseVideoUnit, type VideoUnit } from '../protocol/video-unit.js';
 import { Mailbox } from './mailbox.js';
 import { ensure, quote, Violation } from './verdict.js';
 
@@ -31,8 +32,11 @@ export class Refused extends Error {
 	}
 }
 
+/** A picture over the socket, and its record. */
+export type Picture = { readonly unit: VideoUnit; readonly meta: FrameMeta };
+
 /** Messages that repeat the `event_id` of what they answer. */
-type Answer = 'event.accepted' | 'session.paused' | 'session.resumed' | 'session.forked' | 'session.shared' | 'webrtc.answer' | 'pong' | 'pacing.updated' | 'control.granted';
+type Answer = 'event.accepted' | 'session.paused' | 'session.resumed' | 'session.forked' | 'session.shared' | 'webrtc.answer' | 'video.opened' | 'pong' | 'pacing.updated' | 'control.granted';
 
 export class Connection {
 	/** Everything received and understood, in order. */
@@ -41,7 +45,12 @@ export class Connection {
 	readonly #patienceMs: number;
 	readonly #closed: Promise<Closed>;
 	readonly #inbox = new Mailbox<ServerMessage>();
+	/** Few: a case opens the video for some pictures. */
+	readonly #pictures = new Mailbox<Picture>();
 	readonly #violations: string[] = [];
+	#hasAskedForVideo = false;
+	/** Waits for its record. */
+	#unit: VideoUnit | undefined;
 	#nextEvent = 1;
 	#isLeft = false;
 
@@ -56,6 +65,7 @@ export class Connection {
 					this.#violations.push(`the server closed the connection with ${code} without session.ended before it`);
 				}
 				this.#inbox.close(`the connection was closed with ${code}${this.#lastWords()}`);
+				this.#pictures.close(`the connection was closed with ${code}`);
 				resolve({ code, reason: reason.toString() });
 			});
 		});
@@ -86,6 +96,7 @@ export class Connection {
 	}
 
 	send(message: object): void {
+		this.#hasAskedForVideo ||= (message as { readonly type?: unknown }).type === 'video.open';
 		this.#socket.send(JSON.stringify(message));
 	}
 
@@ -110,6 +121,11 @@ export class Connection {
 		return await this.first((message) => message.type === type && where(message as ServerMessages[T]), type, withinMs) as ServerMessages[T];
 	}
 
+	/** The next picture over the socket with its record. Throws a `Violation` when none comes in time. */
+	nextPicture(withinMs = this.#patienceMs): Promise<Picture> {
+		return this.#pictures.first(() => true, 'a picture with its frame.meta', withinMs);
+	}
+
 	/** The message that answers this event: of that type, or an `error`, which is a `Violation`. */
 	async answer<T extends Answer>(type: T, eventId: string): Promise<ServerMessages[T]> {
 		const message = await this.first((each) => (each.type === type || each.type === 'error') && each.event_id === eventId, `${type} for ${eventId}`);
@@ -122,6 +138,7 @@ export class Connection {
 	/** What was received up to now is no longer given out. */
 	forget(): void {
 		this.#inbox.forget();
+		this.#pictures.forget();
 	}
 
 	/** Throws a `Violation` unless the connection answers. */
@@ -172,9 +189,13 @@ export class Connection {
 		let message: ServerMessage | undefined;
 		try {
 			if (isBinary) {
-				throw new TurbocastError('invalid_message', 'The server sent a binary frame.');
+				return this.#receivePicture(data);
 			}
-			message = parseServerMessage(JSON.parse(data.toString('utf8')));
+			const json = JSON.parse(data.toString('utf8')) as { readonly type?: unknown };
+			if (json.type === 'frame.meta') {
+				return this.#receiveRecord(FRAME_META.parse(json));
+			}
+			message = parseServerMessage(json);
 		} catch (error) {
 			this.#violations.push(`the server sent ${quote(data.toString('utf8').slice(0, 200))}, which is not a message of the protocol: ${error instanceof Error ? error.message : String(error)}`);
 			return;
@@ -190,5 +211,26 @@ export class Connection {
 		}
 		this.received.push(message);
 		this.#inbox.put(message);
+	}
+
+	#receivePicture(data: Buffer): void {
+		if (!this.#hasAskedForVideo) {
+			throw new TurbocastError('invalid_message', 'a binary frame came, and no video was asked for');
+		}
+		const unit = parseVideoUnit(data);
+		if (this.#unit !== undefined) {
+			this.#violations.push(`no frame.meta followed the picture of frame ${this.#unit.frameId}`);
+		}
+		this.#unit = unit;
+	}
+
+	#receiveRecord(meta: FrameMeta): void {
+		const unit = this.#unit;
+		this.#unit = undefined;
+		if (unit === undefined || unit.frameId !== meta.frame_id % 2 ** 32 || unit.rtpTimestamp !== meta.rtp_timestamp) {
+			this.#violations.push(`the frame.meta of frame ${meta.frame_id} does not follow its picture`);
+			return;
+		}
+		this.#pictures.put({ unit, meta });
 	}
 }

@@ -33,6 +33,10 @@ const ensureVideoAnswer = async (connection: Connection, sdp: string): Promise<v
 	}
 };
 
+/** Half a second at 16 frames a second. */
+const SOME_PICTURES = 8;
+const AFTER_CLOSE_MS = 1000;
+
 /** Opens a connection that is to be turned away. */
 const ensureTurnedAway = async (subject: Subject, token: string | null, codes: readonly string[]): Promise<void> => {
 	const connection = await subject.connect({ token });
@@ -128,6 +132,31 @@ export const SERVICE_CASES: readonly ServerCase[] = [
 			const { status, body } = await askForSecret(subject, { constraints: { max_session: 1 } });
 			ensureEqual(status, 400, 'the status');
 			ensureEnvelope(body, status);
+		},
+	}),
+	...casesOf('Video over the control socket', {
+		'video.open brings pictures from a key frame on, each followed by its record, until video.close': async (subject) => {
+			const { connection } = await subject.start();
+			const { codec } = await connection.answer('video.opened', connection.ask({ type: 'video.open', codecs: ['h264', 'vp8'] }));
+			let before: number | undefined;
+			for (let count = 0; count < SOME_PICTURES; count += 1) {
+				const { unit, meta } = await connection.nextPicture();
+				ensure(count > 0 || unit.format !== undefined, 'the first picture is no key frame');
+				ensure(unit.format === undefined || unit.format.codecString.startsWith(codec === 'h264' ? 'avc1.' : 'vp8'), `a key frame of ${codec} has the codec string ${quote(unit.format?.codecString)}`);
+				ensureEqual(meta.keyframe, unit.format !== undefined, `keyframe of frame ${meta.frame_id}`);
+				ensure(before === undefined || meta.frame_id > before, `frame ${meta.frame_id} came after frame ${before ?? ''}`);
+				before = meta.frame_id;
+				connection.send({ type: 'video.ack', frame_id: unit.frameId });
+			}
+			connection.send({ type: 'video.close' });
+			await connection.assertAlive();
+			connection.forget();
+			const more = await connection.nextPicture(AFTER_CLOSE_MS).then(() => true, () => false);
+			ensure(!more, 'pictures went on after video.close');
+		},
+		'a codec that there is none of is refused': async (subject) => {
+			const { connection } = await subject.open();
+			await ensureRefused(connection, { type: 'video.open', codecs: ['of_tomorrow'] }, 'invalid_request');
 		},
 	}),
 	...casesOf('HTTP', {

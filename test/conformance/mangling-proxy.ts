@@ -37,7 +37,11 @@ export const mangle = async (serverUrl: string, { toClient = (message) => messag
 			}
 			void isOpen.then(() => server.send(data, { binary: isBinary }));
 		});
-		server.on('message', (data: Buffer) => {
+		server.on('message', (data: Buffer, isBinary) => {
+			if (isBinary) {
+				client.send(data, { binary: true });
+				return;
+			}
 			const spoiled = toClient(JSON.parse(data.toString()) as Message);
 			if (spoiled !== undefined) {
 				client.send(JSON.stringify(spoiled));

@@ -37,6 +37,7 @@ const MISTAKES: readonly (readonly [mistake: string, caseName: string, says: Reg
 	['a pause that pauses nothing', 'a pause begins no other chunk', /made during the pause|was applied during the pause/u, {
 		answer: (message) => (message['type'] === 'session.pause' ? { type: 'session.paused', event_id: message['event_id'], frame_id: 0, media_ms: 0 } : undefined),
 	}],
+	['pictures without their records', 'video.open brings pictures', /no frame.meta followed the picture of frame/u, spoilt('frame.meta', () => undefined)],
 	['the greeting comes second', 'session.created is the first message', /the first message was pong instead of session.created/u, spoilt('session.created', () => ({ type: 'pong', server_ms: 1 }))],
 ];
 

@@ -2,7 +2,8 @@
 import { once } from 'node:events';
 import { WebSocket } from 'ws';
 import { ERRORS, type ErrorCode } from '../../src/protocol/errors.js';
-import { parseServerMessage } from '../../src/protocol/messages.js';
+import { FRAME_META, parseServerMessage } from '../../src/protocol/messages.js';
+import { parseVideoUnit } from '../../src/protocol/video-unit.js';
 import type { FuzzFrame, FuzzMessages } from './fuzz-messages.js';
 
 /** Closes that a server may answer bad messages with, and the two of a normal end. 1011 would be a failure of the server. */
@@ -39,10 +40,23 @@ const fuzzConnection = async (url: string, messages: FuzzMessages, outcome: Fuzz
 		}
 	});
 	let onPong: (mark: string | undefined) => void = () => undefined;
-	socket.on('message', (data: Buffer) => {
-		const text = data.toString('utf8');
+	socket.on('message', (data: Buffer, isBinary) => {
+		const text = isBinary ? data.toString('hex') : data.toString('utf8');
 		try {
-			const message = parseServerMessage(JSON.parse(text));
+			if (isBinary) {
+				// A message opened the video over the socket; these are its pictures.
+				count('picture');
+				if (parseVideoUnit(data) === undefined) {
+					violate(`a binary frame of an unknown kind ${text.slice(0, 200)}`);
+				}
+				return;
+			}
+			const json = JSON.parse(text) as { readonly type?: unknown };
+			if (json.type === 'frame.meta') {
+				FRAME_META.parse(json);
+				return;
+			}
+			const message = parseServerMessage(json);
 			if (message === undefined) {
 				violate(`an unknown message ${text.slice(0, 200)}`);
 			} else if (message.type === 'error') {
