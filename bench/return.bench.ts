@@ -41,8 +41,9 @@ try {
 	const page = await context.newPage();
 	const sessions: string[] = [];
 	page.on('websocket', (socket) => socket.on('framereceived', ({ payload }) => {
-		const message = JSON.parse(String(payload)) as ServerMessage;
-		if (message.type === 'session.ready') {
+		// Pictures over the socket are no messages.
+		const message = typeof payload === 'string' ? JSON.parse(payload) as ServerMessage : undefined;
+		if (message?.type === 'session.ready') {
 			sessions.push(message.session_id);
 		}
 	}));

@@ -110,12 +110,13 @@ export const openBadNetwork = async (serverUrl: string): Promise<BadNetwork> => 
 				void isOpen.then(() => passes() && server.send(text));
 			});
 			let order = Promise.resolve();
-			server.on('message', (data: Buffer) => {
-				const turning = turned(JSON.parse(data.toString()) as Message);
+			server.on('message', (data: Buffer, isBinary) => {
+				// Pictures, where the page has gone over to the socket, pass as they are.
+				const turning = isBinary ? data : turned(JSON.parse(data.toString()) as Message).then((message) => JSON.stringify(message));
 				order = order.then(async () => {
-					const text = JSON.stringify(await turning);
+					const turnedData = await turning;
 					if (passes()) {
-						client.send(text);
+						client.send(turnedData);
 					}
 				});
 			});
