@@ -98,7 +98,10 @@ export class LiveSession {
 		const { url, token, platform, reconnect } = options;
 		this.#link = new ControlLink({
 			url, token, Socket: platform.WebSocket, reconnect,
-			onMessage: (message) => this.#receive(message),
+			onMessage: (message) => {
+				this.#video.heard();
+				this.#receive(message);
+			},
 			onUnit: (unit) => this.#video.unit(unit), onFrameMeta: (meta) => this.#video.socketMeta(meta),
 			onClose: (error) => this.#lost(this.#lastError ?? error),
 			onWaiting: (waiting) => this.#enter({ kind: 'reconnecting', ...waiting }),

@@ -34,6 +34,8 @@ export type VideoEvents = {
 	/** It will not come back by itself. */
 	readonly onFailed: (error?: TurbocastError) => void;
 	readonly onFrameMeta: (meta: FrameMeta) => void;
+	/** Whether the server is heard over the control socket, from now on, within this time. */
+	readonly untilHeard: (withinMs: number) => Promise<boolean>;
 };
 
 /** One peer connection that receives one track and the telemetry of its frames. */

@@ -52,6 +52,8 @@ export class VideoLink {
 	#steadySinceMs = 0;
 	#patience: ReturnType<typeof setTimeout> | undefined;
 	#climb: ReturnType<typeof setTimeout> | undefined;
+	/** Wait for the next word of the server. */
+	readonly #listeners = new Set<() => void>();
 	/** While there is no control socket, an offer would reach nobody. */
 	#isOpen = false;
 	#isClosed = false;
@@ -116,6 +118,11 @@ export class VideoLink {
 		}
 	}
 
+	/** The server said something, whatever it was. */
+	heard(): void {
+		this.#listeners.forEach((listener) => listener());
+	}
+
 	/** A picture came over the socket. */
 	unit(unit: VideoUnit): void {
 		this.#events.send({ type: 'video.ack', frame_id: unit.frameId });
@@ -167,6 +174,7 @@ export class VideoLink {
 			onConnected: whenPresent(() => this.#connected()),
 			onDisturbed: whenPresent(() => this.#disturbed()),
 			onFailed: whenPresent((error) => this.#failed(error)),
+			untilHeard: (withinMs) => this.#untilHeard(withinMs),
 			onFrameMeta: (meta) => {
 				// While the one goes over to the other, both bring the same.
 				if (connection === (this.#shown ?? this.#attempt)?.connection && (this.#state.transport === 'webrtc' || this.#fallback === undefined)) {
@@ -180,6 +188,19 @@ export class VideoLink {
 		}
 		this.#wait(SLOW);
 		connection.offer().catch(whenPresent((error: unknown) => this.#failed(error)));
+	}
+
+	#untilHeard(withinMs: number): Promise<boolean> {
+		return new Promise((resolve) => {
+			const end = (isHeard: boolean): void => {
+				clearTimeout(timer);
+				this.#listeners.delete(listener);
+				resolve(isHeard);
+			};
+			const listener = (): void => end(true);
+			const timer = setTimeout(() => end(false), withinMs);
+			this.#listeners.add(listener);
+		});
 	}
 
 	/** Gives WebRTC a while, then lets the socket carry the picture. */

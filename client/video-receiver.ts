@@ -40,6 +40,7 @@ export class VideoReceiver implements VideoConnection {
 		telemetry.addEventListener('message', ({ data }) => this.#readMeta(data));
 		connection.addEventListener('icecandidate', ({ candidate }) => events.onCandidate(candidateOf(candidate)));
 		const restart = new IceRestart({
+			untilHeard: (withinMs) => events.untilHeard(withinMs),
 			restart: () => {
 				connection.restartIce();
 				return this.offer();

@@ -80,6 +80,7 @@ export class FrameReceiver implements VideoConnection {
 			}
 		});
 		this.#restart = new IceRestart({
+			untilHeard: (withinMs) => events.untilHeard(withinMs),
 			restart: async () => {
 				this.#isRestarting = true;
 				await this.#offer(true);
