@@ -32,6 +32,8 @@ const PONG_PATIENCE_MS = 5000;
 /** For how long the server is gone, and the most attempts that a client makes meanwhile. */
 const OUTAGE_MS = 5000;
 const MOST_ATTEMPTS = 12;
+/** A client that doubles its delays may wait about as long again as the server was gone, and with chance in them longer still. */
+const LONGEST_DELAY_MS = 2 * OUTAGE_MS;
 const RETRY_AFTER_MS = 2500;
 /** Timers of clients are not exact. */
 const TOLERANCE_MS = 50;
@@ -143,7 +145,7 @@ const SCENES: readonly Scene[] = [
 		ensure(attempts.length <= MOST_ATTEMPTS, `the client tried ${attempts.length} times in ${OUTAGE_MS / 1000} s`);
 		const gaps = attempts.map((atMs, index) => atMs - (attempts[index - 1] ?? goneAtMs));
 		ensure(attempts.length < 3 || (gaps.at(-1) ?? 0) > (gaps[0] ?? 0), `the client waited ${gaps.map((gap) => Math.round(gap)).join(', ')} ms between its attempts, never longer`);
-		await stage.comeBack(stage.patienceMs);
+		await stage.comeBack(LONGEST_DELAY_MS + stage.patienceMs);
 	} },
 	{ name: 'waits for retry_after_ms when it is told to', section: '`error`', run: async (stage) => {
 		stage.present.drop();
