@@ -25,8 +25,8 @@ def load_encoder(folder, device):
 
 
 class Bank:
-    def __init__(self, folder, device, latents, size, seed, rich=1.0):
-        self.device, self.latents, self.size, self.rich = device, latents, size, rich
+    def __init__(self, folder, device, latents, size, seed, rich=1.0, action=None):
+        self.device, self.latents, self.size, self.rich, self.action = device, latents, size, rich, action
         self.rng, self.painter, self.encoder = random.Random(seed), clip.Painter(device), load_encoder(folder, device)
         self.rows, self.at, self.made = [], 0, 0
         path = Path(folder) / "latents.pt"
@@ -45,7 +45,7 @@ class Bank:
         out = []
         for _ in range(count):
             start = self.rng.randint(0, LENGTH - latents) // clip.CHUNK * clip.CHUNK if latents > 1 else self.rng.randrange(LENGTH)
-            out.append(clip.cut(clip.sample(self.rng, LENGTH, self.rich), start, latents))
+            out.append(clip.cut(clip.sample(self.rng, LENGTH, self.rich, action=self.action), start, latents))
         return out
 
     @torch.no_grad()

@@ -4,9 +4,11 @@ x_t = (1 - sigma) x0 + sigma n, target v = n - x0, sigma logit-normal and shifte
   pictures  single latents of random moments, 64 tokens: subjects, places, colours. Three batches of four are windows of 4x4 tokens about the
             subject instead, four times as many: attention knows distances alone, so a window is a small picture, and the subject is what is hard
   chunks    two latents at one noise level, no history: motion inside a chunk; windows as before
-  history   [clean chunks | noisy chunks] of --latents latents, block-causal with the window of the stream: teacher forcing (Self-Forcing, CausVid).
-            Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; more than the window, so that eviction is part of training.
-The loss weighs the cells of the subject four times. Captions, words and controls are dropped at times, for guidance and for unknown words.
+  history   [clean chunks | noisy chunks | noisy chunks] of --latents latents, block-causal with the window of the stream: teacher forcing (Self-Forcing,
+            CausVid). Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; more than the window, so that eviction is part of training.
+            Half of the noise levels are those that are deployed: where the picture goes is decided above 0.9, which a logit-normal hardly draws. The share
+            --action of the clips is steered, since history can be continued without a look at the controls in all others.
+The loss weighs the cells of the subject four times, eight times with history. Captions, words and controls are dropped at times, for guidance and for unknown words.
 
     python denoiser.py --minutes 60 --pictures 0.5 --chunks 0.15
 """
@@ -77,30 +79,38 @@ def windows(batch, side, rng=torch):
     return (z, cells.permute(0, 2, 3, 1)[b, y, x].permute(0, 3, 1, 2), *rest)
 
 
-def examination(args, count=64):
-    """A batch of chunks that is the same in every run."""
-    bank = Bank(args.state, args.device, CHUNK, count, 4711, args.rich)
+def examination(args, latents, count=64):
+    """A batch of clips that is the same in every run."""
+    count = count * CHUNK // latents
+    bank = Bank(args.state, args.device, latents, count, 4711, args.rich, args.action)
     bank.grow(count)
     return bank.batch(count)
 
 
 @torch.no_grad()
 def validate(model, values, batch):
-    """Velocity loss of the averaged weights in the subject's cells and elsewhere, of chunks without history, at three noise levels."""
+    """Velocity loss of the averaged weights in the subject's cells and elsewhere at three noise levels; of more latents than a chunk with history."""
     training = {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.to(training[k].dtype) for k, v in values.items()})
     z, cells, ids, owner, control = batch
     inside, out = cells[:, :, None].expand_as(z), []
+    clean, chunk = (z, CHUNK) if z.shape[1] > CHUNK else (None, z.shape[1])
     for sigma in (0.9, 0.75, 0.5):
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3)).to(z.device)
         context = model.text(ids.flatten(0, 1)).unflatten(0, (len(ids), -1))
         t = torch.full(z.shape[:2], sigma, device=z.device)
         with autocast(z.device):
-            v = model.dit.teacher_forcing(None, (1 - sigma) * z + sigma * noise, None, t * 1000, context, owner, control, min(CHUNK, z.shape[1]), WINDOW)
+            v = model.dit.teacher_forcing(clean, (1 - sigma) * z + sigma * noise, t * 0, t * 1000, context, owner, control, chunk, WINDOW)
         error = (v - (noise - z)) ** 2
         out.append("%.3f/%.3f" % (float((error * inside).sum() / inside.sum()), float((error * (1 - inside)).sum() / (1 - inside).sum())))
     model.load_state_dict(training)
     return "  ".join(out)
+
+
+def deployed(sigma):
+    """Half of the noise levels [B, N] become one of those that the stream is sampled at."""
+    labels = torch.tensor(spec.SCHEDULES["4"], device=sigma.device) / 1000
+    return torch.where(torch.rand_like(sigma) < 0.5, labels[torch.randint(0, len(labels), sigma.shape, device=sigma.device)], sigma)
 
 
 def loss_of(model, batch, history):
@@ -111,20 +121,23 @@ def loss_of(model, batch, history):
         ids = ids[:, :1]
     context = model.text(ids.flatten(0, 1)).unflatten(0, (B, -1))                       # [B, U, text_len, text_dim]
     chunk = min(CHUNK, L)
-    sigma = levels(B, L // chunk, z.device).repeat_interleave(chunk, 1)
-    noisy, target = mix(z, sigma)
     clean = sigma_c = None
+    versions = 2 if history else 1
+    sigma = levels(B, versions * L // chunk, z.device)
     if history:
-        sigma_c = torch.rand(B, 1, device=z.device).mul(0.15) * (torch.rand(B, 1, device=z.device) < 0.5) * torch.ones_like(sigma)
+        sigma = deployed(sigma)
+        sigma_c = torch.rand(B, 1, device=z.device).mul(0.15) * (torch.rand(B, 1, device=z.device) < 0.5) * torch.ones(B, L, device=z.device)
         clean = mix(z, sigma_c)[0]
+    sigma = sigma.repeat_interleave(chunk, 1)
+    noisy, target = mix(z.repeat(1, versions, 1, 1, 1), sigma)
     v = model.dit.teacher_forcing(clean, noisy, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
-    weight = 1 + 3 * cells[:, :, None]
+    weight = 1 + (7 if history else 3) * cells.repeat(1, versions, 1, 1)[:, :, None]
     error = (v - target) ** 2
     return (error * weight / weight.mean()).mean(), error.mean()
 
 
 def main():
-    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0, latents=12, windows=0.75).parse_args()
+    args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0, latents=12, windows=0.75, action=0.5).parse_args()
     torch.manual_seed(args.seed)
     model = Model().to(args.device)
     optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.998)
@@ -134,11 +147,12 @@ def main():
         now = "pictures" if run.progress < args.pictures else "chunks" if run.progress < args.pictures + args.chunks else "history"
         if now != stage:
             stage, latents = now, {"pictures": 1, "chunks": CHUNK, "history": args.latents}[now]
-            count = max(2, args.batch // {"pictures": 1, "chunks": 2, "history": 8}[now])
+            count = max(2, args.batch // {"pictures": 1, "chunks": 2, "history": 12}[now])
             size = max(count, args.bank // {"pictures": 1, "chunks": 2, "history": 8}[now])
-            bank = Bank(args.state, args.device, latents, size, args.seed + step, args.rich)
+            bank = Bank(args.state, args.device, latents, size, args.seed + step, args.rich, args.action if now == "history" else 0.3 * args.rich)
             bank.grow(max(count, size // 3))
             print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
+            exam = None
             run.restart_clock()
         narrow = stage != "history" and step % 4 < args.windows * 4
         due += count * args.fresh
@@ -158,7 +172,7 @@ def main():
         run.show(**{"window" if narrow else "whole": plain.detach()})
         if run.seconds - checked > 300:
             checked = run.seconds
-            exam = exam or examination(args)
+            exam = exam or examination(args, max(CHUNK, latents))
             print("       subject/rest at 0.9, 0.75, 0.5:  " + validate(model, ema.values, exam), flush=True)
             run.restart_clock()
 

@@ -1,7 +1,7 @@
 """Stage 3, the student: first guidance, then few steps, both by distillation with a true clean history (teacher forcing).
 
-Guidance, the first part of the run (--guide): the student's velocity must agree with the teacher's guided one, v_null + w (v - v_null) (Meng et al. 2023). A
-plain regression, settled after some hundred steps; from then on guidance costs nothing.
+Guidance, the first part of the run (--guide): the student's velocity must agree with the teacher's guided one, v_null + w (v - v_null) (Meng et al. 2023),
+where null has neither words nor controls. A plain regression, settled after some hundred steps; from then on guidance costs nothing.
 Few steps, the rest: causal discrete consistency distillation (Causal Forcing, stage 2). The guided student, frozen, is the teacher; per chunk a point
 sigma_i of a shift-3 grid is drawn, the deployed labels more often; the teacher makes one Euler step sigma_i -> sigma_{i-1}; the student's jump to x0
 from sigma_i must agree with the jump of its own average from sigma_{i-1}. The jump is f = x - sigma v, exact at sigma = 0. Afterwards sampling
@@ -50,26 +50,27 @@ def loss_of(student, target, teacher, batch, points, guidance, history):
     null = torch.zeros_like(ids)
     null[..., 0] = 1
     sigma_grid = grid(points, z.device)
-    i = draw(B, L // chunk, points, z.device).repeat_interleave(chunk, 1)
+    versions = 2 if history else 1
+    i = draw(B, versions * L // chunk, points, z.device).repeat_interleave(chunk, 1)
     now, before = sigma_grid[i], sigma_grid[i - 1]
-    noisy, _ = mix(z, now)
+    noisy, _ = mix(z.repeat(1, versions, 1, 1, 1), now)
     clean = sigma_c = None
     if history:
-        sigma_c = torch.rand(B, 1, device=z.device).mul(0.15) * (torch.rand(B, 1, device=z.device) < 0.5) * torch.ones_like(now)
+        sigma_c = torch.rand(B, 1, device=z.device).mul(0.15) * (torch.rand(B, 1, device=z.device) < 0.5) * torch.ones(B, L, device=z.device)
         clean = mix(z, sigma_c)[0]
     wide = lambda s: s[:, :, None, None, None]
 
-    def velocity(model, x, sigma, words):
+    def velocity(model, x, sigma, words, control=control):
         context = model.text(words.flatten(0, 1)).unflatten(0, (B, -1))
         return model.dit.teacher_forcing(clean, x, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
 
-    weight = 1 + 3 * cells[:, :, None]
+    weight = 1 + 3 * cells.repeat(1, versions, 1, 1)[:, :, None]
     weight = weight / weight.mean()
     with torch.no_grad():
         v = velocity(teacher, noisy, now, ids)
     if guidance != 1:
         with torch.no_grad():
-            u = velocity(teacher, noisy, now, null)
+            u = velocity(teacher, noisy, now, null, control * 0)
         error = (velocity(student, noisy, now, ids) - (u + guidance * (v - u))) ** 2
         return (error * weight).mean(), error.mean()
     with torch.no_grad():
@@ -95,7 +96,7 @@ class Guided:
 
 
 def main():
-    args = parser(__doc__, lr=5e-4, batch=32, latents=8, bank=1500, fresh=0.1, points=24, guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0).parse_args()
+    args = parser(__doc__, lr=5e-4, batch=32, latents=8, bank=1500, fresh=0.1, points=24, guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0, action=0.3).parse_args()
     torch.manual_seed(args.seed)
     teacher = Model().to(args.device)
     teacher.load_state_dict(newest(Path(args.state), [args.teacher])[1]["items"]["ema"]["values"])
@@ -108,8 +109,8 @@ def main():
     if guided.values is not None:
         teacher.load_state_dict(guided.values)
     history = args.latents > CHUNK
-    count = max(2, args.batch // args.latents)
-    bank = Bank(args.state, args.device, args.latents, max(count, args.bank // args.latents), args.seed, args.rich)
+    count = max(2, args.batch // args.latents)                                  # clips of a step
+    bank = Bank(args.state, args.device, args.latents, max(count, args.bank // args.latents), args.seed, args.rich, args.action)
     bank.grow(max(count, bank.size))
     print(f"--- distill: {args.latents} latents, batches of {count}", flush=True)
     run.restart_clock()

@@ -260,19 +260,21 @@ class DiT(nn.Module):
     def teacher_forcing(self, clean, noisy, t_clean, t_noisy, context, owner, control, chunk, window):
         """Velocity of every noisy chunk given the clean chunks before it in the window.
 
-        clean, noisy [B, F, C, h, w]; t_* [B, F]; context [B, U, L, text_dim]; owner [B, F] which caption a frame has; control [B, F, 12].
-        Without clean (None) every chunk stands alone: one pass over F / chunk independent chunks."""
-        B, F_, _, h, w = noisy.shape
-        s, N = self.spec, F_ // chunk
+        clean [B, F, C, h, w], noisy [B, R F, C, h, w]: R noisy versions of the same clip, which share the clean keys; t_* as those; context [B, U, L, text_dim];
+        owner [B, F] which caption a frame has; control [B, F, 12]. Without clean (None, R = 1) every chunk stands alone: one pass over F / chunk chunks."""
         both = clean is not None
+        B, _, _, h, w = noisy.shape
+        F_ = clean.shape[1] if both else noisy.shape[1]
+        R = noisy.shape[1] // F_
+        s, N = self.spec, F_ // chunk
         x = self.tokens(torch.cat([clean, noisy], 1) if both else noisy)
-        twice = (lambda a: torch.cat([a, a], 1)) if both else (lambda a: a)
+        each = (lambda a: torch.cat([a] * (1 + R), 1)) if both else (lambda a: a)
         t = torch.cat([t_clean, t_noisy], 1) if both else t_noisy
-        e, e0 = self.embed(t, context, twice(control) if control is not None else None, twice(owner))
+        e, e0 = self.embed(t, context, each(control) if control is not None else None, each(owner))
         ctx = self.text_embedding(context)                                   # [B, U, L, dim]
         U, S, past = ctx.shape[1], x.shape[2], window // chunk - 1
-        cos, sin = rope_table(list(range(F_)) * (2 if both else 1), h // s["patch_size"][1], w // s["patch_size"][2], s["dim"] // s["num_heads"], s["rope_theta"], x.device)
-        pick = twice(owner)[:, ::chunk]                                      # [B, chunks of both halves]
+        cos, sin = rope_table(list(range(F_)) * (1 + R if both else 1), h // s["patch_size"][1], w // s["patch_size"][2], s["dim"] // s["num_heads"], s["rope_theta"], x.device)
+        pick = each(owner)[:, ::chunk]                                       # [B, chunks of all versions]
 
         def cross(module, z):
             parts = z.reshape(B, -1, chunk * S, z.shape[-1])                 # [B, M, chunk * S, dim]
@@ -293,8 +295,9 @@ class DiT(nn.Module):
             for i in range(N):                                               # clean chunk i sees clean chunks i - past .. i
                 a, b = max(0, i - past) * step, (i + 1) * step
                 out.append(attention(q[:, i * step:b], k[:, a:b], v[:, a:b]))
-            for i in range(N):                                               # noisy chunk i sees clean chunks i - past .. i - 1 and itself
-                a, b, c, d = max(0, i - past) * step, i * step, half + i * step, half + (i + 1) * step
+            for m in range(R * N):                                           # noisy chunk i sees clean chunks i - past .. i - 1 and itself
+                i = m % N
+                a, b, c, d = max(0, i - past) * step, i * step, half + m * step, half + (m + 1) * step
                 out.append(attention(q[:, c:d], torch.cat([k[:, a:b], k[:, c:d]], 1), torch.cat([v[:, a:b], v[:, c:d]], 1)))
             return torch.cat(out, 1)
 

@@ -48,7 +48,7 @@ def generate(model, prompts, chunks, steps, sampler, guidance=1.0, device="cpu",
             t = torch.full((B, n), sigma * 1000, device=device)
             v = model.dit(x, t, context, c, cache=cache, start=i * n)
             if guidance != 1:
-                u = model.dit(x, t, null, c, cache=blank, start=i * n)
+                u = model.dit(x, t, null, c * 0, cache=blank, start=i * n)
                 v = u + guidance * (v - u)
             return v
 
@@ -63,7 +63,7 @@ def generate(model, prompts, chunks, steps, sampler, guidance=1.0, device="cpu",
         zero = torch.zeros(B, n, device=device)
         model.dit(x, zero, context, c, cache=cache, start=i * n, keep=True)
         if guidance != 1:
-            model.dit(x, zero, null, c, cache=blank, start=i * n, keep=True)
+            model.dit(x, zero, null, c * 0, cache=blank, start=i * n, keep=True)
         out.append(x)
     return torch.cat(out, 1)
 
@@ -84,7 +84,6 @@ def montage(frames, path, columns=10):
     Image.fromarray((picture.numpy() * 255).astype(np.uint8)).save(path)
 
 
-@torch.no_grad()
 @torch.no_grad()
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])

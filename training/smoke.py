@@ -29,7 +29,8 @@ def check_cache():
     t = torch.rand(B, F // n).repeat_interleave(n, 1) * 1000
     context, control = torch.randn(B, 1, 5, spec.DIT["text_dim"]), torch.randn(B, F, spec.DIT["control_dim"])
     with torch.no_grad():
-        want = dit.teacher_forcing(clean, noisy, torch.zeros(B, F), t, context, torch.zeros(B, F, dtype=torch.long), control, n, 8)
+        versions, times = torch.cat([torch.randn_like(noisy), noisy], 1), torch.cat([t.flip(1), t], 1)
+        want = dit.teacher_forcing(clean, versions, torch.zeros(B, F), times, context, torch.zeros(B, F, dtype=torch.long), control, n, 8)[:, F:]
         cache = Cache(8)
         for i in range(F // n):
             part = slice(i * n, i * n + n)
@@ -54,5 +55,7 @@ if __name__ == "__main__":
         stage(state, "export.py", "--out", state + "/toybox")
         stage(state, "sheet.py", "--rows", "2", "--chunks", "2", "--stage", "distill", "--steps", "2", "--sampler", "renoise", "--out", state + "/sheet.png")
         stage(state + "/again", "restore.py", "--model", state + "/toybox")
+        stage(state + "/again", "leg.py", "--out", state + "/leg", "--minutes", "0.02", "--small")
+        assert (Path(state) / "leg" / "toybox" / "model.json").exists() and (Path(state) / "leg" / "sheet.png").exists()
         assert (Path(state) / "toybox" / "model.json").exists()
     print("smoke: ok")

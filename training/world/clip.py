@@ -21,10 +21,10 @@ SUBJECT = {s["name"]: s for s in sprites.SUBJECTS}
 SIZES = {"small": (34, 38), "normal": (48, 58), "big": (68, 76)}
 
 
-def controls(rng, latents, face, rich=1.0):
+def controls(rng, latents, face, chance=0.3):
     """[latents, 12]: nothing for most clips, otherwise one or two controls held for a while."""
     c = np.zeros((latents, len(CONTROLS)), dtype=np.float32)
-    if rng.random() > 0.3 * rich:
+    if rng.random() > chance:
         return c
     c[:, 11] = 1
     for _ in range(rng.choice([1, 1, 2])):
@@ -68,14 +68,14 @@ def track(rng, index, count, scenes, starts, steer, frames):
     return out, size
 
 
-def sample(rng, latents, rich=1.0, script=None):
+def sample(rng, latents, rich=1.0, script=None, action=None):
     """One clip as a record of arrays over frames (T) or latents (L). `rich` scales how often there is more than one subject doing one thing;
-    `script` says what happens (captions.script), else it is drawn."""
+    `script` says what happens (captions.script), else it is drawn; `action` is how often it is steered, else 0.3 rich."""
     scenes, starts, texts = script or captions.script(rng, latents // CHUNK if latents >= CHUNK else 1, rich)
     frames = latents * FRAMES
     starts = [s * CHUNK * FRAMES for s in starts]
     face = SUBJECT[scenes[0]["subjects"][0]]["kind"] == "face"
-    control = controls(rng, latents, face, rich)
+    control = controls(rng, latents, face, 0.3 * rich if action is None else action)
     at = np.repeat(control, FRAMES, 0)                                             # [T, 12]
     count = len(scenes[0]["subjects"])
     sprite = np.zeros((2, latents), np.int64)
