@@ -6,6 +6,7 @@ x_t = (1 - sigma) x0 + sigma n, target v = n - x0, sigma logit-normal and shifte
   chunks    two latents at one noise level, no history: motion inside a chunk; windows as before
   history   [clean chunks | noisy chunks | noisy chunks] of --latents latents, block-causal with the window of the stream: teacher forcing (Self-Forcing,
             CausVid). Clean chunks get noise sigma_c ~ U(0, 0.15) half of the time and say so; more than the window, so that eviction is part of training.
+            Of four batches two are short stretches in windows, many times as many clips: how things move and answer to controls is learnt from those.
             Half of the noise levels are those that are deployed: where the picture goes is decided above 0.9, which a logit-normal hardly draws. The share
             --action of the clips is steered, since history can be continued without a look at the controls in all others.
 The loss weighs the cells of the subject four times, eight times with history. Captions, words and controls are dropped at times, for guidance and for unknown words.
@@ -77,6 +78,14 @@ def windows(batch, side, rng=torch):
     b, y, x = torch.arange(B, device=z.device)[:, None, None], index[0][:, :, None], index[1][:, None, :]
     z = z.permute(0, 3, 4, 1, 2)[b, y, x].permute(0, 3, 4, 1, 2)
     return (z, cells.permute(0, 2, 3, 1)[b, y, x].permute(0, 3, 1, 2), *rest)
+
+
+def stretch(batch, latents):
+    """The same stretch of every clip, at a chunk boundary."""
+    z, cells, ids, owner, control = batch
+    a = int(torch.randint(0, (z.shape[1] - latents) // CHUNK + 1, (1,))) * CHUNK
+    part = slice(a, a + latents)
+    return z[:, part], cells[:, part], ids, owner[:, part], control[:, part]
 
 
 def examination(args, latents, count=64):
@@ -154,17 +163,21 @@ def main():
             print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
             exam = None
             run.restart_clock()
-        narrow = stage != "history" and step % 4 < args.windows * 4
+        narrow = step % 4 < args.windows * (2 if stage == "history" else 4)
         due += count * args.fresh
         if due >= 8:
             bank.grow(int(due), 32)
             due = 0.0
-        batch = windows(bank.batch(count * 4), 8) if narrow else bank.batch(count)
+        if narrow and stage == "history":                                   # as many tokens: short stretches of many clips, where things stay in the window
+            short = min(3 * CHUNK, latents)
+            batch = windows(stretch(bank.batch(count * 4 * latents // short), short), 8)
+        else:
+            batch = windows(bank.batch(count * 4), 8) if narrow else bank.batch(count)
         with autocast(args.device):
             loss, plain = loss_of(model, batch, stage == "history")
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(run.rate(100, args.decay))
+        optimizer.step(run.rate(100 if run.first == 0 else 20, args.decay))
         for p in model.parameters():
             p.grad = None
         if step % 2 == 0:
