@@ -1,11 +1,12 @@
 /** `turbocast verify`: does this build compute what the original implementations computed? */
 import type { Config } from '../config.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { deviceOf } from '../engine/profile.js';
 import { verifyFolder } from '../verify/verify.js';
 import type { Arguments, FlagTable } from './arguments.js';
 
 export const VERIFY_FLAGS = {
-	profile: { values: ['P'], says: 'cpu-fp32 (default), cpu-int8, cpu-int8-attention or webgpu-fp32' },
+	profile: { values: ['P'], says: 'cpu-fp32 (default), cpu-int8, cpu-int8-attention, webgpu-fp32 or cuda-fp32' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
@@ -19,11 +20,13 @@ export const verify = async (args: Arguments, config: Config, signal: AbortSigna
 	// A check is of the exact arithmetic unless asked otherwise, whatever the service is configured to use.
 	const profile = args.has('profile') && config.engine.profile !== 'auto' ? config.engine.profile : 'cpu-fp32';
 	if (profile === 'webgpu-fp16' || profile === 'cuda-fp16') {
-		throw new TurbocastError('invalid_option', `verify cannot check ${profile}; on a graphics card it checks webgpu-fp32.`);
+		throw new TurbocastError('invalid_option', `verify cannot check ${profile}; on a graphics card it checks webgpu-fp32 and cuda-fp32.`);
 	}
 	// On demand: the same command serves, and the process that serves must not load the tensor library.
-	const { createOnnxRuntime, createWebGpu } = await import('../engine/backends/onnxruntime.js');
-	const backend = (profile === 'webgpu-fp32' ? createWebGpu : createOnnxRuntime)({ threads: config.engine.threads });
+	const { createOnnxRuntime } = await import('../engine/backends/onnxruntime.js');
+	const { openDevice } = await import('../engine/open-device.js');
+	const { threads } = config.engine;
+	const backend = deviceOf(profile) === 'cpu' ? createOnnxRuntime({ threads }) : openDevice(profile, threads);
 	const warn = (sentence: string): void => {
 		process.stderr.write(`turbocast: ${sentence}\n`);
 	};

@@ -1,6 +1,6 @@
 /**
  * The narrow seam to a tensor library: load a graph, run it. Behind it stands ONNX Runtime
- * (`backends/onnxruntime.ts`). The oracle of the tests stands one storey up: `backends/reference.ts` offers the same `Networks`
+ * (`backends/onnxruntime.ts` through its binding, `backends/onnxruntime-c.ts` through its C interface). The oracle of the tests stands one storey up: `backends/reference.ts` offers the same `Networks`
  * in plain loops that never see a graph, so that a mistake in a graph cannot hide in both.
  */
 
@@ -34,9 +34,10 @@ export type GraphSession = {
 	readonly outputs: readonly GraphValue[];
 	/**
 	 * Runs once. `fetch` names the outputs wanted (all when left out). Names, types and shapes of the feeds are checked
-	 * against the graph before the library sees them. Throws `internal` naming the graph and the input that does not fit.
+	 * against the graph before the library sees them. Throws `internal` naming the graph and the input that does not fit. A backend that can
+	 * ends the run when `signal` is aborted and throws its reason; others run to the end.
 	 */
-	readonly run: (feeds: Feeds, fetch?: readonly string[]) => Promise<{ [name: string]: Tensor }>;
+	readonly run: (feeds: Feeds, fetch?: readonly string[], signal?: AbortSignal) => Promise<{ [name: string]: Tensor }>;
 	readonly close: () => Promise<void>;
 };
 
@@ -51,14 +52,14 @@ export type Backend = {
 
 export type DeviceSession = GraphSession & {
 	/** As `run`; those of `into` are written where they lie, and are not among the results. */
-	readonly runInto: (feeds: Feeds, fetch: readonly string[], into: { readonly [name: string]: ResidentTensor }) => Promise<{ [name: string]: Tensor }>;
+	readonly runInto: (feeds: Feeds, fetch: readonly string[], into: { readonly [name: string]: ResidentTensor }, signal?: AbortSignal) => Promise<{ [name: string]: Tensor }>;
 };
 
 /** A session whose outputs, but those for the host, stay on the device. */
 export type ResidentSession = {
 	readonly inputs: readonly GraphValue[];
 	/** Always computes everything. */
-	readonly run: (feeds: Feeds) => Promise<{ readonly host: { [name: string]: Tensor }; readonly resident: { [name: string]: ResidentTensor } }>;
+	readonly run: (feeds: Feeds, signal?: AbortSignal) => Promise<{ readonly host: { [name: string]: Tensor }; readonly resident: { [name: string]: ResidentTensor } }>;
 	readonly close: () => Promise<void>;
 };
 

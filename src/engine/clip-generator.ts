@@ -76,7 +76,7 @@ export class ClipGenerator {
 			forward: async (latent, timestep, step) => {
 				await checkpoint();
 				const { velocity } = await networks.step({
-					latent, timesteps: [timestep], prompt, image, expert: experts?.[step], firstPosition: 0, pastK: [], pastV: [], pastTokens: 0, wantKeysAndValues: false,
+					latent, timesteps: [timestep], prompt, image, expert: experts?.[step], firstPosition: 0, pastK: [], pastV: [], pastTokens: 0, wantKeysAndValues: false, signal,
 				});
 				checkFinite(velocity, `step ${step + 1} of ${inputs.steps}`);
 				return velocity;

@@ -7,11 +7,12 @@ import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { TurbocastError } from '../protocol/errors.js';
 import { deviceOf, type ProfileDevice } from './profile.js';
-import { type DeviceChoice, type EngineProfile, WEBGPU_PROFILES, type WebGpuProfile } from './protocol.js';
+import { hasCudaProvider } from './c-api/library-folder.js';
+import { type CardProfile, CUDA_PROFILES, type DeviceChoice, type EngineProfile, WEBGPU_PROFILES } from './protocol.js';
 import type { SelfTest } from './self-test.js';
 
 /** What the self-test of a profile found. */
-export type ProfileReport = { readonly profile: WebGpuProfile } & (
+export type ProfileReport = { readonly profile: CardProfile } & (
 	| ({ readonly kind: 'right' | 'wrong' } & SelfTest)
 	| { readonly kind: 'unavailable'; readonly why: string });
 
@@ -22,11 +23,11 @@ export const SELF_TEST_TIMEOUT_MS = 120_000;
 /** The same where nobody asked for the card: a start must not wait long for one that may not be used in the end. */
 export const UNASKED_SELF_TEST_TIMEOUT_MS = 10_000;
 /** Largest relative error of a device: what its numbers cost, and a margin of ten. */
-const TOLERANCES: { readonly [P in WebGpuProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2 };
+const TOLERANCES: { readonly [P in CardProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2, 'cuda-fp32': 1e-4, 'cuda-fp16': 2e-2 };
 
 const ENTRY = fileURLToPath(new URL('./self-test-process.js', import.meta.url));
 
-/** Whether there is anything that WebGPU could find; costs nothing where there is not. */
+/** Whether there is any card that could be found; costs nothing where there is not. */
 export const hasGraphics = (environment: { readonly [name: string]: string | undefined } = process.env): boolean => {
 	if (process.platform !== 'linux') {
 		return true;
@@ -36,7 +37,7 @@ export const hasGraphics = (environment: { readonly [name: string]: string | und
 };
 
 /** Runs the self-test of a profile in a process of its own. Never rejects: whatever goes wrong there is `unavailable`. */
-export const testProfile = (profile: WebGpuProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS): Promise<ProfileReport> => new Promise((resolve) => {
+export const testProfile = (profile: CardProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS): Promise<ProfileReport> => new Promise((resolve) => {
 	// The library and drivers write to standard error what the report says.
 	const child = fork(ENTRY, [JSON.stringify({ profile, threads })], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
 	const timer = setTimeout(() => {
@@ -85,28 +86,35 @@ export type DeviceRequest = {
 	/** For tests. */
 	readonly test?: typeof testProfile;
 	readonly hasGraphics?: () => boolean;
+	readonly hasCuda?: () => boolean;
 };
 
-const belongsTo = (profile: EngineProfile, device: ProfileDevice): EngineProfile => {
+/** In the order in which they are tried. CUDA before WebGPU: on the cards that have both, its kernels are made for them. */
+const candidatesOf = (device: DeviceChoice, profile: EngineProfile | 'auto', hasCuda: boolean): readonly CardProfile[] => {
+	if (profile !== 'auto') {
+		return [profile as CardProfile];
+	}
+	return device === 'webgpu' ? WEBGPU_PROFILES : device === 'cuda' ? CUDA_PROFILES : [...(hasCuda ? CUDA_PROFILES : []), ...WEBGPU_PROFILES];
+};
+
+const belongsTo = (profile: EngineProfile, device: ProfileDevice): void => {
 	if (deviceOf(profile) !== device) {
 		throw new TurbocastError('invalid_config', `engine.profile ${profile} does not run on engine.device ${device}; leave one of them at auto.`);
 	}
-	return profile;
 };
 
 /**
  * Chooses. A device asked for by name is used however slow it is, but never when it computes wrong numbers. Throws `device_wrong` with the figure,
  * `device_unavailable`, or `invalid_config` where device and profile contradict each other.
  */
-export const chooseDevice = async ({ device, profile, threads, isOwnModel, test = testProfile, hasGraphics: isThere = hasGraphics }: DeviceRequest): Promise<ChosenDevice> => {
-	if (device === 'cuda' || profile === 'cuda-fp16') {
-		throw new TurbocastError('device_unavailable', 'There is no CUDA backend yet; use webgpu on NVIDIA cards too. See docs/gpu.md.');
+export const chooseDevice = async ({ device, profile, threads, isOwnModel, test = testProfile, hasGraphics: isThere = hasGraphics, hasCuda = hasCudaProvider }: DeviceRequest): Promise<ChosenDevice> => {
+	if (device !== 'auto' && profile !== 'auto') {
+		belongsTo(profile, device);
 	}
 	if (device === 'cpu' || (profile !== 'auto' && deviceOf(profile) === 'cpu')) {
-		const chosen = profile === 'auto' ? 'cpu-int8' : profile;
-		return { profile: belongsTo(chosen, device === 'webgpu' ? 'webgpu' : 'cpu'), why: 'it was asked for', reports: [] };
+		return { profile: profile === 'auto' ? 'cpu-int8' : profile, why: 'it was asked for', reports: [] };
 	}
-	const isNamed = device === 'webgpu' || profile !== 'auto';
+	const isNamed = device !== 'auto' || profile !== 'auto';
 	if (!isNamed && !isOwnModel) {
 		return { profile: 'cpu-int8', why: 'models joined from published networks run on a graphics card only when engine.device says so', reports: [] };
 	}
@@ -114,7 +122,7 @@ export const chooseDevice = async ({ device, profile, threads, isOwnModel, test 
 		return { profile: 'cpu-int8', why: 'no graphics card was found', reports: [] };
 	}
 	const reports: ProfileReport[] = [];
-	for (const candidate of profile === 'auto' ? WEBGPU_PROFILES : [profile as WebGpuProfile]) {
+	for (const candidate of candidatesOf(device, profile, hasCuda())) {
 		const report = await test(candidate, threads, isNamed ? SELF_TEST_TIMEOUT_MS : UNASKED_SELF_TEST_TIMEOUT_MS);
 		reports.push(report);
 		if (report.kind === 'right') {

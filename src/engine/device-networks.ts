@@ -87,7 +87,7 @@ export const deviceNetworks = (options: DeviceNetworksOptions): DeviceNetworks =
 		return made;
 	};
 	const forward = async (inputs: StepInputs): Promise<Float32Array> =>
-		(await denoiser.runInto(await allFeeds(inputs), ['velocity'], inputs.wantKeysAndValues ? (places ??= await newPlaces()) : {}))['velocity']?.data as Float32Array;
+		(await denoiser.runInto(await allFeeds(inputs), ['velocity'], inputs.wantKeysAndValues ? (places ??= await newPlaces()) : {}, inputs.signal))['velocity']?.data as Float32Array;
 	const placed = (name: string): ResidentTensor => places?.[name] as ResidentTensor;
 	const read = async (tensor: StateTensor): Promise<Float32Array> => (isResident(tensor) ? device.download(tensor) : tensor);
 	const readAll = async (names: readonly string[]): Promise<Float32Array[]> => {

@@ -108,7 +108,7 @@ export class Generator {
 		const prompt = await this.#prompts.encode(inputs.prompt);
 		const textMs = lap();
 
-		const common = { networks, prompt, seed: inputs.seed ?? this.#seed, checkpoint };
+		const common = { networks, prompt, seed: inputs.seed ?? this.#seed, checkpoint, signal };
 		const past = await this.#pastFor(inputs.past ?? 'keep', common, handsOver);
 		const recacheMs = lap();
 

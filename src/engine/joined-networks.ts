@@ -66,7 +66,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 
 	const onCpu = createOnnxRuntime({ threads: options.threads });
 	// Denoiser, decoder and encoder; texts are encoded once, and the encoder is larger than many a graphics card.
-	const device = deviceOf(profile) === 'cpu' ? undefined : openDevice(profile, options.threads);
+	const device = deviceOf(profile) === 'cpu' ? undefined : (options.openDevice ?? openDevice)(profile, options.threads);
 	const type = stateType(profile);
 	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae'), encoder: encoder === undefined ? undefined : folder.mapWeights('encoder') };
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
@@ -152,7 +152,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 			feeds[`past_k.${layer}`] = stateFeed(inputs.pastK[layer] ?? new Float32Array(0), [heads, pastTokens, headDim], type);
 			feeds[`past_v.${layer}`] = stateFeed(inputs.pastV[layer] ?? new Float32Array(0), [heads, pastTokens, headDim], type);
 		}
-		const results = await session.run(feeds, inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
+		const results = await session.run(feeds, inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity'], inputs.signal);
 		const velocity = floatsOf(results, 'velocity');
 		if (!inputs.wantKeysAndValues) {
 			return { velocity };

@@ -18,7 +18,7 @@ import type { Feeds, GraphSession, StateTensor, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { deviceNetworks } from './device-networks.js';
 import { loadJoinedNetworks } from './joined-networks.js';
-import { openDevice } from './open-device.js';
+import { openDevice, type OpenDevice } from './open-device.js';
 import type { KvShape, LayerState, StreamKv } from './kv-cache.js';
 import { decoderArithmetic, denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import type { EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
@@ -59,6 +59,8 @@ export type StepInputs = {
 	readonly pastTokens: number;
 	/** Whether `newK` and `newV` are wanted (the clean pass). Leaving them out is faster. */
 	readonly wantKeysAndValues: boolean;
+	/** Ends the forward in the middle where the backend can; it throws the reason then. */
+	readonly signal?: AbortSignal | undefined;
 	/** Of two denoisers, the one for much noise or the one for little; the first when left out. */
 	readonly expert?: 'high' | 'low' | undefined;
 	/** [latent channels, F, latentHeight, latentWidth]: of models that begin with a picture, what `encodeImage` made of it. */
@@ -134,6 +136,8 @@ export type NetworksOptions = {
 	readonly availableBytes?: number | undefined;
 	/** Only of joined models, whose text encoders are large. */
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
+	/** For tests: the backend of a profile of a card. */
+	readonly openDevice?: OpenDevice | undefined;
 	/** A sentence for people about something that is not as usual. */
 	readonly warn?: ((sentence: string) => void) | undefined;
 };
@@ -182,7 +186,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const isOnCpu = deviceOf(profile) === 'cpu';
 
 	const backend = createOnnxRuntime({ threads: options.threads });
-	const device = isOnCpu ? undefined : openDevice(profile, options.threads);
+	const device = isOnCpu ? undefined : (options.openDevice ?? openDevice)(profile, options.threads);
 	const size = { height: latentHeight, width: latentWidth };
 	const sessions: { readonly close: () => Promise<void> }[] = [];
 	const owned = async <Session extends { readonly close: () => Promise<void> }>(loading: Promise<Session>): Promise<Session> => {
@@ -274,7 +278,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 					feeds[`${name}.${layer}`] = stateFeed(data, [heads, tokens, headDim], 'float32');
 				}
 			}
-			const results = await denoiser.run(feeds, wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']);
+			const results = await denoiser.run(feeds, wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity'], inputs.signal);
 			const velocity = floatsOf(results, 'velocity');
 			if (!wantKeysAndValues) {
 				return { velocity };

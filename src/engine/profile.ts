@@ -15,6 +15,7 @@ export const denoiserArithmetic = (profile: EngineProfile): Required<Pick<DitGra
 	switch (profile) {
 		case 'cpu-fp32':
 		case 'webgpu-fp32':
+		case 'cuda-fp32':
 			return { linears: 'float32', attention: 'float32' };
 		case 'cpu-int8':
 			return { linears: 'int8', attention: 'float32' };

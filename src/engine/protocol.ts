@@ -8,10 +8,12 @@ import type { Checkpoint, StreamSnapshot } from './stream-state.js';
 
 export const CPU_PROFILES = ['cpu-int8', 'cpu-fp32', 'cpu-int8-attention'] as const;
 export const WEBGPU_PROFILES = ['webgpu-fp16', 'webgpu-fp32'] as const;
-/** How the networks are computed: where, and in which numbers. The graphs of `cuda-fp16` can be made; no backend runs them yet (docs/gpu.md). */
-export const ENGINE_PROFILES = [...CPU_PROFILES, ...WEBGPU_PROFILES, 'cuda-fp16'] as const;
+export const CUDA_PROFILES = ['cuda-fp16', 'cuda-fp32'] as const;
+/** How the networks are computed: where, and in which numbers. */
+export const ENGINE_PROFILES = [...CPU_PROFILES, ...WEBGPU_PROFILES, ...CUDA_PROFILES] as const;
 export type EngineProfile = (typeof ENGINE_PROFILES)[number];
-export type WebGpuProfile = (typeof WEBGPU_PROFILES)[number];
+/** Those of graphics cards. */
+export type CardProfile = (typeof WEBGPU_PROFILES)[number] | (typeof CUDA_PROFILES)[number];
 export type CpuProfile = (typeof CPU_PROFILES)[number];
 
 /** What an engine computes on. */

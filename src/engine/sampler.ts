@@ -19,6 +19,8 @@ export type ChunkContext = {
 	readonly chunkIndex: number;
 	/** Lets messages be heard and throws the reason when the chunk was cancelled. */
 	readonly checkpoint: () => Promise<void>;
+	/** The same for a run that takes long. */
+	readonly signal: AbortSignal;
 };
 
 /** A product with 0 is 0 for finite numbers and NaN for all others: one addition a number, without a branch. */
@@ -49,6 +51,7 @@ const stepInputs = (context: ChunkContext, latent: Float32Array, timestep: numbe
 		pastV: layers.map((layer) => layer.v),
 		pastTokens: past,
 		wantKeysAndValues,
+		signal: context.signal,
 	};
 };
 

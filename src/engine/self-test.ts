@@ -15,7 +15,7 @@ import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { gaussianNoise } from './noise.js';
 import { openDevice } from './open-device.js';
 import { decoderArithmetic, denoiserArithmetic, stateType } from './profile.js';
-import type { EngineProfile, WebGpuProfile } from './protocol.js';
+import type { CardProfile, EngineProfile } from './protocol.js';
 import { stateFeed } from './resident-kv.js';
 
 /** Large enough that a card is faster although each of its hundred kernels takes some time to start; odd channels, which one layout of ONNX Runtime 1.30 gets wrong. */
@@ -124,7 +124,7 @@ const relativeError = (ours: Float32Array, right: Float32Array): number => {
 };
 
 /** Runs it on the device of `profile` and on the processor. May end the process when a driver fails: give it one of its own. Throws `device_unavailable`. */
-export const runSelfTest = async (profile: WebGpuProfile, threads: number, nowMs: () => number): Promise<SelfTest> => {
+export const runSelfTest = async (profile: CardProfile, threads: number, nowMs: () => number): Promise<SelfTest> => {
 	const device = openDevice(profile, threads);
 	try {
 		const ours = await measure(device, profile, nowMs);

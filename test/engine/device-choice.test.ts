@@ -1,19 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, SELF_TEST_TIMEOUT_MS, testProfile, UNASKED_SELF_TEST_TIMEOUT_MS } from '../../src/engine/device-choice.js';
-import type { WebGpuProfile } from '../../src/engine/protocol.js';
+import type { CardProfile } from '../../src/engine/protocol.js';
+import { hasCudaProvider } from '../../src/engine/c-api/library-folder.js';
 import { prepareVulkan } from './vulkan.js';
 
 const skip = prepareVulkan();
 
-const AUTO: DeviceRequest = { device: 'auto', profile: 'auto', threads: 1, isOwnModel: true, hasGraphics: () => true };
+const AUTO: DeviceRequest = { device: 'auto', profile: 'auto', threads: 1, isOwnModel: true, hasGraphics: () => true, hasCuda: () => false };
 const RIGHT = { kind: 'right', relativeError: 1e-6, deviceMs: 2, cpuMs: 30 } as const;
 
 /** A card whose self-tests give these. */
-const card = (reports: { readonly [P in WebGpuProfile]?: Omit<Extract<ProfileReport, { kind: 'right' | 'wrong' }>, 'profile'> }) => {
-	const asked: WebGpuProfile[] = [];
+const card = (reports: { readonly [P in CardProfile]?: Omit<Extract<ProfileReport, { kind: 'right' | 'wrong' }>, 'profile'> }) => {
+	const asked: CardProfile[] = [];
 	return {
-		asked, test: (profile: WebGpuProfile): Promise<ProfileReport> => {
+		asked, test: (profile: CardProfile): Promise<ProfileReport> => {
 			asked.push(profile);
 			const report = reports[profile];
 			return Promise.resolve(report === undefined ? { profile, kind: 'unavailable', why: 'no float16' } : { profile, ...report });
@@ -63,14 +64,33 @@ test('a slow card is refused by auto and taken by name', async () => {
 	assert.equal((await chooseDevice({ ...AUTO, ...card(slow), profile: 'webgpu-fp32' })).profile, 'webgpu-fp32');
 });
 
-test('what was asked for is not tested on the processor; contradictions and CUDA are refused', async () => {
+test('CUDA is tried first where its provider is installed, falls back to what is right, and by name is tested whatever is installed', async () => {
+	const whole = card({ 'cuda-fp16': RIGHT, 'webgpu-fp16': RIGHT });
+	assert.equal((await chooseDevice({ ...AUTO, ...whole, hasCuda: () => true })).profile, 'cuda-fp16');
+	assert.deepEqual(whole.asked, ['cuda-fp16']);
+	const half = card({ 'cuda-fp16': { ...RIGHT, kind: 'wrong', relativeError: 0.5 }, 'webgpu-fp16': RIGHT });
+	assert.equal((await chooseDevice({ ...AUTO, ...half, hasCuda: () => true })).profile, 'webgpu-fp16');
+	assert.deepEqual(half.asked, ['cuda-fp16', 'cuda-fp32', 'webgpu-fp16']);
+	assert.equal((await chooseDevice({ ...AUTO, ...card({ 'cuda-fp32': RIGHT }), device: 'cuda' })).profile, 'cuda-fp32');
+	assert.equal((await chooseDevice({ ...AUTO, ...card({ 'cuda-fp32': RIGHT }), profile: 'cuda-fp32' })).profile, 'cuda-fp32');
+	await assert.rejects(chooseDevice({ ...AUTO, ...card({ 'webgpu-fp16': RIGHT }), device: 'cuda' }), { code: 'device_unavailable', message: /cuda-fp16 cannot be used.*cuda-fp32 cannot be used/u });
+});
+
+test('the self-test of CUDA on this machine says what is missing', { skip: hasCudaProvider() && 'the CUDA provider is installed here' }, async () => {
+	const report = await testProfile('cuda-fp16', 1);
+	assert.ok(report.kind === 'unavailable', JSON.stringify(report));
+	assert.match(report.why, /docs\/gpu\.md for what must be installed/u);
+});
+
+test('what was asked for is not tested on the processor; contradictions are refused', async () => {
 	const never = { ...AUTO, test: () => assert.fail('tested') };
 	assert.equal((await chooseDevice({ ...never, device: 'cpu' })).profile, 'cpu-int8');
 	assert.equal((await chooseDevice({ ...never, profile: 'cpu-fp32' })).profile, 'cpu-fp32');
 	assert.equal((await chooseDevice({ ...never, isOwnModel: false })).profile, 'cpu-int8');
 	await assert.rejects(chooseDevice({ ...never, device: 'cpu', profile: 'webgpu-fp32' }), { code: 'invalid_config' });
 	await assert.rejects(chooseDevice({ ...never, device: 'webgpu', profile: 'cpu-int8' }), { code: 'invalid_config' });
-	await assert.rejects(chooseDevice({ ...never, device: 'cuda' }), { code: 'device_unavailable' });
+	await assert.rejects(chooseDevice({ ...never, device: 'webgpu', profile: 'cuda-fp16' }), { code: 'invalid_config' });
+	await assert.rejects(chooseDevice({ ...never, device: 'cuda', profile: 'webgpu-fp16' }), { code: 'invalid_config' });
 });
 
 test('a driver that is named counts as a card', () => {

@@ -1,0 +1,16 @@
+/** Where the shared libraries of ONNX Runtime lie. Loads none of them. */
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+
+/** The folder of onnxruntime-node for this machine; the CUDA provider's libraries are put there too (docs/gpu.md). */
+export const libraryFolder = (): string =>
+	join(dirname(createRequire(import.meta.url).resolve('onnxruntime-node/package.json')), 'bin', 'napi-v6', process.platform, process.arch);
+
+const CUDA_FILES: { readonly [platform: string]: string } = { linux: 'libonnxruntime_providers_cuda.so', win32: 'onnxruntime_providers_cuda.dll' };
+
+/** Whether somebody has installed the CUDA provider; says nothing about a card. */
+export const hasCudaProvider = (): boolean => {
+	const file = CUDA_FILES[process.platform];
+	return file !== undefined && existsSync(join(libraryFolder(), file));
+};
