@@ -63,7 +63,7 @@ const folderOf = (file: string): string => {
 };
 
 const importsOf = (file: string): string[] =>
-	[...readFileSync(file, 'utf8').matchAll(/(?:^|\n)\s*(?:import|export)\b[^'"\n;]*?(?:\n[^'";]*?)*?from\s+['"]([^'"]+)['"]|import\(\s*['"]([^'"]+)['"]\s*\)|(?:^|\n)import\s+['"]([^'"]+)['"]/gu)]
+	[...readFileSync(file, 'utf8').matchAll(/(?:^|\n)\s*(?:import|export)\b[^'"\n;]*?(?:\n[^'"\n;]*?)*?from\s+['"]([^'"]+)['"]|import\(\s*['"]([^'"]+)['"]\s*\)|(?:^|\n)import\s+['"]([^'"]+)['"]/gu)]
 		.map((match) => match[1] ?? match[2] ?? match[3] ?? '');
 
 test('the reader of import lines finds every form', () => {
