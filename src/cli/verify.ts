@@ -1,7 +1,6 @@
 /** `turbocast verify`: does this build compute what the original implementations computed? */
 import type { Config } from '../config.js';
 import { TurbocastError } from '../protocol/errors.js';
-import { deviceOf } from '../engine/profile.js';
 import { verifyFolder } from '../verify/verify.js';
 import type { Arguments, FlagTable } from './arguments.js';
 
@@ -23,10 +22,8 @@ export const verify = async (args: Arguments, config: Config, signal: AbortSigna
 		throw new TurbocastError('invalid_option', `verify cannot check ${profile}; on a graphics card it checks webgpu-fp32 and cuda-fp32.`);
 	}
 	// On demand: the same command serves, and the process that serves must not load the tensor library.
-	const { createOnnxRuntime } = await import('../engine/backends/onnxruntime.js');
-	const { openDevice } = await import('../engine/open-device.js');
-	const { threads } = config.engine;
-	const backend = deviceOf(profile) === 'cpu' ? createOnnxRuntime({ threads }) : openDevice(profile, threads);
+	const { openBackend } = await import('../engine/open-device.js');
+	const backend = openBackend(profile, config.engine.threads);
 	const warn = (sentence: string): void => {
 		process.stderr.write(`turbocast: ${sentence}\n`);
 	};

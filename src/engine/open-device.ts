@@ -1,8 +1,8 @@
-/** The backend of a profile that does not compute on the CPU. */
+/** The backend of a profile. */
 import { TurbocastError } from '../protocol/errors.js';
-import type { DeviceBackend } from './backend.js';
+import type { Backend, DeviceBackend } from './backend.js';
 import { createNativeRuntime } from './backends/onnxruntime-c.js';
-import { createWebGpu } from './backends/onnxruntime.js';
+import { createOnnxRuntime, createWebGpu } from './backends/onnxruntime.js';
 import { deviceOf } from './profile.js';
 import type { EngineProfile } from './protocol.js';
 
@@ -20,3 +20,7 @@ export const openDevice: OpenDevice = (profile, threads) => {
 			throw new TurbocastError('internal', `The profile ${profile} runs on no device.`);
 	}
 };
+
+/** The same, and the processor's. */
+export const openBackend = (profile: EngineProfile, threads: number): Backend =>
+	(deviceOf(profile) === 'cpu' ? createOnnxRuntime({ threads }) : openDevice(profile, threads));

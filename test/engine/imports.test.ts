@@ -46,6 +46,6 @@ for (const entry of ['engine/engine-host.js', 'app.js', 'main.js', 'cli/generate
 		assert.ok(packages.size > 0);
 		assert.ok(!packages.has(TENSOR_LIBRARY));
 		// `turbocast verify` computes in the process it was started in, and serves nobody.
-		assert.deepEqual([...onDemand], entry === 'main.js' ? ['cli/verify.js → engine/backends/onnxruntime.js'] : []);
+		assert.deepEqual([...onDemand], entry === 'main.js' ? ['cli/verify.js → engine/open-device.js'] : []);
 	});
 }
