@@ -16,21 +16,36 @@ import { serve } from '../test/cli/served.js';
 import type { ServerMessage } from '../src/protocol/messages.js';
 import { medianAndP95, printTable, printWhere } from './report.js';
 
-const [rounds = '12', outageSeconds = '4'] = process.argv.slice(2);
+const [count = '12', outageSeconds = '4'] = process.argv.slice(2);
 
 const reload = async (page: Page): Promise<number> => {
 	await page.reload();
 	return page.evaluate(() => globalThis.returned.frameAfter(0));
 };
 
-const outage = async (page: Page, network: BadNetwork, breaks: boolean): Promise<number> => {
+/** When each `session.ready` came, `Date.now` time. */
+const readyAtMs: number[] = [];
+const untilReady = async (afterMs: number): Promise<number> => {
+	for (;;) {
+		const found = readyAtMs.find((atMs) => atMs > afterMs);
+		if (found !== undefined) {
+			return found;
+		}
+		await sleep(20);
+	}
+};
+
+/** Until the picture moves, and until the session hears what it is told. */
+const outage = async (page: Page, network: BadNetwork, breaks: boolean): Promise<readonly [picture: number, control: number]> => {
+	const cutAtMs = Date.now();
 	network.cut(breaks);
 	await page.context().setOffline(true);
 	await sleep(Number(outageSeconds) * 1000);
 	network.mend();
-	const mendedAtMs = await page.evaluate(() => performance.now());
+	const [mendedAtMs, mendedAt] = await page.evaluate(() => [performance.now(), Date.now()] as const);
 	await page.context().setOffline(false);
-	return await page.evaluate((afterMs) => globalThis.returned.frameAfter(afterMs), mendedAtMs) - mendedAtMs;
+	const picture = await page.evaluate((afterMs) => globalThis.returned.frameAfter(afterMs), mendedAtMs) - mendedAtMs;
+	return [picture, Math.max(0, await untilReady(cutAtMs) - mendedAt)];
 };
 
 const service = await serve({ TURBOCAST_LOG__LEVEL: 'warn' });
@@ -45,6 +60,7 @@ try {
 		const message = typeof payload === 'string' ? JSON.parse(payload) as ServerMessage : undefined;
 		if (message?.type === 'session.ready') {
 			sessions.push(message.session_id);
+			readyAtMs.push(Date.now());
 		}
 	}));
 	await watchReturn(page);
@@ -53,19 +69,19 @@ try {
 	await page.click('#start');
 	await page.waitForSelector('body[data-state="generating"][data-shown]');
 	const rows: string[][] = [];
-	for (const [what, once] of [
-		['reload of the page to picture, ms', () => reload(page)],
-		['network that breaks is back to picture, ms', () => outage(page, network, true)],
-		['network that falls silent is back to picture, ms', () => outage(page, network, false)],
-	] as const) {
-		const tookMs: number[] = [];
-		for (let round = 0; round < Number(rounds); round += 1) {
+	const rounds = async (once: () => Promise<readonly number[]>, whats: readonly string[]): Promise<void> => {
+		const tookMs: (readonly number[])[] = [];
+		for (let round = 0; round < Number(count); round += 1) {
 			tookMs.push(await once());
 			await page.waitForSelector('body[data-state="generating"][data-shown]');
 			// So that rounds meet chunks at any moment.
 			await sleep(1000 + Math.random() * 500);
 		}
-		rows.push([what, medianAndP95(tookMs), String(tookMs.length)]);
+		rows.push(...whats.map((what, column) => [what, medianAndP95(tookMs.map((each) => each[column] ?? Number.NaN)), String(tookMs.length)]));
+	};
+	await rounds(async () => [await reload(page)], ['reload of the page to picture, ms']);
+	for (const [how, breaks] of [['breaks', true], ['falls silent', false]] as const) {
+		await rounds(() => outage(page, network, breaks), [`network that ${how} is back to picture, ms`, `network that ${how} is back to a session that can be steered, ms`]);
 	}
 	printTable(['what', 'median / p95', 'of'], rows);
 	console.log(`${new Set(sessions).size} session over ${sessions.length} connections`);

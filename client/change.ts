@@ -1,5 +1,5 @@
 /** A change on its way: accepted by the server, applied to a frame, displayed to the user. */
-import type { TurbocastError } from '../src/protocol/errors.js';
+import { TurbocastError } from '../src/protocol/errors.js';
 import type { ClientMessage, FrameMeta, ServerMessages } from '../src/protocol/messages.js';
 import { deferred, type Deferred } from './deferred.js';
 import type { ShownFrame } from './platform.js';
@@ -28,14 +28,17 @@ export type Change = {
 	readonly unknownWords: readonly string[];
 	/** Rejects when the session ends before. */
 	readonly applied: Promise<AppliedChange>;
-	/** In browsers it needs a `<video>` given to `connect`; in Node, somebody who reads `frames()`. Rejects when the session ends before. */
+	/** In browsers it needs a `<video>` given to `connect`; in Node, somebody who reads `frames()`. Rejects when the session ends before, and when nobody looks: 256 changes later. */
 	readonly displayed: Promise<DisplayedChange>;
-	/** Where the time went: some chunks after `displayed`. Rejects when that cannot be told. */
+	/** Where the time went: at most some chunks after `displayed`. Rejects when that cannot be told, because a record was lost on the way. */
 	readonly timeline: Promise<ChangeTimeline>;
 };
 
 /** `a - b` for 32-bit RTP timestamps, across the wrap (RFC 3550 section 5.1). */
 const rtpDifference = (a: number, b: number): number => (a - b) | 0;
+
+/** Applied changes that wait to be shown. More of them than a server takes at once means that nobody looks: a program that steers and never reads frames. */
+const MOST_UNSEEN = 256;
 
 type Pending = {
 	readonly message: ClientMessage;
@@ -144,6 +147,14 @@ export class PendingChanges {
 		// The frame may have overtaken the message that names it.
 		if (this.#lastShown !== undefined) {
 			this.shown(this.#lastShown);
+		}
+		this.#forgetUnseen();
+	}
+
+	#forgetUnseen(): void {
+		const unseen = [...this.#pending].filter(([, { first }]) => first !== undefined);
+		for (const [eventId] of unseen.slice(0, Math.max(0, unseen.length - MOST_UNSEEN))) {
+			this.refuse(eventId, new TurbocastError('invalid_state', 'Nobody looked at this change: no frame was shown since it was applied. Give connect a <video>, or read frames().'));
 		}
 	}
 }

@@ -13,15 +13,11 @@ const FIRST_SAMPLES = 4;
 const KEPT_SAMPLES = 8;
 /** Quartz clocks drift apart by some 50 parts in a million: a quarter of a millisecond in this time. */
 const INTERVAL_MS = 5000;
-/** A socket whose network is gone says nothing for minutes; an answer that takes this long is not coming. */
-const PATIENCE_MS = 5000;
 
 export type ClockSyncEvents = {
 	/** Sends `ping`; may throw when there is no connection. */
 	readonly sendPing: (sentAtMs: number) => void;
 	readonly onSynced: (offset: ClockOffset) => void;
-	/** A ping was not answered. */
-	readonly onSilence: () => void;
 	readonly nowMs: () => number;
 };
 
@@ -45,7 +41,7 @@ export class ClockSync {
 		this.stop();
 		this.#samples = [];
 		this.#isRunning = true;
-		this.#ping();
+		this.ping();
 	}
 
 	/** A `pong` came back. */
@@ -58,9 +54,9 @@ export class ClockSync {
 		this.#samples = [...this.#samples, { offsetMs: serverMs - (sentAtMs + nowMs) / 2, uncertaintyMs: roundTripMs / 2, roundTripMs }].slice(-KEPT_SAMPLES);
 		clearTimeout(this.#timer);
 		if (this.#samples.length < FIRST_SAMPLES) {
-			this.#ping();
+			this.ping();
 		} else {
-			this.#timer = setTimeout(() => this.#ping(), INTERVAL_MS);
+			this.#rest();
 		}
 		const { offset } = this;
 		if (offset !== undefined) {
@@ -74,15 +70,19 @@ export class ClockSync {
 		clearTimeout(this.#timer);
 	}
 
-	#ping(): void {
+	/** Also outside the plan; it is one more round trip. */
+	ping(): void {
+		clearTimeout(this.#timer);
 		try {
 			this.#events.sendPing(this.#events.nowMs());
-			this.#timer = setTimeout(() => {
-				this.stop();
-				this.#events.onSilence();
-			}, PATIENCE_MS);
+			this.#rest();
 		} catch {
 			this.stop();
 		}
+	}
+
+	/** Until the next ping, whether or not this one is answered. */
+	#rest(): void {
+		this.#timer = setTimeout(() => this.ping(), INTERVAL_MS);
 	}
 }

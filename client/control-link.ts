@@ -10,6 +10,8 @@ export type ControlLinkOptions = {
 	readonly token: TokenSource | undefined;
 	readonly Socket: SocketClass;
 	readonly reconnect: ReconnectPolicy;
+	/** Something came, before what it was is told. */
+	readonly onHeard: () => void;
 	readonly onMessage: (message: ServerMessage) => void;
 	readonly onUnit: (unit: VideoUnit) => void;
 	readonly onFrameMeta: (meta: FrameMeta) => void;
@@ -83,8 +85,9 @@ export class ControlLink {
 	}
 
 	#connect(): ControlSocket {
-		const { Socket, url, token, onMessage, onUnit, onFrameMeta, onClose } = this.#options;
+		const { Socket, url, token, onHeard, onMessage, onUnit, onFrameMeta, onClose } = this.#options;
 		const socket: ControlSocket = new ControlSocket(Socket, url, token, {
+			onHeard: () => socket === this.#socket && onHeard(),
 			onMessage: (message) => socket === this.#socket && onMessage(message),
 			onUnit: (unit) => socket === this.#socket && onUnit(unit),
 			onFrameMeta: (meta) => socket === this.#socket && onFrameMeta(meta),
@@ -99,9 +102,12 @@ export class ControlLink {
 		this.#socket = this.#connect();
 	}
 
-	/** A network is back: no reason to wait longer. */
+	/** A network is back: no reason to wait longer, nor for an attempt that began without one. */
 	readonly #onOnline = (): void => {
 		if (this.#timer !== undefined) {
+			this.#retry();
+		} else if (this.#attempt > 0) {
+			this.#socket.close();
 			this.#retry();
 		}
 	};

@@ -7,6 +7,8 @@ import { parseVideoUnit, type VideoUnit } from '../src/protocol/video-unit.js';
 export type SocketClass = new (url: string, protocols: string[]) => WebSocket;
 
 export type ControlSocketEvents = {
+	/** Something came, before what it was is told. */
+	readonly onHeard: () => void;
 	readonly onMessage: (message: ServerMessage) => void;
 	/** Video over this socket. */
 	readonly onUnit: (unit: VideoUnit) => void;
@@ -59,6 +61,8 @@ const read = (data: unknown, events: ControlSocketEvents): () => void => {
 
 /** `WebSocket.OPEN` */
 const OPEN = 1;
+/** Handshakes of TCP, TLS and WebSocket, and the greeting. A browser would wait for minutes where packets vanish, and hardly try again. */
+const GREETING_PATIENCE_MS = 10_000;
 
 export class ControlSocket {
 	readonly #url: string;
@@ -66,6 +70,7 @@ export class ControlSocket {
 	readonly #events: ControlSocketEvents;
 	/** `undefined` until the token is there. */
 	#socket: WebSocket | undefined;
+	#patience: ReturnType<typeof setTimeout> | undefined;
 	#isClosed = false;
 
 	constructor(Socket: SocketClass, url: string, token: TokenSource | undefined, events: ControlSocketEvents) {
@@ -99,18 +104,25 @@ export class ControlSocket {
 		socket.binaryType = 'arraybuffer';
 		this.#socket = socket;
 		let wasOpen = false;
+		this.#patience = setTimeout(() => {
+			this.close();
+			events.onClose(new TurbocastError('transport_failed', `The server did not answer in ${GREETING_PATIENCE_MS / 1000} seconds; check that it runs and that its address is right.`));
+		}, GREETING_PATIENCE_MS);
 		socket.addEventListener('open', () => {
 			wasOpen = true;
 		});
 		socket.addEventListener('message', ({ data }) => {
+			clearTimeout(this.#patience);
 			const act = read(data, events);
 			if (!this.#isClosed) {
+				events.onHeard();
 				act();
 			}
 		});
 		// A close follows, with all that may be told.
 		socket.addEventListener('error', () => undefined);
 		socket.addEventListener('close', (event) => {
+			clearTimeout(this.#patience);
 			if (!this.#isClosed) {
 				events.onClose(errorOfClose(event, wasOpen));
 			}
@@ -128,6 +140,7 @@ export class ControlSocket {
 	/** Idempotent. */
 	close(): void {
 		this.#isClosed = true;
+		clearTimeout(this.#patience);
 		this.#socket?.close(1000);
 	}
 }

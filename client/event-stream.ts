@@ -1,25 +1,41 @@
-/** One source of events, any number of readers. A slow reader loses its oldest events, never slows the others. */
+/** One source, any number of readers, each with a queue of its own: a slow reader loses what there is no room for, never slows the others. */
+
+/** Puts an item into the queue of its reader, after making room where there is none. Made for each reader, so that it may remember. */
+export type Enqueue<T> = (waiting: T[], item: T) => void;
 
 /** Ten seconds of everything that a session says. */
 const MOST_WAITING = 1024;
 
-type Reader<T> = { readonly waiting: T[]; wake: (() => void) | undefined; dropped: number };
+/** The queue for what stands alone: the oldest goes. */
+const dropOldest = <T>(): Enqueue<T> => {
+	let hasWarned = false;
+	return (waiting, item) => {
+		if (waiting.length >= MOST_WAITING) {
+			waiting.shift();
+			if (!hasWarned) {
+				hasWarned = true;
+				console.warn('turbocast: a reader of session.events() is too slow; its oldest events are dropped.');
+			}
+		}
+		waiting.push(item);
+	};
+};
+
+type Reader<T> = { readonly waiting: T[]; readonly enqueue: Enqueue<T>; wake: (() => void) | undefined };
 
 export class EventStream<T> {
 	readonly #readers = new Set<Reader<T>>();
+	readonly #newQueue: () => Enqueue<T>;
 	#isClosed = false;
 
-	emit(event: T): void {
-		for (const reader of this.#readers) {
-			if (reader.waiting.length >= MOST_WAITING) {
-				reader.waiting.shift();
-				reader.dropped += 1;
-				if (reader.dropped === 1) {
-					console.warn('turbocast: a reader of session.events() is too slow; its oldest events are dropped.');
-				}
-			}
-			reader.waiting.push(event);
-			reader.wake?.();
+	constructor(newQueue: () => Enqueue<T> = dropOldest) {
+		this.#newQueue = newQueue;
+	}
+
+	emit(item: T): void {
+		for (const { waiting, enqueue, wake } of this.#readers) {
+			enqueue(waiting, item);
+			wake?.();
 		}
 	}
 
@@ -29,9 +45,9 @@ export class EventStream<T> {
 		this.#readers.forEach((reader) => reader.wake?.());
 	}
 
-	/** Events from this call on. Leaving the loop ends the reading, and so does the signal, without an error. */
+	/** What comes from this call on. Leaving the loop ends the reading, and so does the signal, without an error. */
 	read(signal?: AbortSignal): AsyncIterableIterator<T, undefined> {
-		const reader: Reader<T> = { waiting: [], wake: undefined, dropped: 0 };
+		const reader: Reader<T> = { waiting: [], enqueue: this.#newQueue(), wake: undefined };
 		this.#readers.add(reader);
 		const leave = (): void => {
 			this.#readers.delete(reader);
@@ -41,9 +57,9 @@ export class EventStream<T> {
 		const iterate = async function* (stream: EventStream<T>): AsyncGenerator<T, undefined> {
 			try {
 				while (signal?.aborted !== true) {
-					const event = reader.waiting.shift();
-					if (event !== undefined) {
-						yield event;
+					const item = reader.waiting.shift();
+					if (item !== undefined) {
+						yield item;
 					} else if (stream.#isClosed) {
 						return undefined;
 					} else {

@@ -13,6 +13,7 @@ import type { TokenSource } from './control-socket.js';
 import { abortable, deferred, untilAborted } from './deferred.js';
 import { EventStream } from './event-stream.js';
 import { Gate } from './gate.js';
+import { Liveness } from './liveness.js';
 import { PendingReplies } from './pending-replies.js';
 import type { Platform, ShownFrame, VideoSink } from './platform.js';
 import type { ReconnectPolicy } from './reconnect.js';
@@ -51,6 +52,7 @@ export class LiveSession {
 	readonly #sink: VideoSink;
 	readonly #video: VideoLink;
 	readonly #clock: ClockSync;
+	readonly #liveness: Liveness;
 	readonly #book: TimelineBook;
 	readonly #changes: PendingChanges;
 	readonly #replies = new PendingReplies();
@@ -81,6 +83,10 @@ export class LiveSession {
 		this.#clock = new ClockSync({
 			sendPing: (sentAtMs) => this.#link.send({ type: 'ping', ts_ms: sentAtMs }),
 			onSynced: (offset) => this.#events.emit({ type: 'clock.synced', offset }),
+			nowMs: () => performance.now(),
+		});
+		this.#liveness = new Liveness({
+			ask: () => this.#clock.ping(),
 			onSilence: () => this.#lost(new TurbocastError('transport_failed', 'The server has not answered for a while; the network may be gone.')),
 			nowMs: () => performance.now(),
 		});
@@ -90,6 +96,7 @@ export class LiveSession {
 		this.#video = new VideoLink(this.#sink, options.transport ?? 'auto', options.platform.hasWebRtc, {
 			send: (message) => this.#send(message),
 			onConnected: () => this.#videoConnected(),
+			onDisturbed: () => this.#liveness.doubt(),
 			onFrameMeta: (meta) => this.#frameMeta(meta),
 			onTransport: (state) => this.#events.emit({ type: 'transport.changed', ...state }),
 			onFailed: (error) => this.#finish(error),
@@ -98,10 +105,11 @@ export class LiveSession {
 		const { url, token, platform, reconnect } = options;
 		this.#link = new ControlLink({
 			url, token, Socket: platform.WebSocket, reconnect,
-			onMessage: (message) => {
+			onHeard: () => {
+				this.#liveness.heard();
 				this.#video.heard();
-				this.#receive(message);
 			},
+			onMessage: (message) => this.#receive(message),
 			onUnit: (unit) => this.#video.unit(unit), onFrameMeta: (meta) => this.#video.socketMeta(meta),
 			onClose: (error) => this.#lost(this.#lastError ?? error),
 			onWaiting: (waiting) => this.#enter({ kind: 'reconnecting', ...waiting }),
@@ -364,6 +372,7 @@ export class LiveSession {
 		this.#lastError = undefined;
 		this.#link.greeted();
 		this.#clock.start();
+		this.#liveness.start();
 		const resumeToken = this.#resumeToken;
 		if (resumeToken !== undefined) {
 			const { event_id: eventId = this.#newEventId() } = this.#start ?? {};
@@ -475,6 +484,7 @@ export class LiveSession {
 			return;
 		}
 		this.#clock.stop();
+		this.#liveness.stop();
 		this.#video.suspend();
 		this.#gate.shut();
 		this.#isGreeted = false;
@@ -506,6 +516,7 @@ export class LiveSession {
 		const reason = error ?? new TurbocastError('invalid_state', OVER);
 		this.#options.store.save(undefined);
 		this.#clock.stop();
+		this.#liveness.stop();
 		this.#link.close();
 		this.#changes.end(reason);
 		this.#replies.end(reason);

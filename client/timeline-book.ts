@@ -9,8 +9,10 @@ import { changeTimelineOf, frameTimelineOf, type ChangeTimeline, type FrameTimel
 const KEPT_RECORDS = 300;
 /** A chunk is reported at most some chunks after its first frame was shown. */
 const KEPT_CHUNKS = 32;
-/** A report that has not come by now was lost with its connection. */
+/** Records overtake their frames or follow at once, and the report of a chunk comes some of them later at most: what is missing after so many other chunks was lost. */
 const PATIENCE_CHUNKS = 3;
+/** Changes that wait for the rest of their times: some chunks of as many changes as a server takes, `MAX_WAITING_CHANGES`. */
+const MOST_WAITING = 256;
 
 type Waiting = {
 	readonly askedAtMs: number;
@@ -19,6 +21,8 @@ type Waiting = {
 	readonly resolve: (timeline: ChangeTimeline) => void;
 	readonly reject: (error: Error) => void;
 };
+
+const LOST = 'The record of its frame or the report of its chunk was lost on the way; the time of this change is known, but not where it went.';
 
 /** A map that forgets its oldest entries. */
 const remember = <K, V>(map: Map<K, V>, key: K, value: V, most: number): void => {
@@ -35,7 +39,8 @@ export class TimelineBook {
 	readonly #clock: () => ClockOffset | undefined;
 	readonly #metas = new Map<number, FrameMeta>();
 	readonly #chunks = new Map<number, ServerMessages['chunk.completed']>();
-	readonly #waiting = new Set<Waiting>();
+	/** With the chunks that were reported since. */
+	readonly #waiting = new Map<Waiting, number>();
 
 	constructor(clock: () => ClockOffset | undefined) {
 		this.#clock = clock;
@@ -43,8 +48,14 @@ export class TimelineBook {
 
 	/** A change is on the screen with this frame. */
 	add(waiting: Waiting): void {
-		this.#waiting.add(waiting);
+		this.#waiting.set(waiting, 0);
 		this.#settle();
+		for (const oldest of this.#waiting.keys()) {
+			if (this.#waiting.size <= MOST_WAITING) {
+				break;
+			}
+			this.#giveUp(oldest);
+		}
 	}
 
 	meta(meta: FrameMeta): void {
@@ -54,7 +65,14 @@ export class TimelineBook {
 
 	chunk(chunk: ServerMessages['chunk.completed']): void {
 		remember(this.#chunks, chunk.chunk_index, chunk, KEPT_CHUNKS);
-		this.#settle(chunk.chunk_index);
+		this.#settle();
+		for (const [waiting, chunks] of this.#waiting) {
+			if (chunks >= PATIENCE_CHUNKS) {
+				this.#giveUp(waiting);
+			} else {
+				this.#waiting.set(waiting, chunks + 1);
+			}
+		}
 	}
 
 	/** `undefined` when its record was lost, came late or the clocks are not compared yet. */
@@ -65,24 +83,26 @@ export class TimelineBook {
 	}
 
 	end(error: TurbocastError): void {
-		for (const { reject } of this.#waiting) {
+		for (const { reject } of this.#waiting.keys()) {
 			reject(error);
 		}
 		this.#waiting.clear();
 	}
 
-	#settle(newestChunk?: number): void {
+	#settle(): void {
 		const clock = this.#clock();
-		for (const waiting of this.#waiting) {
+		for (const waiting of this.#waiting.keys()) {
 			const meta = this.#metas.get(waiting.shown.rtpTimestamp);
 			const chunk = meta === undefined ? undefined : this.#chunks.get(meta.chunk_index);
 			if (meta !== undefined && chunk !== undefined && clock !== undefined) {
 				this.#waiting.delete(waiting);
 				waiting.resolve(changeTimelineOf({ ...waiting, meta, chunk, clock }));
-			} else if (newestChunk !== undefined && meta !== undefined && newestChunk > meta.chunk_index + PATIENCE_CHUNKS) {
-				this.#waiting.delete(waiting);
-				waiting.reject(new TurbocastError('transport_failed', 'The report of a chunk was lost with its connection; the time of this change is known, but not where it went.'));
 			}
 		}
+	}
+
+	#giveUp(waiting: Waiting): void {
+		this.#waiting.delete(waiting);
+		waiting.reject(new TurbocastError('transport_failed', LOST));
 	}
 }

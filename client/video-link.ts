@@ -24,6 +24,8 @@ const OPENING = 'video';
 export type VideoLinkEvents = {
 	readonly send: (message: ClientMessage) => void;
 	readonly onConnected: () => void;
+	/** Nothing comes for now. */
+	readonly onDisturbed: () => void;
 	readonly onFrameMeta: (meta: FrameMeta) => void;
 	readonly onTransport: (state: TransportState) => void;
 	/** No attempt came to anything. */
@@ -257,6 +259,7 @@ export class VideoLink {
 		if (this.#attempt !== undefined) {
 			this.#attempt.isUp = false;
 		}
+		this.#events.onDisturbed();
 		this.#wait(LOST);
 	}
 

@@ -1,5 +1,6 @@
 /** The video of a session in Node: frames, joined with their records, to everyone who reads them. */
 import type { FrameMeta } from '../../src/protocol/messages.js';
+import { EventStream, type Enqueue } from '../event-stream.js';
 import type { IceServers, ShownFrame, SocketVideo, SocketVideoEvents, VideoConnection, VideoEvents, VideoSink } from '../platform.js';
 import type { VideoTransport } from '../video-transport.js';
 import { FrameReceiver, type ReceivedUnit } from './frame-receiver.js';
@@ -12,24 +13,34 @@ const MOST_RECORDS = 64;
 /** Two seconds at 30 frames a second. A reader that is further behind goes on at a key frame. */
 const MOST_WAITING_FRAMES = 60;
 
-type Reader = {
-	readonly waiting: { readonly frame: EncodedFrame; readonly receivedAtMs: number }[];
-	wake: (() => void) | undefined;
-	/** Until a key frame comes, what comes cannot be decoded. */
-	needsKeyframe: boolean;
+type Waiting = { readonly frame: EncodedFrame; readonly receivedAtMs: number };
+
+/** The queue for what builds upon each other: whoever is too far behind has nothing more until a key frame, which is asked for. */
+const upToKeyframe = (requestKeyframe: () => void) => (): Enqueue<Waiting> => {
+	let needsKeyframe = true;
+	return (waiting, item) => {
+		if (waiting.length >= MOST_WAITING_FRAMES) {
+			waiting.length = 0;
+			needsKeyframe = true;
+			requestKeyframe();
+		}
+		if (!needsKeyframe || item.frame.isKeyframe) {
+			needsKeyframe = false;
+			waiting.push(item);
+		}
+	};
 };
 
 export class FrameSink implements VideoSink {
 	readonly #onShown: (frame: ShownFrame) => void;
 	readonly #records = new Map<number, FrameMeta>();
-	readonly #readers = new Set<Reader>();
+	readonly #stream = new EventStream<Waiting>(upToKeyframe(() => this.#requestKeyframe()));
 	/** The source whose frames count. */
 	#source: VideoConnection | SocketVideo | undefined;
 	#requestKeyframe: () => void = () => undefined;
 	/** The frame that waits for its record. */
 	#held: { readonly unit: ReceivedUnit; readonly receivedAtMs: number; readonly timer: ReturnType<typeof setTimeout> } | undefined;
 	#frames = 0;
-	#isClosed = false;
 
 	constructor(onShown: (frame: ShownFrame) => void) {
 		this.#onShown = onShown;
@@ -85,38 +96,19 @@ export class FrameSink implements VideoSink {
 	}
 
 	close(): void {
-		this.#isClosed = true;
 		this.#release();
-		this.#readers.forEach((reader) => reader.wake?.());
+		this.#stream.close();
 	}
 
 	/** From the next key frame on. A reader that is too slow loses frames up to a later one, and never slows the others. */
 	async* read(signal: AbortSignal | undefined): AsyncGenerator<EncodedFrame, undefined> {
-		const reader: Reader = { waiting: [], wake: undefined, needsKeyframe: true };
-		const wake = (): void => reader.wake?.();
-		this.#readers.add(reader);
-		signal?.addEventListener('abort', wake, { once: true });
+		const frames = this.#stream.read(signal);
 		this.#requestKeyframe();
-		try {
-			while (signal?.aborted !== true) {
-				const next = reader.waiting.shift();
-				if (next !== undefined) {
-					this.#shown(next.frame.rtpTimestamp, next.receivedAtMs);
-					yield next.frame;
-				} else if (this.#isClosed) {
-					return undefined;
-				} else {
-					await new Promise<void>((resolve) => {
-						reader.wake = resolve;
-					});
-					reader.wake = undefined;
-				}
-			}
-			return undefined;
-		} finally {
-			signal?.removeEventListener('abort', wake);
-			this.#readers.delete(reader);
+		for await (const { frame, receivedAtMs } of frames) {
+			this.#shown(frame.rtpTimestamp, receivedAtMs);
+			yield frame;
 		}
+		return undefined;
 	}
 
 	#received(unit: ReceivedUnit): void {
@@ -141,18 +133,7 @@ export class FrameSink implements VideoSink {
 	#hand(unit: ReceivedUnit, receivedAtMs: number): void {
 		const frame: EncodedFrame = { kind: 'encoded', ...unit, meta: this.#records.get(unit.rtpTimestamp) };
 		this.#records.delete(unit.rtpTimestamp);
-		for (const reader of this.#readers) {
-			if (reader.waiting.length >= MOST_WAITING_FRAMES) {
-				reader.waiting.length = 0;
-				reader.needsKeyframe = true;
-				this.#requestKeyframe();
-			}
-			if (!reader.needsKeyframe || frame.isKeyframe) {
-				reader.needsKeyframe = false;
-				reader.waiting.push({ frame, receivedAtMs });
-				reader.wake?.();
-			}
-		}
+		this.#stream.emit({ frame, receivedAtMs });
 	}
 
 	#shown(rtpTimestamp: number, receivedAtMs: number): void {

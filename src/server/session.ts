@@ -1,25 +1,24 @@
 /**
  * One session, from `session.created` to `session.ended`: who is in it, and what state it is in. It outlives the connection that has it for a while.
- * `session-run.ts` holds the line of a started session, `member.ts` a connection, `steering.ts` the changes, `countdown.ts` what ends by itself.
+ * `session-desk.ts` does what messages ask, `session-run.ts` holds the line of a started session, `member.ts` a connection, `steering.ts` the changes, `countdown.ts` what ends by itself.
  */
 import type { Log } from '../base/log.js';
 import type { Recording } from '../media/recording.js';
-import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { MemberRole } from '../protocol/limits.js';
 import { errorMessage, type ClientMessage, type ClientMessages, type EndReason, type ExpiringReason, type ServerMessage, type ServerMessages } from '../protocol/messages.js';
 import { Company, type Companion } from './company.js';
 import { DEFAULT_FORK_WAIT_MS, ForkShelf } from './fork-shelf.js';
 import { Member } from './member.js';
-import { assertMay } from './rights.js';
 import { newResumeToken, newSessionId } from './session-id.js';
+import { doAsAsked } from './session-desk.js';
 import { createCountdowns, type SessionCountdowns } from './session-countdowns.js';
-import { createdMessage, endedMessage, forkedMessage, pausedMessage, readyMessage } from './session-messages.js';
+import { createdMessage, endedMessage, forkedMessage, readyMessage } from './session-messages.js';
 import type { SessionParts, Visitor } from './session-parts.js';
 import { SessionRun, type Continuation } from './session-run.js';
 import { countedState, type CountedState, type SessionState } from './session-state.js';
 import { promptsOf, resolveStart, type StartRequest } from './start-request.js';
-import { acceptedMessage, steer } from './steering.js';
+import { acceptedMessage } from './steering.js';
 
 /** When to ask again for a place to watch. */
 const RETRY_WHEN_WATCHED_MS = 5000;
@@ -265,65 +264,14 @@ export class Session {
 	/** Does what the message of a member asks. Throws what the client is to be told; the session goes on. */
 	async handle(message: ClientMessage, member: Member): Promise<void> {
 		const companion = this.#company.of(member);
-		if (companion === undefined) {
-			return;
+		if (companion !== undefined) {
+			await doAsAsked(message, companion, {
+				id: this.id, keyId: this.keyId, parts: this.#parts, company: this.#company, run: this.#run,
+				start: (start, by) => this.#start(start, by),
+				stop: (by) => void this.leave(by, 'stopped'),
+				fork: (fork, run) => this.#fork(fork, run),
+			});
 		}
-		assertMay(message, companion, this.#company.drives(member));
-		switch (message.type) {
-			case 'session.start':
-				return this.#start(message, member);
-			case 'session.update':
-			case 'input.action':
-			case 'session.reset':
-				return member.send(steer(message, member, this.#started(message), this.#parts));
-			case 'session.stop':
-				void this.leave(member, 'stopped');
-				return;
-			case 'webrtc.offer':
-				return member.offer(message);
-			case 'webrtc.candidate':
-				return member.video.addCandidate(message.candidate);
-			case 'video.open':
-				return member.openSocketVideo(message);
-			case 'video.ack':
-				return member.socketVideo.acknowledged(message.frame_id);
-			case 'video.keyframe':
-				return member.socketVideo.requestKeyframe();
-			case 'video.close':
-				return member.socketVideo.stop('closed by the client');
-			case 'session.pause':
-			case 'session.resume':
-				return this.#setPaused(message, member, this.#started(message));
-			case 'session.fork':
-				return member.send(this.#fork(message, this.#started(message)));
-			case 'session.share':
-				return member.send(await this.#share(message));
-			case 'control.request':
-				return this.#company.request(companion, message.event_id);
-			case 'control.release':
-				return this.#company.release(companion, message.event_id);
-			case 'control.grant':
-				if (!this.#company.grant(companion, message.member_id, message.event_id)) {
-					throw new TurbocastError('invalid_request', '`member_id` is nobody who may drive: a guest or the owner, as session.members names them.', { param: 'member_id' });
-				}
-				return;
-			case 'ping':
-				return member.send({ ...message, type: 'pong', server_ms: this.#parts.clock.nowMs() });
-			default:
-				return assertNever(message);
-		}
-	}
-
-	/** A token with which others come to this session. */
-	async #share({ event_id: eventId, role, expires_in_seconds: forSeconds }: ClientMessages['session.share']): Promise<ServerMessages['session.shared']> {
-		const { value, expires_at: expiresAt } = await this.#parts.auth.share({ keyId: this.keyId, sessionId: this.id, seconds: forSeconds, mayControl: role === 'guest' });
-		return { type: 'session.shared', ...(eventId === undefined ? {} : { event_id: eventId }), token: value, role, expires_at: expiresAt };
-	}
-
-	/** Told to everyone, also when nothing changed: whoever asked hears that it is so. */
-	#setPaused({ type, event_id: eventId }: ClientMessages['session.pause' | 'session.resume'], member: Member, run: SessionRun): void {
-		run.line.setPaused(type === 'session.pause');
-		this.#company.sendOf(member, pausedMessage(eventId, run));
 	}
 
 	/** The other session exists from now on, and waits for whoever begins it with its token. */
@@ -333,14 +281,6 @@ export class Session {
 		const fork = new Session(this.#parts, { visitor: this.visitor, continuation });
 		this.#forks.add(fork);
 		return forkedMessage(message.event_id, continuation, this.#parts.engine.model.fps, { id: fork.id, resumeToken: fork.resumeToken, expiresInMs: fork.#countdowns.grace.leftMs ?? 0 });
-	}
-
-	#started({ type }: ClientMessage): SessionRun {
-		const run = this.#run;
-		if (run === undefined) {
-			throw new TurbocastError('invalid_state', `Send session.start before ${type}.`);
-		}
-		return run;
 	}
 
 	/**

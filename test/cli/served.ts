@@ -15,6 +15,8 @@ export type Served = AsyncDisposable & {
 	readonly log: () => { readonly [field: string]: unknown }[];
 	/** Resolves with the first line of the log, printed already or to come, that has this message. */
 	readonly logged: (message: string) => Promise<{ readonly [field: string]: unknown }>;
+	/** Resolves with the first match in what is printed to standard error, log or not. */
+	readonly printed: (pattern: RegExp) => Promise<RegExpExecArray>;
 	readonly kill: (signal: NodeJS.Signals) => void;
 	/** The exit status, or the name of the signal that ended it. */
 	readonly exited: Promise<number | string>;
@@ -50,6 +52,7 @@ export const serve = async (environment: { readonly [name: string]: string } = {
 		socketUrl: `${url.replace('http', 'ws').replace(/\/$/u, '')}${REALTIME_PATH}`,
 		output: () => output + errors,
 		log,
+		printed: (pattern) => until(child.stderr, () => pattern.exec(errors) ?? undefined),
 		logged: (message) => until(child.stderr, () => log().find((line) => line['msg'] === message)),
 		kill: (signal) => child.kill(signal),
 		exited,

@@ -99,16 +99,74 @@ test('what a browser does not tell, and a clock that is wrong, leave no stage ne
 	assert.equal(Object.values(stagesMs).reduce((sum, ms) => sum + ms, 0), totalMs);
 });
 
-test('a chunk whose report was lost leaves a change without its timeline, with a reason', async () => {
+const newTimed = () => {
 	const book = new TimelineBook(() => ({ offsetMs: 0, uncertaintyMs: 1, roundTripMs: 2 }));
 	const changes = new PendingChanges(book);
-	const asked = changes.add('e1', update('e1'), 990);
-	changes.accepted(accepted('e1'));
-	changes.applied(applied('e1', 5625));
-	changes.shown(shown(5625, 1320));
+	return { book, changes, display: async (eventId: string, rtpTimestamp: number) => {
+		const asked = changes.add(eventId, update(eventId), 990);
+		changes.accepted(accepted(eventId));
+		changes.applied(applied(eventId, rtpTimestamp));
+		changes.shown(shown(rtpTimestamp, 1320));
+		return asked;
+	} };
+};
+
+/** Whether a promise has settled by the time that everything has which is settled already. */
+const isSettled = async (promise: Promise<unknown>): Promise<boolean> => {
+	const pending = Symbol('pending');
+	return await Promise.race([promise.catch(() => undefined), new Promise((resolve) => setImmediate(resolve, pending))]) !== pending;
+};
+
+test('a change whose chunk or frame was never reported is left without its timeline, with a reason, after some other chunks', async () => {
+	for (const isFrameKnown of [true, false]) {
+		const { book, display } = newTimed();
+		const change = await display('e1', 5625);
+		if (isFrameKnown) {
+			book.meta(meta(5625, 3));
+		} else {
+			book.meta(meta(9000, 3));
+		}
+		for (const index of [4, 5, 6]) {
+			book.chunk(chunk(index));
+		}
+		assert.equal(await isSettled(change.timeline), false, 'it may still come');
+		book.chunk(chunk(7));
+		await assert.rejects(change.timeline, { code: 'transport_failed' });
+	}
+});
+
+test('a report that comes late is not too late', async () => {
+	const { book, display } = newTimed();
+	const change = await display('e1', 5625);
+	book.chunk(chunk(4));
+	book.chunk(chunk(5));
 	book.meta(meta(5625, 3));
-	book.chunk(chunk(7));
-	await assert.rejects((await asked).timeline, { code: 'transport_failed' });
+	book.chunk(chunk(3));
+	assert.equal((await change.timeline).totalMs, 330);
+});
+
+test('changes whose records are all lost do not pile up while no chunk comes, and those of a program that looks at no picture neither', async () => {
+	const { display, changes } = newTimed();
+	const first = await display('first', 5625);
+	for (let index = 0; index < 255; index += 1) {
+		await display(`e${index}`, 5625);
+	}
+	assert.equal(await isSettled(first.timeline), false);
+	await display('one more', 5625);
+	await assert.rejects(first.timeline, { code: 'transport_failed' });
+
+	const asked = changes.add('unseen', update('unseen'), 0);
+	changes.accepted(accepted('unseen'));
+	changes.applied(applied('unseen', 9000));
+	const unseen = await asked;
+	for (let index = 0; index < 256; index += 1) {
+		assert.equal(await isSettled(unseen.displayed), false);
+		void changes.add(`u${index}`, update(`u${index}`), 0);
+		changes.accepted(accepted(`u${index}`));
+		changes.applied(applied(`u${index}`, 9000 + index));
+	}
+	await assert.rejects(unseen.displayed, { code: 'invalid_state' });
+	assert.equal((await unseen.applied).rtpTimestamp, 9000, 'what is known of it stays');
 });
 
 test('after a connection was lost, an unanswered change is known, and one whose word was lost is applied by a frame of a later chunk', async () => {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { ClockSync } from '../../client/clock-sync.js';
+import { ControlSocket, type SocketClass } from '../../client/control-socket.js';
+import { Liveness } from '../../client/liveness.js';
 import { defaultReconnect, reconnectDelayMs } from '../../client/reconnect.js';
 import { resumeStore } from '../../client/resume-store.js';
 import { socketUrl } from '../../client/socket-url.js';
@@ -55,8 +57,7 @@ test('the offset of the server clock is that of the shortest round trip, with ha
 	context.mock.timers.enable({ apis: ['setTimeout'] });
 	let nowMs = 1000;
 	const sent: number[] = [];
-	let isSilent = false;
-	const clock = new ClockSync({ sendPing: (atMs) => sent.push(atMs), onSynced: () => undefined, onSilence: () => { isSilent = true; }, nowMs: () => nowMs });
+	const clock = new ClockSync({ sendPing: (atMs) => sent.push(atMs), onSynced: () => undefined, nowMs: () => nowMs });
 	assert.equal(clock.offset, undefined);
 	clock.start();
 	// Server clock = ours + 500; the way there takes `up`, the way back `down`.
@@ -71,6 +72,116 @@ test('the offset of the server clock is that of the shortest round trip, with ha
 	context.mock.timers.tick(5000);
 	assert.equal(sent.length, 5);
 	context.mock.timers.tick(5000);
-	assert.equal(isSilent, true, 'a ping that is not answered is told of');
+	assert.equal(sent.length, 6, 'also when one was not answered');
+	clock.ping();
+	assert.equal(sent.length, 7);
 	clock.stop();
+	context.mock.timers.tick(20_000);
+	assert.equal(sent.length, 7);
+});
+
+/** In counted time; `standStill` lets the process sleep for as long. */
+const newLiveness = (context: TestContext) => {
+	context.mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+	let sleptMs = 0;
+	const told: string[] = [];
+	const nowMs = (): number => Date.now() + sleptMs;
+	const liveness = new Liveness({ ask: () => told.push(`ask ${nowMs()}`), onSilence: () => told.push(`silent ${nowMs()}`), nowMs });
+	return {
+		liveness, told,
+		pass: (ms: number) => context.mock.timers.tick(ms),
+		standStill: (ms: number) => {
+			sleptMs += ms;
+		},
+	};
+};
+
+test('a server that says nothing is asked after 2.5 seconds, and given up when it does not answer', (context) => {
+	const { liveness, told, pass } = newLiveness(context);
+	liveness.start();
+	for (let word = 0; word < 20; word += 1) {
+		pass(500);
+		liveness.heard();
+	}
+	assert.deepEqual(told, [], 'whoever speaks is not asked');
+	pass(2500);
+	assert.deepEqual(told, ['ask 12500']);
+	liveness.heard();
+	pass(2500);
+	assert.deepEqual(told, ['ask 12500', 'ask 15000']);
+	pass(4000);
+	assert.deepEqual(told, ['ask 12500', 'ask 15000', 'silent 19000']);
+	pass(60_000);
+	assert.equal(told.length, 3, 'once');
+});
+
+test('where the way of before may be gone it is asked at once, and waited for less', (context) => {
+	const { liveness, told, pass } = newLiveness(context);
+	liveness.doubt();
+	assert.deepEqual(told, [], 'without a connection nobody is asked');
+	liveness.start();
+	pass(1000);
+	liveness.doubt();
+	liveness.doubt();
+	pass(1999);
+	assert.deepEqual(told, ['ask 1000']);
+	pass(1);
+	assert.deepEqual(told, ['ask 1000', 'silent 3000']);
+	liveness.start();
+	pass(2500);
+	pass(1000);
+	liveness.doubt();
+	pass(2000);
+	assert.deepEqual(told.slice(2), ['ask 5500', 'ask 6500', 'silent 8500'], 'a question that was asked patiently is asked again');
+	liveness.start();
+	liveness.doubt();
+	liveness.stop();
+	pass(60_000);
+	assert.equal(told.length, 6);
+});
+
+test('a process that slept asks again before it gives up: what came meanwhile is not read yet', (context) => {
+	const { liveness, told, pass, standStill } = newLiveness(context);
+	liveness.start();
+	pass(2500);
+	standStill(60_000);
+	pass(4000);
+	assert.deepEqual(told, ['ask 2500', 'ask 66500']);
+	pass(4000);
+	assert.deepEqual(told, ['ask 2500', 'ask 66500', 'silent 70500']);
+});
+
+/** A socket that opens, or does not, and says what it is told to. */
+class QuietSocket extends EventTarget {
+	static opened: QuietSocket[] = [];
+	binaryType = '';
+	readyState = 0;
+	closedWith: number | undefined;
+
+	constructor() {
+		super();
+		QuietSocket.opened.push(this);
+	}
+
+	close(code: number): void {
+		this.closedWith = code;
+	}
+}
+
+test('a server that cannot be reached and does not say so is given up after ten seconds; one that has greeted is not', (context) => {
+	context.mock.timers.enable({ apis: ['setTimeout'] });
+	const closes: (TurbocastError | undefined)[] = [];
+	const open = (): QuietSocket => {
+		new ControlSocket(QuietSocket as unknown as SocketClass, 'ws://video.example', undefined, {
+			onHeard: () => undefined, onMessage: () => undefined, onUnit: () => undefined, onFrameMeta: () => undefined, onClose: (error) => closes.push(error),
+		});
+		return QuietSocket.opened.at(-1) ?? assert.fail();
+	};
+	const [silent, greeted] = [open(), open()];
+	greeted.dispatchEvent(new MessageEvent('message', { data: '{"type":"something"}' }));
+	context.mock.timers.tick(10_000);
+	assert.deepEqual(closes.map((error) => error?.code), ['transport_failed']);
+	assert.deepEqual([silent.closedWith, greeted.closedWith], [1000, undefined]);
+	silent.dispatchEvent(new Event('close'));
+	assert.equal(closes.length, 1, 'told once');
 });

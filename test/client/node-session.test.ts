@@ -167,7 +167,11 @@ test('over the control socket alone: the same frames, in order with their record
 	assert.ok((await first.displayed).latencyMs > 0);
 	assert.equal(frames[0]?.isKeyframe, true);
 	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
-	assert.deepEqual(ids, ids.map((_, index) => (ids[0] ?? 0) + index));
+	// On a machine that is too busy to acknowledge in time, frames are left out, up to a key frame.
+	assert.ok(frames.slice(1).every(({ isKeyframe }, index) => {
+		const [before = Number.NaN, id = Number.NaN] = ids.slice(index);
+		return isKeyframe ? id > before : id === before + 1;
+	}), ids.join(', '));
 	assert.ok(frames.every((frame) => frame.meta?.rtp_timestamp === frame.rtpTimestamp));
 	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
 	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
