@@ -60,7 +60,7 @@ const REPORTED_LOSS = { high: 0.1, low: 0.02 } as const;
 
 export const LEAST_BANDWIDTH_BPS = 60_000;
 
-type Sent = { readonly sequence: number; readonly bytes: number; readonly sentAtMs: number; readonly burst: number; isReported: boolean };
+type Sent = { readonly sequence: number; readonly bytes: number; readonly sentAtMs: number; readonly burst: number; readonly order: number; isReported: boolean };
 
 export type BandwidthOptions = {
 	/** More than this is never asked for: an estimate above it is no limit. */
@@ -71,7 +71,10 @@ export class BandwidthEstimator {
 	readonly #enoughBps: number;
 	readonly #trend = new DelayTrend();
 	readonly #sent: (Sent | undefined)[] = new Array<Sent | undefined>(MOST_SENT).fill(undefined);
-	/** Numbers in order of sending, not reported yet. */
+	/** Counts sendings, which numbers do not, as they wrap. */
+	#order = 0;
+	#newestArrived = 0;
+	/** In order of sending, from the first that may be under way. */
 	#outstanding: Sent[] = [];
 	#outstandingBytes = 0;
 	#arrivals: { readonly arrivedAtMs: number; readonly bytes: number }[] = [];
@@ -93,7 +96,8 @@ export class BandwidthEstimator {
 
 	/** `burst` counts pictures; all packets sent together have the same. */
 	packetSent(sequence: number, bytes: number, burst: number, nowMs: number): void {
-		const entry: Sent = { sequence, bytes, sentAtMs: nowMs, burst, isReported: false };
+		this.#order += 1;
+		const entry: Sent = { sequence, bytes, sentAtMs: nowMs, burst, order: this.#order, isReported: false };
 		this.#forget(nowMs);
 		this.#sent[sequence % MOST_SENT] = entry;
 		this.#outstanding.push(entry);
@@ -141,6 +145,7 @@ export class BandwidthEstimator {
 			this.#outcomes.push({ atMs: nowMs, isLost: arrivedAtMs === undefined });
 			if (arrivedAtMs !== undefined) {
 				newest = sent;
+				this.#newestArrived = Math.max(this.#newestArrived, sent.order);
 				this.#arrivals.push({ arrivedAtMs, bytes: sent.bytes });
 				this.#trend.add({ burst: sent.burst, bytes: sent.bytes, sentAtMs: sent.sentAtMs, arrivedAtMs });
 			}
@@ -252,10 +257,11 @@ export class BandwidthEstimator {
 		this.#limitBps = limitBps >= this.#enoughBps ? undefined : limitBps;
 	}
 
+	/** What was sent before something that has arrived is not under way, though its feedback may be lost and never come. */
 	#forget(nowMs: number): void {
 		let gone = 0;
 		for (const entry of this.#outstanding) {
-			if (!entry.isReported && nowMs - entry.sentAtMs < MOST_WAIT_MS) {
+			if (entry.order > this.#newestArrived && nowMs - entry.sentAtMs < MOST_WAIT_MS) {
 				break;
 			}
 			this.#outstandingBytes -= entry.bytes;

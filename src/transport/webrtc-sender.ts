@@ -136,6 +136,7 @@ export class VideoSender {
 			onLost: () => events.onPictureLost(),
 			roundTripMs: () => (this.#inside.rtt === undefined ? undefined : this.#inside.rtt * 1000),
 			loss: () => this.#bandwidth.loss,
+			isWayFull: () => this.#bandwidth.bps(clock.nowMs()) !== undefined,
 		});
 		// Not `sender.onRtcp`: the library's router drops feedback that names the retransmission stream, and requests (FIR)
 		// that name no stream in the header.
@@ -175,10 +176,13 @@ export class VideoSender {
 		for (const [index, { data, marker }] of payloads.entries()) {
 			const { sequence, rollover } = this.#numbers.take();
 			this.packets += 1;
-			this.#resender.remember({ sequence, rollover, bytes: data.length, payload: data, marker, timestamp: chunk.rtpTimestamp });
-			this.#write(keyed, keyed.media, this.#sender.ssrc, data, rollover, {
+			const number = this.#write(keyed, keyed.media, this.#sender.ssrc, data, rollover, {
 				marker, sequence, timestamp: chunk.rtpTimestamp, transportSequence: 0, sentAtNtpMs: ntpMs(nowMs), capturedAt: index === 0 ? capturedAt : undefined,
 			});
+			this.#resender.remember({ sequence, rollover, bytes: data.length, payload: data, marker, timestamp: chunk.rtpTimestamp }, number);
+			if (marker && keyed.repeats !== undefined) {
+				this.#resender.pictureSent(sequence);
+			}
 		}
 	}
 
@@ -187,24 +191,24 @@ export class VideoSender {
 	}
 
 	/** A repeat is a packet of its own: a fresh transport-wide number and time, and the retransmission stream where there is one (RFC 4588 section 4). */
-	#resend({ payload, marker, timestamp, sequence, rollover }: Kept): void {
+	#resend({ payload, marker, timestamp, sequence, rollover }: Kept): number | undefined {
 		const keyed = this.#keys();
 		if (keyed === undefined) {
-			return;
+			return undefined;
 		}
 		const fields = { marker, timestamp, transportSequence: 0, sentAtNtpMs: ntpMs(this.#clock.nowMs()) };
 		if (keyed.repeats === undefined) {
-			this.#write(keyed, keyed.media, this.#sender.ssrc, payload, rollover, { ...fields, sequence });
-			return;
+			return this.#write(keyed, keyed.media, this.#sender.ssrc, payload, rollover, { ...fields, sequence });
 		}
 		const original = Buffer.allocUnsafe(2 + payload.length);
 		original.writeUInt16BE(sequence);
 		original.set(payload, 2);
 		const number = this.#repeatNumbers.take();
-		this.#write(keyed, keyed.repeats, this.#sender.rtxSsrc, original, number.rollover, { ...fields, sequence: number.sequence });
+		return this.#write(keyed, keyed.repeats, this.#sender.rtxSsrc, original, number.rollover, { ...fields, sequence: number.sequence });
 	}
 
-	#write({ srtp }: Keyed, writer: RtpWriter, ssrc: number, payload: Buffer, rollover: number, fields: HeaderFields): void {
+	/** Returns the transport-wide number, where the receiver reports on them. */
+	#write({ srtp }: Keyed, writer: RtpWriter, ssrc: number, payload: Buffer, rollover: number, fields: HeaderFields): number | undefined {
 		const headerBytes = writer.headerBytes(fields);
 		const packet = Buffer.allocUnsafe(headerBytes + payload.length + srtp.tagBytes);
 		const transport = this.#transport;
@@ -217,6 +221,7 @@ export class VideoSender {
 		}
 		this.#waiting += 1;
 		transport.iceTransport.connection.send(packet).then(this.#taken, this.#taken);
+		return writer.isNumbered ? transportSequence : undefined;
 	}
 
 	readonly #taken = (): void => {
@@ -275,6 +280,7 @@ export class VideoSender {
 				const reports = readTransportFeedback(feedback);
 				this.lost += reports.filter(({ arrivedAtMs }) => arrivedAtMs === undefined).length;
 				this.#bandwidth.onTransportFeedback(reports, nowMs);
+				this.#resender.reported(reports);
 			}
 		}
 	}

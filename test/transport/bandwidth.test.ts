@@ -11,7 +11,7 @@ const MOST_BPS = 2_000_000;
 const FEEDBACK_MS = 60;
 const DELAY_MS = 20;
 
-type Link = { readonly rateBps: number; readonly loss?: number; readonly queueMs?: number };
+type Link = { readonly rateBps: number; readonly loss?: number; readonly feedbackLoss?: number; readonly queueMs?: number };
 type Moment = { readonly atMs: number; readonly bps: number | undefined; readonly backlogMs: number; readonly queueMs: number };
 
 /** Sends at the estimate, or at the most, and skips while the backlog is long, as playout does. */
@@ -26,7 +26,7 @@ const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator
 	let sequence = 65_000;
 	let burst = 0;
 	for (let nowMs = 0; nowMs < seconds * 1000; nowMs += 1) {
-		const { rateBps, loss = 0, queueMs = 400 } = linkAt(nowMs);
+		const { rateBps, loss = 0, feedbackLoss = 0, queueMs = 400 } = linkAt(nowMs);
 		if (nowMs % Math.round(1000 / FPS) === 0 && estimator.backlogMs(nowMs) < 150) {
 			burst += 1;
 			const bps = Math.min(MOST_BPS, estimator.bps(nowMs) ?? MOST_BPS);
@@ -47,7 +47,7 @@ const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator
 		if (nowMs % FEEDBACK_MS === 0) {
 			const known = waiting.filter(({ knownAtMs }) => knownAtMs + DELAY_MS <= nowMs);
 			waiting = waiting.filter((entry) => !known.includes(entry));
-			if (known.length > 0) {
+			if (known.length > 0 && (feedbackLoss === 0 || random() >= feedbackLoss)) {
 				estimator.onTransportFeedback(known, nowMs);
 			}
 		}
@@ -108,6 +108,13 @@ describe('the bandwidth of a way', () => {
 			estimator.onTransportFeedback(sequences.map((sequence) => ({ sequence, arrivedAtMs })), sentAtMs + 61);
 			assert.equal(estimator.bps(sentAtMs + 61), undefined);
 		}
+	});
+
+	test('what a lost feedback spoke of is not taken to be under way for ever: no picture is left out for it', () => {
+		const { moments, sentBps } = simulate(() => ({ rateBps: 900_000, feedbackLoss: 0.2 }), 30);
+		assert.ok(sentBps(8000, 30_000) >= 600_000, `${sentBps(8000, 30_000)} bit/s`);
+		const long = moments.filter(({ atMs, backlogMs }) => atMs > 8000 && backlogMs > 150);
+		assert.ok(long.length <= moments.length / 20, `${long.length} of ${moments.length}`);
 	});
 
 	test('without feedback the receiver\'s own estimate counts, while it is fresh', () => {
