@@ -9,24 +9,10 @@ import { StreamCopy } from '../../src/engine/stream-state.js';
 import type { Residency } from '../../src/engine/protocol.js';
 import { createRandom } from '../model/random-model.js';
 import { type JoinedModel, writeJoinedModel } from '../model/joined-model.js';
-import { referenceClip, referenceStream } from './joined-reference.js';
+import { assertSameFrames, referenceClip, referenceStream } from './joined-reference.js';
 
 const PROMPT = 'a rocket flies over the snow';
 const never = new AbortController().signal;
-
-/** Rounding to a byte may fall to either side. */
-const assertSameFrames = (frames: readonly Uint8Array[], expected: readonly Uint8Array[]): void => {
-	assert.equal(frames.length, expected.length, 'number of frames');
-	for (const [index, frame] of frames.entries()) {
-		const differences = frame.map((value, at) => Math.abs(value - (expected[index]?.[at] ?? -1000)));
-		assert.equal(frame.length, expected[index]?.length);
-		assert.ok(Math.max(...differences) <= 1, `frame ${index} is off by ${Math.max(...differences)}`);
-		assert.ok(differences.filter((value) => value > 0).length < 0.02 * frame.length, `frame ${index} is off in ${differences.filter((value) => value > 0).length} places`);
-	}
-	// A grey picture would agree with anything.
-	const [first] = expected;
-	assert.ok(first !== undefined && new Set(first).size > 20);
-};
 
 const load = (model: JoinedModel, options: { latents?: number; residency?: Residency; profile?: 'cpu-int8' | 'cpu-fp32'; width?: number; height?: number } = {}): Promise<Networks> => {
 	const { profile = 'cpu-fp32', width = 32, height = 32, ...rest } = options;

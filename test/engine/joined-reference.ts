@@ -1,4 +1,5 @@
 /** What a joined model must show, in plain loops over whole clips (engine/backends/reference*): no graph, no cache, no stream. */
+import assert from 'node:assert/strict';
 import { rgbToI420 } from '../../src/engine/backends/reference-decoder.js';
 import { ReferenceDit, type ReferenceForward } from '../../src/engine/backends/reference-dit.js';
 import type { Planes } from '../../src/engine/backends/reference-math.js';
@@ -127,4 +128,18 @@ export const referenceStream = async (request: ReferenceRequest): Promise<Uint8A
 		pastV = pastV.map((past, layer) => appended(past, newV[layer] ?? new Float32Array(0)));
 	}
 	return decode(all);
+};
+
+/** Rounding to a byte may fall to either side. */
+export const assertSameFrames = (frames: readonly Uint8Array[], expected: readonly Uint8Array[]): void => {
+	assert.equal(frames.length, expected.length, 'number of frames');
+	for (const [index, frame] of frames.entries()) {
+		const differences = frame.map((value, at) => Math.abs(value - (expected[index]?.[at] ?? -1000)));
+		assert.equal(frame.length, expected[index]?.length);
+		assert.ok(Math.max(...differences) <= 1, `frame ${index} is off by ${Math.max(...differences)}`);
+		assert.ok(differences.filter((value) => value > 0).length < 0.02 * frame.length, `frame ${index} is off in ${differences.filter((value) => value > 0).length} places`);
+	}
+	// A grey picture would agree with anything.
+	const [first] = expected;
+	assert.ok(first !== undefined && new Set(first).size > 20);
 };
