@@ -56,6 +56,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 		const engine = await EngineHost.start({
 			...engineOptions(config, await chosenProfile(config, log.child({ part: 'engine' }))),
 			standby: config.engine.standby,
+			loadsAhead: true,
 			log: log.child({ part: 'engine' }),
 			clock,
 		});

@@ -12,6 +12,8 @@ export type EngineProcessOptions = {
 	readonly threads: number;
 	readonly residency?: Residency | undefined;
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
+	/** Whether published networks of the model's usual size are loaded ahead of the first request, once the engine is ready; default no. */
+	readonly loadsAhead?: boolean | undefined;
 };
 
 /** Time a process has to end by itself: the longest step, and then some. */

@@ -16,7 +16,7 @@ const send = (event: EngineEvent, whenSent: () => void = () => undefined): void 
 };
 
 const main = async (): Promise<void> => {
-	const { modelFolder, ...options } = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
+	const { modelFolder, loadsAhead, ...options } = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
 	// Ctrl-C reaches the whole process group: the parent decides when an engine ends, and tells it.
 	process.on('SIGINT', () => undefined);
 	process.on('SIGTERM', () => undefined);
@@ -43,6 +43,9 @@ const main = async (): Promise<void> => {
 		const { spec } = await openModelFolder(modelFolder, { verify: false });
 		send({ type: 'engine.ready', ...(await server.warm(spec.width, spec.height)) });
 		setInterval(() => send({ type: 'engine.heartbeat' }), HEARTBEAT_INTERVAL_MS);
+		if (loadsAhead === true) {
+			server.prepare();
+		}
 	} catch (error) {
 		const { code, message } = TurbocastError.from(error);
 		send({ type: 'engine.failed', code, message }, () => process.exit(1));

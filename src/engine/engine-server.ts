@@ -52,6 +52,8 @@ export class EngineServer {
 	/** At most one per stream. */
 	readonly #jobs: Job[] = [];
 	readonly #hints: string[] = [];
+	/** What is left to load ahead of the first request. */
+	#preparation: AsyncGenerator<undefined, void> | undefined;
 	#isWorking = false;
 	#working: Promise<void> | undefined;
 	#isClosing = false;
@@ -87,6 +89,12 @@ export class EngineServer {
 				: failure;
 		}
 		return { loadMs: loadedMs - startMs, warmMs: nowMs() - loadedMs };
+	}
+
+	/** Uses the time until the first chunk is asked for: loads what that would wait for, of the size that was warmed. Only published networks leave anything. */
+	prepare(): void {
+		this.#preparation = this.#current?.networks.prepare?.();
+		this.#work();
 	}
 
 	/** Takes one request; never throws. */
@@ -202,10 +210,18 @@ export class EngineServer {
 				continue;
 			}
 			const job = this.#jobs.shift();
-			if (job === undefined) {
+			if (job !== undefined) {
+				// From here on what is needed is loaded when it is, of the size that is asked for.
+				this.#preparation = undefined;
+				await this.#generate(job);
+				continue;
+			}
+			if (this.#preparation === undefined) {
 				break;
 			}
-			await this.#generate(job);
+			// A failure shows with the first chunk, where somebody is told.
+			const { done } = await this.#preparation.next().catch(() => ({ done: true }));
+			this.#preparation = done === true ? undefined : this.#preparation;
 		}
 		// In the same breath as the last look at the queues, so that no request falls between the two.
 		this.#isWorking = false;

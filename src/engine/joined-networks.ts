@@ -97,11 +97,13 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position)));
 	};
 
+	const textEncoder = (): Promise<GraphSession> =>
+		// Of umT5-XXL float32 is 19 GB; where it has to make room anyway, better a few seconds longer for each prompt.
+		graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), { keepsWeights: residency === 'one', backend: onCpu }));
 	const embedder = createTextEmbedder({
 		tokenizer, textLength, dim: text.dim, encoderId: spec.files.text.sha256,
 		load: async () => {
-			// Of umT5-XXL float32 is 19 GB; where it has to make room anyway, better a few seconds longer for each prompt.
-			const session = await graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), { keepsWeights: residency === 'one', backend: onCpu }));
+			const session = await textEncoder();
 			// Whether it stays is decided where all networks are.
 			return { encode: (tokens) => encodeUmt5(session, tokens), close: () => Promise.resolve() };
 		},
@@ -177,9 +179,19 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		};
 	};
 
+	/** In the order of their use. Where one makes room for the next, only the first. */
+	const prepare = async function* (): AsyncGenerator<undefined, void> {
+		const first = 'high' satisfies Expert;
+		const rest = [() => textKeys(first), () => denoiser(first), () => decoder('first'), ...(clip?.boundary === undefined ? [] : [() => textKeys('low'), () => denoiser('low')])];
+		for (const use of [textEncoder, ...(residency === 'one' ? [] : rest)]) {
+			await use();
+			yield;
+		}
+	};
+
 	let closing: Promise<void> | undefined;
 	return {
-		spec, tokenizer, ...sizes, encodePrompt, step, decodeLatent, emptyMemory: () => [],
+		spec, tokenizer, ...sizes, encodePrompt, step, decodeLatent, prepare, emptyMemory: () => [],
 		...(encoder === undefined ? {} : {
 			encodeImage: async (rgb: Uint8Array) => {
 				await graphs.makeRoom();

@@ -115,6 +115,8 @@ export type Networks = {
 	readonly resident?: ResidentNetworks | undefined;
 	/** Latents of a clip that begins with a picture, RGB bytes [height, width, 3]; only of models that begin with one. */
 	readonly encodeImage?: ((rgb: Uint8Array) => Promise<Float32Array>) | undefined;
+	/** Loads what the first prompt would have to wait for, one graph a round; absent where everything is loaded. */
+	readonly prepare?: (() => AsyncGenerator<undefined, void>) | undefined;
 	/** Idempotent. */
 	readonly close: () => Promise<void>;
 };

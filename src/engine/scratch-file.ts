@@ -1,9 +1,10 @@
 /**
  * A file for what is made of weights while a graph is built (8-bit columns, tables): the tensor library maps it, and it is removed as soon as
- * the graph is loaded. It lies in the system's folder for temporary files; TMPDIR names another.
+ * the graph is loaded. It lies in the system's folder for temporary files; TMPDIR names another. A process that is killed while it loads leaves its
+ * file behind, of a gigabyte and more; the next one removes it.
  */
-import { closeSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Scratch } from '../model/graph-builder.js';
 import { TurbocastError } from '../protocol/errors.js';
@@ -11,11 +12,33 @@ import { TurbocastError } from '../protocol/errors.js';
 /** Keeps vector loads aligned. */
 const ALIGNMENT = 64;
 
+/** Containers may share the folder, but not their processes' numbers. */
+const PREFIX = `turbocast-graph-${hostname().replaceAll(/[^\w.-]/gu, '_')}-`;
+
+const isAlive = (pid: number): boolean => {
+	try {
+		return process.kill(pid, 0);
+	} catch (error) {
+		// Somebody else's process is one too.
+		return (error as NodeJS.ErrnoException).code === 'EPERM';
+	}
+};
+
+const removeOrphans = (): void => {
+	for (const name of readdirSync(tmpdir()).filter((each) => each.startsWith(PREFIX))) {
+		const [pid = ''] = name.slice(PREFIX.length).split('-');
+		if (/^\d+$/u.test(pid) && !isAlive(Number(pid))) {
+			rmSync(join(tmpdir(), name), { recursive: true, force: true });
+		}
+	}
+};
+
 export type ScratchFile = Scratch & { readonly remove: () => void };
 
 /** The caller removes it. Throws `output_failed` when there is no space. */
 export const openScratchFile = (): ScratchFile => {
-	const folder = mkdtempSync(join(tmpdir(), 'turbocast-graph-'));
+	removeOrphans();
+	const folder = mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`));
 	const path = join(folder, 'constants');
 	const file = openSync(path, 'w');
 	let size = 0;

@@ -21,6 +21,24 @@ export const halfLinears = (weights: Weights): LinearLayers => (g, x, layers) =>
 		linear(g, name, half, weights.half(g, `${name}.weight`, [outputs, inputs]), weights.half(g, `${name}.bias`, [outputs])), 'float32'));
 };
 
+/** Side of the squares in which a matrix is turned over: both sides of one stay in the processor's cache. */
+const TURN = 64;
+
+/** `values` [outputs, inputs] to the columns from `first` on of `columns` [inputs, width]. */
+const transposeInto = (columns: Int8Array, first: number, width: number, values: Int8Array, { outputs, inputs }: LinearLayer): void => {
+	for (let top = 0; top < outputs; top += TURN) {
+		const bottom = Math.min(outputs, top + TURN);
+		for (let left = 0; left < inputs; left += TURN) {
+			const right = Math.min(inputs, left + TURN);
+			for (let input = left; input < right; input++) {
+				for (let output = top; output < bottom; output++) {
+					columns[input * width + first + output] = values[output * inputs + input] ?? 0;
+				}
+			}
+		}
+	}
+};
+
 /**
  * Weights are signed 8-bit with a scale per output (unsigned ones take a path without AMX or VNNI; where signed ones would saturate, the
  * backend makes them unsigned), activations unsigned with
@@ -38,12 +56,7 @@ export const int8Linears = (weights: Weights): LinearLayers => (g, x, layers) =>
 		const quantized = quantizeColumns(weights.floats(`${layer.name}.weight`, [layer.outputs, layer.inputs]), layer.outputs, layer.inputs);
 		scales.set(quantized.scales, first);
 		bias.set(weights.floats(`${layer.name}.bias`, [layer.outputs]), first);
-		// [out, in] to columns of [in, all outputs]
-		for (let output = 0; output < layer.outputs; output++) {
-			for (let input = 0; input < inputs; input++) {
-				columns[input * outputs + first + output] = quantized.values[output * inputs + input] ?? 0;
-			}
-		}
+		transposeInto(columns, first, outputs, quantized.values, layer);
 		first += layer.outputs;
 	}
 	if (x.dims.length !== 2 || x.dims[1] !== inputs) {

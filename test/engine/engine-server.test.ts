@@ -31,7 +31,7 @@ type Served = {
 	readonly until: (wanted: (event: EngineEvent) => boolean) => Promise<EngineEvent>;
 };
 
-const serve = (onEvent: (event: EngineEvent, server: EngineServer) => void = () => undefined): Served => {
+const serve = (onEvent: (event: EngineEvent, server: EngineServer) => void = () => undefined, prepare?: Networks['prepare']): Served => {
 	const events: EngineEvent[] = [];
 	const prompts: string[] = [];
 	const listeners = new Set<() => void>();
@@ -39,7 +39,7 @@ const serve = (onEvent: (event: EngineEvent, server: EngineServer) => void = () 
 		load: ({ width, height }) => {
 			assert.deepEqual([width, height], [networks.width, networks.height]);
 			return Promise.resolve({
-				...networks,
+				...networks, prepare,
 				encodePrompt: (text: string) => {
 					prompts.push(text);
 					return networks.encodePrompt(text);
@@ -239,5 +239,40 @@ test('weights whose very first chunk is not a picture are a model_invalid', asyn
 		load: (size) => loadNetworks({ folder: poisoned.path, profile: 'cpu-fp32', threads: 1, ...size }), send: () => undefined, nowMs: () => 0,
 	});
 	await assert.rejects(server.warm(poisoned.spec.width, poisoned.spec.height), { code: 'model_invalid' });
+	await server.close();
+});
+
+test('what a first chunk would wait for is loaded while nothing is asked for; a chunk goes before what is left of it', async () => {
+	const rounds: string[] = [];
+	const { server, events, until } = serve(undefined, async function* () {
+		for (const round of ['text', 'denoiser', 'decoder']) {
+			rounds.push(round);
+			if (round === 'denoiser') {
+				server.receive(open(1));
+				server.receive(generate(1, 0));
+			}
+			yield await Promise.resolve(undefined);
+		}
+	});
+	await server.warm(model.spec.width, model.spec.height);
+	server.prepare();
+	await until(isVerdict);
+	assert.deepEqual([verdicts(events), rounds], [['chunk.done 1.0'], ['text', 'denoiser']]);
+	await server.close();
+});
+
+test('what cannot be loaded ahead is not lost on anybody: the next chunk is made or says why', async () => {
+	let attempts = 0;
+	// eslint-disable-next-line require-yield
+	const { server, events, until } = serve(undefined, async function* () {
+		attempts += 1;
+		return Promise.reject(new Error('the disk is gone'));
+	});
+	await server.warm(model.spec.width, model.spec.height);
+	server.prepare();
+	server.receive(open(1));
+	server.receive(generate(1, 0));
+	await until(isVerdict);
+	assert.deepEqual([verdicts(events), attempts], [['chunk.done 1.0'], 1]);
 	await server.close();
 });

@@ -66,6 +66,26 @@ test('one network in memory at a time gives the same bytes as all of them', asyn
 	assert.deepEqual(clips[0], clips[1]);
 });
 
+test('what a first prompt would wait for is loaded ahead, a graph a round, and changes nothing', async () => {
+	using model = await writeJoinedModel({ kind: 'turbodiffusion' });
+	using experts = await writeJoinedModel({ kind: 'image-to-video' });
+	const clips: Uint8Array[][] = [];
+	for (const [of, residency, rounds] of [[model, 'all', 4], [model, 'one', 1], [experts, 'all', 6]] as const) {
+		const networks = await load(of, { latents: 2, residency });
+		let count = 0;
+		for await (const round of networks.prepare?.() ?? []) {
+			count += round === undefined ? 1 : 0;
+		}
+		assert.equal(count, rounds);
+		clips.push(of === model ? (await clipOf(networks, { seed: 1, steps: 2, latents: 2 })).frames : []);
+		await networks.close();
+	}
+	const unprepared = await load(model, { latents: 2, residency: 'all' });
+	const { frames } = await clipOf(unprepared, { seed: 1, steps: 2, latents: 2 });
+	await unprepared.close();
+	assert.deepEqual([clips[0], clips[1]], [frames, frames]);
+});
+
 test('a picture and two experts: mask, picture and the switch between the networks are where the description has them', async () => {
 	using model = await writeJoinedModel({ kind: 'image-to-video', changes: { clip: { attention: { ratio: 0.5, block_queries: 4, block_keys: 4 } } } });
 	const random = createRandom(3);
