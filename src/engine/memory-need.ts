@@ -12,7 +12,7 @@ import type { EngineProfile, Residency } from './protocol.js';
 
 const FLOAT = 4;
 /** The process itself with the tensor library. */
-const BASE_BYTES = 250e6;
+export const BASE_BYTES = 250e6;
 /** What the sparse branch gathers at a time, keys and values and their scores. */
 const SPARSE_PIECE_BYTES = 500e6;
 /** Tensors of a layer that exist side by side: of the width of the network, and of its hidden layer. */
@@ -100,7 +100,7 @@ const wanVaePart = (spec: WanVaeSpec, part: WanVaePart, file: MappedSafetensors,
 	loaded(file, (name) => (name.startsWith(part === 'decoder' ? 'encoder.' : 'decoder.') ? 0 : FLOAT))
 	+ (2 * remembered(spec, part) + LIVE_FRAMES * spec.dim) * pixels * FLOAT;
 
-const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixels: number): number => (vae.kind === 'wan-vae'
+export const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixels: number): number => (vae.kind === 'wan-vae'
 	? wanVaePart(vae.network, 'decoder', file, pixels)
 	: loaded(file, () => FLOAT) + 4 * FRAMES_AT_ONCE * (vae.network.widths.at(-1) ?? 0) * pixels * FLOAT);
 

@@ -263,7 +263,6 @@ test('what a first chunk would wait for is loaded while nothing is asked for; a 
 
 test('what cannot be loaded ahead is not lost on anybody: the next chunk is made or says why', async () => {
 	let attempts = 0;
-	// eslint-disable-next-line require-yield
 	const { server, events, until } = serve(undefined, async function* () {
 		attempts += 1;
 		return Promise.reject(new Error('the disk is gone'));
