@@ -61,7 +61,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 			clock,
 		});
 		owned.push(engine);
-		const encoders = await startEncoders({ implementation: config.media.encoder, ffmpegPath: config.media.ffmpeg_path, log: log.child({ part: 'encoder' }), clock });
+		const encoders = await startEncoders({ implementation: config.media.encoder, ffmpegPath: config.media.ffmpeg_path, size: { width: engine.model.width, height: engine.model.height }, log: log.child({ part: 'encoder' }), clock });
 		owned.push(encoders);
 		const transport = createWebRtcTransport({
 			portRange: config.media.udp_port_min === 0 ? undefined : [config.media.udp_port_min, config.media.udp_port_max],

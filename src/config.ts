@@ -6,11 +6,11 @@ import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
 import { DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
+import { ENCODER_CHOICES } from './media/encoder-protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
 import { boolean, integer, list, number, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
 
-export const ENCODER_CHOICES = ['auto', 'node-av', 'ffmpeg'] as const;
 
 const text = string({ min: 1, max: 1024 });
 const HOUR_MS = 3_600_000;

@@ -9,21 +9,33 @@ import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { EncoderOptions, Encoders, VideoEncoder } from './encoder.js';
 import { checkEncoderOptions, type EncoderChoice, type EncoderEvent, type EncoderRequest } from './encoder-protocol.js';
-import type { EncoderImplementation } from './encoders/frame-encoder.js';
+import { chooseEncoder, clauseOf } from './encoder-choice.js';
+import type { EncoderReport } from './encoder-self-test.js';
+import { HARDWARE_ENCODERS, type EncoderImplementation } from './encoders/frame-encoder.js';
+import type { PictureSize } from './encoders/try-out.js';
 
 export type EncodersOptions = {
 	readonly implementation: EncoderChoice;
 	/** An ffmpeg to use in place of the package's; empty for that one. */
 	readonly ffmpegPath?: string;
+	/** Of the pictures to come: encoders in hardware are tried with it. Default 832x480. */
+	readonly size?: PictureSize;
+	/** For a process that does not become ready. Default 30000. */
+	readonly startTimeoutMs?: number;
+	/** For one that no longer answers. Default 10000. */
+	readonly hangTimeoutMs?: number;
 	readonly log: Log;
 	readonly clock: Clock;
 };
 
 /** Loading 170 MB of libraries from a cold disk on a busy machine takes seconds; longer than this it will not come. */
-const START_TIMEOUT_MS = 30_000;
+const DEFAULT_START_TIMEOUT_MS = 30_000;
+/** A frame takes milliseconds; a machine that swaps or a debugger may stop the process for some seconds. */
+const DEFAULT_HANG_TIMEOUT_MS = 10_000;
+const DEFAULT_SIZE: PictureSize = { width: 832, height: 480 };
 /** A process that dies as soon as it starts is not started more often than this. */
 const RESTART_INTERVAL_MS = 500;
-/** Deaths within a minute after which `auto` stops trusting node-av. */
+/** Deaths within a minute after which `auto` stops trusting an encoder. */
 const MOST_DEATHS = 3;
 const DEATHS_WINDOW_MS = 60_000;
 /** Frames of one encoder inside the process: half a second at 16 fps. A caller that is further ahead waits. */
@@ -50,6 +62,7 @@ class RemoteEncoder implements VideoEncoder {
 	/** The process that knows this encoder. */
 	#openIn: Running | undefined;
 	#opened: { readonly resolve: () => void; readonly reject: (error: Error) => void } | undefined;
+	#isOpening = false;
 	#sequence = 0;
 	#keyframe = false;
 	#bitrateBps: number;
@@ -69,6 +82,11 @@ class RemoteEncoder implements VideoEncoder {
 		return this.#host.implementation !== 'node-av' || this.codec !== 'h264';
 	}
 
+	/** The process owes it an answer. */
+	get isWaiting(): boolean {
+		return this.#jobs.size > 0 || this.#isOpening || this.#closed !== undefined;
+	}
+
 	/** Opens the encoder in the present process unless it is open there. */
 	async ensureOpen(): Promise<Running> {
 		const running = await this.#host.running();
@@ -77,8 +95,11 @@ class RemoteEncoder implements VideoEncoder {
 				this.#opened = { resolve, reject };
 			});
 			this.#openIn = running;
+			this.#isOpening = true;
 			this.#host.post(running, { type: 'open', encoder: this.#id, options: { ...this.#options, bitrateBps: this.#bitrateBps } });
-			await opened;
+			await opened.finally(() => {
+				this.#isOpening = false;
+			});
 		}
 		return running;
 	}
@@ -214,7 +235,15 @@ export class EncoderHost implements Encoders {
 	readonly #clock: Clock;
 	readonly #ffmpegPath: string;
 	readonly #encoders = new Map<number, RemoteEncoder>();
-	#choice: EncoderChoice;
+	readonly #choice: EncoderChoice;
+	readonly #startTimeoutMs: number;
+	readonly #hangTimeoutMs: number;
+	/** What the process is told to take. */
+	#process: EncoderChoice;
+	/** Of those that were tried before the first process. */
+	#reports: readonly EncoderReport[] = [];
+	#heardAtMs = 0;
+	#watch: ReturnType<typeof setTimeout> | undefined;
 	#implementation: EncoderImplementation = 'ffmpeg';
 	#running: Promise<Running> | undefined;
 	#child: ChildProcess | undefined;
@@ -223,31 +252,51 @@ export class EncoderHost implements Encoders {
 	#nextId = 0;
 	#closing: Promise<void> | undefined;
 
-	private constructor({ implementation, ffmpegPath = '', log, clock }: EncodersOptions) {
+	private constructor({ implementation, ffmpegPath = '', startTimeoutMs = DEFAULT_START_TIMEOUT_MS, hangTimeoutMs = DEFAULT_HANG_TIMEOUT_MS, log, clock }: EncodersOptions) {
 		this.#ffmpegPath = ffmpegPath;
 		this.#choice = implementation;
+		this.#process = implementation;
+		this.#startTimeoutMs = startTimeoutMs;
+		this.#hangTimeoutMs = hangTimeoutMs;
 		this.#log = log;
 		this.#clock = clock;
 	}
 
-	/** Starts the process and waits until it has chosen an encoder. Throws `encoder_failed`. */
+	/** Chooses, starts the process and waits until it is ready. Throws `encoder_failed`. */
 	static async start(options: EncodersOptions): Promise<EncoderHost> {
 		const host = new EncoderHost(options);
-		try {
-			await host.running();
-		} catch (error) {
-			// A library that kills its process in the self-test is not an exception that `auto` could have caught there.
-			if (options.implementation !== 'auto') {
-				await host.close();
-				throw error;
+		const { process, reports } = await chooseEncoder({ choice: options.implementation, ffmpegPath: host.#ffmpegPath, size: options.size ?? DEFAULT_SIZE });
+		host.#process = process;
+		host.#reports = reports;
+		for (;;) {
+			try {
+				await host.running();
+				return host;
+			} catch (error) {
+				// A library that kills its process in the self-test is not an exception that `auto` could have caught there.
+				if (!host.#giveUpFor('it did not become ready')) {
+					await host.close();
+					throw error;
+				}
 			}
-			host.#choice = 'ffmpeg';
-			await host.running().catch(async (second: unknown) => {
-				await host.close();
-				throw second;
-			});
 		}
-		return host;
+	}
+
+	/** What was found of each encoder: the one in use, those before it and those in hardware. */
+	get reports(): readonly EncoderReport[] {
+		return this.#reports;
+	}
+
+	/** The next in the line, if the choice is ours. */
+	#giveUpFor(why: string): boolean {
+		if (this.#choice !== 'auto' || this.#process === 'ffmpeg') {
+			return false;
+		}
+		const before = this.#process === 'auto' ? 'node-av' : this.#process;
+		this.#process = (HARDWARE_ENCODERS as readonly EncoderChoice[]).includes(this.#process) ? 'auto' : 'ffmpeg';
+		this.#reports = [...this.#reports.filter(({ implementation }) => implementation !== before), { implementation: before, kind: 'refused', why }];
+		this.#log.warn({ implementation: before, reason: why }, 'an encoder is given up for the next one');
+		return true;
 	}
 
 	get implementation(): EncoderImplementation {
@@ -305,27 +354,25 @@ export class EncoderHost implements Encoders {
 		}
 		this.#lastStartMs = this.#clock.nowMs();
 		// Standard error stays open to the terminal: what a library prints while it dies is worth reading.
-		const child = fork(fileURLToPath(new URL('./encoder-process.js', import.meta.url)), [this.#choice, this.#ffmpegPath], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+		const child = fork(fileURLToPath(new URL('./encoder-process.js', import.meta.url)), [this.#process, this.#ffmpegPath], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
 		this.#child = child;
 		child.once('exit', (code, signal) => this.#onExit(child, code ?? signal));
 		// Posting to a process that is dying fails here; 'exit' says the rest.
 		child.on('error', () => undefined);
 		return await new Promise<Running>((resolve, reject) => {
-			const timer = setTimeout(() => child.kill('SIGKILL'), START_TIMEOUT_MS);
+			const timer = setTimeout(() => child.kill('SIGKILL'), this.#startTimeoutMs);
 			child.once('exit', () => {
 				clearTimeout(timer);
 				reject(died());
 			});
 			child.on('message', (message) => {
 				const event = message as EncoderEvent;
+				this.#heardAtMs = this.#clock.nowMs();
 				switch (event.type) {
 					case 'ready':
 						clearTimeout(timer);
 						this.#implementation = event.implementation;
-						this.#log.info({ implementation: event.implementation, pid: child.pid }, 'encoder process ready');
-						if (event.refused !== undefined) {
-							this.#log.warn({ reason: event.refused }, 'node-av cannot be used, ffmpeg encodes instead');
-						}
+						this.#told(event.implementation, event.reports, child.pid);
 						resolve({ child, implementation: event.implementation, pid: child.pid ?? 0 });
 						break;
 					case 'unusable':
@@ -360,9 +407,8 @@ export class EncoderHost implements Encoders {
 		this.#log.warn({ reason }, 'encoder process ended unexpectedly');
 		const nowMs = this.#clock.nowMs();
 		this.#deathsMs = [...this.#deathsMs.filter((deathMs) => nowMs - deathMs < DEATHS_WINDOW_MS), nowMs];
-		if (this.#choice === 'auto' && this.#deathsMs.length >= MOST_DEATHS) {
-			this.#log.warn({ deaths: this.#deathsMs.length }, 'node-av is given up for ffmpeg');
-			this.#choice = 'ffmpeg';
+		if (this.#deathsMs.length >= MOST_DEATHS && this.#giveUpFor(`its process ended ${this.#deathsMs.length} times within a minute`)) {
+			this.#deathsMs = [];
 		}
 		if (this.#encoders.size > 0) {
 			// Ahead of the next frame, which would have to wait for it.
@@ -373,7 +419,42 @@ export class EncoderHost implements Encoders {
 	post(running: Running, request: EncoderRequest): void {
 		if (running.child.connected) {
 			running.child.send(request, () => undefined);
+			this.#expectWord(running.child);
 		}
+	}
+
+	/** One line, that says what encodes and why nothing else does. */
+	#told(implementation: EncoderImplementation, reports: readonly EncoderReport[], pid: number | undefined): void {
+		this.#implementation = implementation;
+		this.#reports = [...this.#reports.filter((before) => !reports.some((report) => report.implementation === before.implementation)), ...reports];
+		this.#log.info({ implementation, why: this.#reports.map(clauseOf).join('; '), pid }, 'encoder process ready');
+	}
+
+	/** While something is asked of it, the process says something now and then, or is ended: nothing else ends a driver that hangs. */
+	#expectWord(child: ChildProcess): void {
+		if (this.#watch !== undefined) {
+			return;
+		}
+		this.#heardAtMs = this.#clock.nowMs();
+		const isAwaited = (): boolean => this.#child === child && [...this.#encoders.values()].some((encoder) => encoder.isWaiting);
+		const look = (): void => {
+			this.#watch = undefined;
+			if (!isAwaited()) {
+				return;
+			}
+			const leftMs = this.#heardAtMs + this.#hangTimeoutMs - this.#clock.nowMs();
+			if (leftMs > 0) {
+				this.#watch = setTimeout(() => setImmediate(look), leftMs);
+				return;
+			}
+			this.#log.warn({ silentMs: this.#hangTimeoutMs - leftMs }, 'the encoder process does not answer any more and is ended');
+			if (this.#process !== 'auto') {
+				this.#giveUpFor(`it did not answer for ${this.#hangTimeoutMs / 1000} seconds`);
+			}
+			child.kill('SIGKILL');
+		};
+		// What has come while this process itself was busy is read first.
+		this.#watch = setTimeout(() => setImmediate(look), this.#hangTimeoutMs);
 	}
 
 	forget(id: number): void {
@@ -396,6 +477,7 @@ export class EncoderHost implements Encoders {
 		}
 		await exited;
 		clearTimeout(timer);
+		clearTimeout(this.#watch);
 	}
 }
 

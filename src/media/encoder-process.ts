@@ -6,26 +6,39 @@ import { systemClock } from '../base/time.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { EncoderChoice, EncoderEvent, EncoderRequest } from './encoder-protocol.js';
-import { loadFfmpeg } from './encoders/ffmpeg.js';
-import type { EncoderImplementation, EncoderLibrary, FrameEncoder } from './encoders/frame-encoder.js';
+import { HARDWARE_ENCODERS, SOFTWARE_ENCODERS, type EncoderImplementation, type EncoderLibrary, type FrameEncoder, type SoftwareEncoder } from './encoders/frame-encoder.js';
 import type { EncoderOptions } from './encoder.js';
+import type { EncoderReport } from './encoder-self-test.js';
 import { halfSide, halveI420 } from './halve.js';
-import { loadNodeAv } from './encoders/node-av.js';
+import { loadEncoder, withFallback } from './encoders/load.js';
+import { tryOut } from './encoders/try-out.js';
 
-type Chosen = { readonly library: EncoderLibrary; readonly implementation: EncoderImplementation; readonly refused: string | undefined };
+type Chosen = { readonly library: EncoderLibrary; readonly implementation: EncoderImplementation; readonly reports: readonly EncoderReport[] };
+
+/** The first of these that works. Throws the last failure. */
+const chooseSoftware = async (candidates: readonly SoftwareEncoder[], ffmpeg: string): Promise<Chosen> => {
+	const reports: EncoderReport[] = [];
+	let failure: unknown;
+	for (const implementation of candidates) {
+		try {
+			const library = await loadEncoder(implementation, ffmpeg);
+			return { library, implementation, reports: [...reports, { implementation, kind: 'works', ...(await tryOut(library)) }] };
+		} catch (error) {
+			failure = error;
+			reports.push({ implementation, kind: 'refused', why: TurbocastError.from(error, 'encoder_failed').message });
+		}
+	}
+	throw failure;
+};
 
 const choose = async (choice: EncoderChoice, ffmpeg: string): Promise<Chosen> => {
-	if (choice === 'ffmpeg') {
-		return { library: await loadFfmpeg(ffmpeg), implementation: 'ffmpeg', refused: undefined };
+	const hardware = HARDWARE_ENCODERS.find((implementation) => implementation === choice);
+	if (hardware === undefined) {
+		return chooseSoftware(SOFTWARE_ENCODERS.filter((implementation) => choice === 'auto' || choice === implementation), ffmpeg);
 	}
-	try {
-		return { library: await loadNodeAv(), implementation: 'node-av', refused: undefined };
-	} catch (error) {
-		if (choice === 'node-av') {
-			throw error;
-		}
-		return { library: await loadFfmpeg(ffmpeg), implementation: 'ffmpeg', refused: TurbocastError.from(error, 'encoder_failed').message };
-	}
+	// It has passed its test in a process of its own.
+	const { library, reports } = await chooseSoftware(SOFTWARE_ENCODERS, ffmpeg);
+	return { library: withFallback(await loadEncoder(hardware, ffmpeg), library), implementation: hardware, reports };
 };
 
 const post = (event: EncoderEvent): void => {
@@ -99,9 +112,9 @@ if (!process.connected) {
 	process.exit(0); // Our parent was gone before all this was loaded.
 }
 try {
-	const { library, implementation, refused } = await choose(process.argv[2] as EncoderChoice, process.argv[3] ?? '');
+	const { library, implementation, reports } = await choose(process.argv[2] as EncoderChoice, process.argv[3] ?? '');
 	process.on('message', (request) => handle(library, request as EncoderRequest));
-	post({ type: 'ready', implementation, refused });
+	post({ type: 'ready', implementation, reports });
 } catch (error) {
 	post({ type: 'unusable', message: TurbocastError.from(error, 'encoder_failed').message });
 }

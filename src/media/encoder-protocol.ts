@@ -2,9 +2,10 @@
 import { TurbocastError } from '../protocol/errors.js';
 import { ENCODER_IMPLEMENTATIONS, type EncoderImplementation } from './encoders/frame-encoder.js';
 import type { EncoderOptions } from './encoder.js';
+import type { EncoderReport } from './encoder-self-test.js';
 
 export const ENCODER_CHOICES = ['auto', ...ENCODER_IMPLEMENTATIONS] as const;
-/** `auto`: node-av where it is installed and passes its self-test, otherwise ffmpeg. */
+/** `auto`: see `encoder-choice.ts`. */
 export type EncoderChoice = (typeof ENCODER_CHOICES)[number];
 
 export type EncoderRequest =
@@ -15,7 +16,7 @@ export type EncoderRequest =
 	| { readonly type: 'close'; readonly encoder: number };
 
 export type EncoderEvent =
-	| { readonly type: 'ready'; readonly implementation: EncoderImplementation; readonly refused: string | undefined }
+	| { readonly type: 'ready'; readonly implementation: EncoderImplementation; readonly reports: readonly EncoderReport[] }
 	| { readonly type: 'unusable'; readonly message: string }
 	| { readonly type: 'opened'; readonly encoder: number }
 	| { readonly type: 'encoded'; readonly encoder: number; readonly sequence: number; readonly data: Uint8Array; readonly isKeyframe: boolean; readonly encodeMs: number }

@@ -3,6 +3,7 @@
  * `EncoderHost` implements this over it, with the encoder that measured best first and ffmpeg as the fallback.
  */
 import type { EncodedChunk, RawFrame, VideoCodec } from '../base/frame.js';
+import type { EncoderImplementation } from './encoders/frame-encoder.js';
 
 export type EncoderOptions = {
 	readonly codec: VideoCodec;
@@ -36,7 +37,7 @@ export type VideoEncoder = {
 
 export type Encoders = {
 	/** What stands behind: for the log and `/metrics`. */
-	readonly implementation: 'node-av' | 'ffmpeg';
+	readonly implementation: EncoderImplementation;
 	readonly codecs: readonly VideoCodec[];
 	readonly open: (options: EncoderOptions) => Promise<VideoEncoder>;
 	/** Ends the process; idempotent. */

@@ -2,11 +2,11 @@
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
 import { VIDEO_CODECS, type EncodedChunk, type VideoCodec } from '../../src/base/frame.js';
-import { silentLog } from '../../src/base/log.js';
+import { silentLog, type Log } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
 import { startEncoders, type EncoderHost } from '../../src/media/encoder-host.js';
 import type { VideoEncoder } from '../../src/media/encoder.js';
-import { ENCODER_IMPLEMENTATIONS } from '../../src/media/encoders/frame-encoder.js';
+import { ENCODER_IMPLEMENTATIONS, HARDWARE_ENCODERS, type EncoderImplementation } from '../../src/media/encoders/frame-encoder.js';
 import { ffmpegPath } from '../../src/media/ffmpeg-program.js';
 import { psnrDb } from '../../src/media/psnr.js';
 import { decodeChunks } from './ffmpeg.js';
@@ -18,6 +18,12 @@ const HEIGHT = 96;
 const encodeMany = (encoder: VideoEncoder, first: number, count: number, grain = 0): Promise<EncodedChunk[]> =>
 	Promise.all(Array.from({ length: count }, (_, index) => encoder.encode(movingPicture(first + index, WIDTH, HEIGHT, grain), (first + index) * 5625)));
 
+/** A host that waits half as long as the service does. */
+const hastyHost = async (implementation: EncoderImplementation): Promise<{ readonly host: EncoderHost } & AsyncDisposable> => {
+	const host = await startEncoders({ implementation, log: silentLog, clock: systemClock, hangTimeoutMs: 5000 });
+	return { host, [Symbol.asyncDispose]: () => host.close() };
+};
+
 const isEncoderFailure = { name: 'TurbocastError', code: 'encoder_failed' };
 
 for (const implementation of ENCODER_IMPLEMENTATIONS) {
@@ -26,7 +32,7 @@ for (const implementation of ENCODER_IMPLEMENTATIONS) {
 		try {
 			host = await startEncoders({ implementation, log: silentLog, clock: systemClock });
 		} catch (error) {
-			test('starts', { skip: implementation === 'node-av' ? `the optional package does not work here: ${String(error)}` : false }, () => {
+			test('starts', { skip: implementation === 'ffmpeg' ? false : `it does not work here: ${String(error)}` }, () => {
 				throw error;
 			});
 			return;
@@ -149,12 +155,31 @@ for (const implementation of ENCODER_IMPLEMENTATIONS) {
 			assert.ok(psnrDb(frames.at(-1) as Uint8Array, movingPicture(10, WIDTH, HEIGHT).data) >= 30);
 			await encoder.close();
 		});
+
+		test('a process that hangs is ended in bounded time, and the next frame is a key frame', async () => {
+			await using hasty = await hastyHost(implementation);
+			const encoder = await hasty.host.open({ codec: 'h264', width: WIDTH, height: HEIGHT, fps: 16, bitrateBps: 600_000 });
+			await encodeMany(encoder, 0, 4);
+			const { pid } = hasty.host;
+			assert.ok(pid !== undefined);
+			process.kill(pid, 'SIGSTOP');
+			await assert.rejects(encoder.encode(movingPicture(4, WIDTH, HEIGHT), 0), isEncoderFailure);
+			assert.equal((await encoder.encode(movingPicture(5, WIDTH, HEIGHT), 0)).isKeyframe, true);
+			assert.notEqual(hasty.host.pid, pid);
+		});
 	});
 }
 
-test('auto takes an encoder that works, and says which', async () => {
-	const host = await startEncoders({ implementation: 'auto', log: silentLog, clock: systemClock });
-	assert.ok(ENCODER_IMPLEMENTATIONS.includes(host.implementation));
+test('auto takes an encoder that works, and says which and why no other in one line', async () => {
+	const lines: { readonly implementation?: string; readonly why?: string }[] = [];
+	const log: Log = { ...silentLog, info: (fields: object) => void lines.push(fields) };
+	const host = await startEncoders({ implementation: 'auto', log, clock: systemClock });
+	const [line] = lines;
+	assert.equal(line?.implementation, host.implementation);
+	assert.match(line?.why ?? '', new RegExp(`${host.implementation} works \\(\\d+\\.\\d ms a frame, \\d+\\.\\d dB\\)`, 'u'));
+	for (const hardware of HARDWARE_ENCODERS) {
+		assert.match(line?.why ?? '', new RegExp(`${hardware} (?:is not used: \\w|works)`, 'u'));
+	}
 	await Promise.all([host.close(), host.close()]);
 	await assert.rejects(host.open({ codec: 'h264', width: 64, height: 64, fps: 16, bitrateBps: 500_000 }), isEncoderFailure);
 });

@@ -9,13 +9,14 @@
  * (measured 20-35 ms), which begins with a key frame.
  */
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { once } from 'node:events';
 import type { Readable, Writable } from 'node:stream';
+import { i420Bytes, type VideoCodec } from '../../base/frame.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import type { EncoderOptions } from '../encoder.js';
 import { ffmpegPath } from '../ffmpeg-program.js';
 import { FlvReader } from './flv.js';
 import { ENDLESS_GROUP, RATE_BUFFER_SECONDS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
-import { tryOut } from './try-out.js';
 import { ivfFileHeader, ivfFrameHeader, IvfReader } from './ivf.js';
 
 const NAL_TYPE_IDR = 5;
@@ -27,13 +28,26 @@ export const BT709_ARGUMENTS = ['-color_range', 'tv', '-colorspace', 'bt709', '-
 
 const dashed = (options: { readonly [name: string]: string }): string[] => Object.entries(options).flatMap(([name, value]) => [`-${name}`, value]);
 
-const commandLine = ({ codec, fps }: EncoderOptions, bitrateBps: number): string[] => [
-	'-hide_banner', '-loglevel', 'error', '-nostdin',
+/** How one program encodes H.264. */
+type H264Encoder = { readonly before: readonly string[]; readonly after: (fps: number) => readonly string[] };
+
+const X264: H264Encoder = {
+	before: [],
+	after: (fps) => ['-c:v', 'libx264', ...dashed({ ...X264_OPTIONS, 'x264-params': `${X264_OPTIONS['x264-params']}:fps=${Math.round(fps)}` })],
+};
+
+/** Pictures go to the card with `hwupload`. 578: constrained baseline. Headers are repeated with each key frame, for whoever joins there. */
+const vaapi = (device: string, hasAsyncDepth: boolean): H264Encoder => ({
+	before: ['-vaapi_device', device],
+	after: () => ['-vf', 'format=nv12,hwupload', '-c:v', 'h264_vaapi', '-profile:v', '578', ...(hasAsyncDepth ? ['-async_depth', '1'] : []), '-bsf:v', 'dump_extra'],
+});
+
+const commandLine = (h264: H264Encoder, { codec, fps }: EncoderOptions, bitrateBps: number): string[] => [
+	'-hide_banner', '-loglevel', 'error', '-nostdin', ...(codec === 'h264' ? h264.before : []),
 	'-fpsprobesize', '0', '-f', 'ivf', '-i', 'pipe:0',
 	'-vsync', '0', '-enc_time_base', '-1',
 	'-force_key_frames', `expr:mod(round(t*${2 * Math.round(fps)}),2)`,
-	'-c:v', codec === 'h264' ? 'libx264' : 'libvpx',
-	...dashed(codec === 'h264' ? { ...X264_OPTIONS, 'x264-params': `${X264_OPTIONS['x264-params']}:fps=${Math.round(fps)}` } : VP8_OPTIONS),
+	...(codec === 'h264' ? h264.after(fps) : ['-c:v', 'libvpx', ...dashed(VP8_OPTIONS)]),
 	'-threads', '1', '-g', String(ENDLESS_GROUP), '-bf', '0',
 	'-b:v', String(bitrateBps), '-maxrate', String(bitrateBps), '-bufsize', String(Math.round(bitrateBps * RATE_BUFFER_SECONDS)),
 	...BT709_ARGUMENTS,
@@ -55,6 +69,8 @@ const isKeyframe = (codec: EncoderOptions['codec'], data: Buffer): boolean => {
 	return false;
 };
 
+type Program = { readonly program: string; readonly h264: H264Encoder };
+
 /** One run of ffmpeg. */
 class FfmpegRun {
 	readonly #options: EncoderOptions;
@@ -65,9 +81,9 @@ class FfmpegRun {
 	#complaint = '';
 	failed: TurbocastError | undefined;
 
-	constructor(program: string, options: EncoderOptions, bitrateBps: number) {
+	constructor({ program, h264 }: Program, options: EncoderOptions, bitrateBps: number) {
 		this.#options = options;
-		const child = spawn(program, commandLine(options, bitrateBps), { stdio: ['pipe', 'pipe', 'pipe'] });
+		const child = spawn(program, commandLine(h264, options, bitrateBps), { stdio: ['pipe', 'pipe', 'pipe'] });
 		this.#child = child;
 		const reader = options.codec === 'h264' ? new FlvReader() : new IvfReader();
 		child.stdout.on('data', (bytes: Buffer) => {
@@ -120,7 +136,7 @@ class FfmpegRun {
 	}
 }
 
-const openEncoder = (program: string, options: EncoderOptions): FrameEncoder => {
+const openEncoder = (program: Program, options: EncoderOptions): FrameEncoder => {
 	let bitrateBps = options.bitrateBps;
 	let run: FfmpegRun | undefined = new FfmpegRun(program, options, bitrateBps);
 	let closed = false;
@@ -144,10 +160,30 @@ const openEncoder = (program: string, options: EncoderOptions): FrameEncoder => 
 	};
 };
 
-/** Finds the program (`configuredPath`, or the package's when empty) and tries it. Rejects with `encoder_failed`. */
-export const loadFfmpeg = async (configuredPath: string): Promise<EncoderLibrary> => {
+/** All that a run of the program writes, fed with `input`. */
+const outputOf = async (program: string, args: readonly string[], input: Uint8Array): Promise<Buffer> => {
+	const child = spawn(program, ['-hide_banner', '-loglevel', 'error', ...args], { stdio: ['pipe', 'pipe', 'ignore'] });
+	const output: Buffer[] = [];
+	child.stdout.on('data', (bytes: Buffer) => output.push(bytes));
+	child.stdin.on('error', () => undefined);
+	child.stdin.end(input);
+	await once(child, 'close').catch(() => undefined);
+	return Buffer.concat(output);
+};
+
+const decode = async (program: string, codec: VideoCodec, { width, height }: { readonly width: number; readonly height: number }, units: readonly Uint8Array[]): Promise<Uint8Array[]> => {
+	const input = codec === 'h264' ? units : [ivfFileHeader('VP80', width, height, 1), ...units.flatMap((unit, index) => [ivfFrameHeader(unit.byteLength, index), unit])];
+	const raw = await outputOf(program, ['-f', codec === 'h264' ? 'h264' : 'ivf', '-i', 'pipe:0', '-vsync', '0', '-pix_fmt', 'yuv420p', '-f', 'rawvideo', 'pipe:1'], Buffer.concat(input));
+	const bytes = i420Bytes(width, height);
+	return Array.from({ length: Math.floor(raw.byteLength / bytes) }, (_, index) => raw.subarray(index * bytes, (index + 1) * bytes));
+};
+
+/** Finds the program: `configuredPath`, or the package's when empty. `vaapiDevice`: encodes H.264 on that card. Rejects with `encoder_failed`. */
+export const loadFfmpeg = async (configuredPath: string, vaapiDevice?: string): Promise<EncoderLibrary> => {
 	const program = ffmpegPath('encoder_failed', configuredPath);
-	const library: EncoderLibrary = { open: (options) => Promise.resolve(openEncoder(program, options)) };
-	await tryOut(library);
-	return library;
+	const h264 = vaapiDevice === undefined ? X264 : vaapi(vaapiDevice, (await outputOf(program, ['-h', 'encoder=h264_vaapi'], new Uint8Array())).includes('async_depth'));
+	return {
+		open: (options) => Promise.resolve(openEncoder({ program, h264 }, options)),
+		decode: (codec, size, units) => decode(program, codec, size, units),
+	};
 };

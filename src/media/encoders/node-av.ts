@@ -8,8 +8,7 @@
  */
 import { TurbocastError } from '../../protocol/errors.js';
 import type { EncoderOptions } from '../encoder.js';
-import { ENDLESS_GROUP, RATE_BUFFER_SECONDS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
-import { tryOut } from './try-out.js';
+import { ENDLESS_GROUP, NVENC_OPTIONS, RATE_BUFFER_SECONDS, VIDEOTOOLBOX_OPTIONS, VP8_OPTIONS, X264_OPTIONS, type EncoderLibrary, type FrameEncoder, type Picture } from './frame-encoder.js';
 
 /** The part of `node-av/lib` that is used. Written out, so that the code compiles where the optional package is missing. */
 type Codec = { readonly name: string | null };
@@ -18,9 +17,10 @@ type NativeFrame = {
 	readonly alloc: () => void;
 	readonly allocBuffer: () => number;
 	readonly fromBuffer: (data: Buffer) => number;
+	readonly toBuffer: () => Buffer;
 	readonly free: () => void;
 };
-type NativePacket = { readonly data: Buffer | null; readonly isKeyframe: boolean; readonly alloc: () => void; readonly unref: () => void; readonly free: () => void };
+type NativePacket = { data: Buffer | null; readonly isKeyframe: boolean; readonly alloc: () => void; readonly unref: () => void; readonly free: () => void };
 type CodecContext = {
 	width: number; height: number; pixelFormat: number; timeBase: unknown; framerate: unknown; bitRate: bigint; gopSize: number;
 	maxBFrames: number; threadCount: number; rcMaxRate: bigint; rcBufferSize: number;
@@ -30,10 +30,12 @@ type CodecContext = {
 	readonly open2Sync: (codec: Codec, options: null) => number;
 	readonly sendFrameSync: (frame: NativeFrame) => number;
 	readonly receivePacketSync: (packet: NativePacket) => number;
+	readonly sendPacketSync: (packet: NativePacket | null) => number;
+	readonly receiveFrameSync: (frame: NativeFrame) => number;
 	readonly freeContext: () => void;
 };
 type Library = {
-	readonly Codec: { readonly findEncoderByName: (name: string) => Codec | null };
+	readonly Codec: { readonly findEncoderByName: (name: string) => Codec | null; readonly findDecoderByName: (name: string) => Codec | null };
 	readonly CodecContext: new () => CodecContext;
 	readonly Frame: new () => NativeFrame;
 	readonly Packet: new () => NativePacket;
@@ -50,10 +52,19 @@ const fail = (what: string, code?: number): never => {
 	throw new TurbocastError('encoder_failed', `The node-av encoder could not ${what}${code === undefined ? '' : ` (FFmpeg error ${code})`}; the setting media.encoder: ffmpeg avoids it.`);
 };
 
-const ENCODER_NAMES = { h264: 'libx264', vp8: 'libvpx' } as const;
+type NativeEncoder = { readonly name: string; readonly options: { readonly [name: string]: string }; /** Reads the rate of its context for each frame. */ readonly followsRate: boolean };
 
-const openContext = (av: Library, c: Constants, options: EncoderOptions, bitrateBps: number): CodecContext => {
-	const name = ENCODER_NAMES[options.codec];
+const LIBVPX: NativeEncoder = { name: 'libvpx', options: VP8_OPTIONS, followsRate: false };
+/** What encodes H.264. Those in hardware take a new rate only with an IDR picture, if at all: they are opened anew, like libvpx. */
+const H264_ENCODERS = {
+	'node-av': { name: 'libx264', options: X264_OPTIONS, followsRate: true },
+	'nvenc': { name: 'h264_nvenc', options: NVENC_OPTIONS, followsRate: false },
+	'videotoolbox': { name: 'h264_videotoolbox', options: VIDEOTOOLBOX_OPTIONS, followsRate: false },
+} as const satisfies { readonly [implementation: string]: NativeEncoder };
+export type NodeAvImplementation = keyof typeof H264_ENCODERS;
+
+const openContext = (av: Library, c: Constants, native: NativeEncoder, options: EncoderOptions, bitrateBps: number): CodecContext => {
+	const { name } = native;
 	const codec = av.Codec.findEncoderByName(name) ?? fail(`find ${name}`);
 	const context = new av.CodecContext();
 	context.allocContext3(codec);
@@ -71,7 +82,7 @@ const openContext = (av: Library, c: Constants, options: EncoderOptions, bitrate
 	context.colorTrc = c.AVCOL_TRC_BT709;
 	context.colorSpace = c.AVCOL_SPC_BT709;
 	setRate(context, bitrateBps);
-	for (const [key, value] of Object.entries(options.codec === 'h264' ? X264_OPTIONS : VP8_OPTIONS)) {
+	for (const [key, value] of Object.entries(native.options)) {
 		const code = context.setOption(key, value, c.AV_OPT_TYPE_STRING, c.AV_OPT_SEARCH_CHILDREN);
 		if (code < 0) {
 			fail(`set ${key} of ${name}`, code);
@@ -87,22 +98,22 @@ const setRate = (context: CodecContext, bitrateBps: number): void => {
 	context.rcBufferSize = Math.round(bitrateBps * RATE_BUFFER_SECONDS);
 };
 
-const openEncoder = (av: Library, c: Constants, options: EncoderOptions): FrameEncoder => {
+const openEncoder = (av: Library, c: Constants, native: NativeEncoder, options: EncoderOptions): FrameEncoder => {
 	let bitrateBps = options.bitrateBps;
-	let context: CodecContext | undefined = openContext(av, c, options, bitrateBps);
+	let context: CodecContext | undefined = openContext(av, c, native, options, bitrateBps);
 	let pts = 0n;
 	const packet = new av.Packet();
 	packet.alloc();
 
 	const changeRate = (open: CodecContext, bps: number): CodecContext => {
 		bitrateBps = bps;
-		if (options.codec === 'h264') {
+		if (native.followsRate) {
 			setRate(open, bps);
 			return open;
 		}
-		// FFmpeg's libvpx wrapper reads the rate only when it is opened; a new one begins with a key frame.
+		// A new one begins with a key frame.
 		open.freeContext();
-		return openContext(av, c, options, bps);
+		return openContext(av, c, native, options, bps);
 	};
 
 	const encode: FrameEncoder['encode'] = (data, wanted) => {
@@ -155,8 +166,47 @@ const openEncoder = (av: Library, c: Constants, options: EncoderOptions): FrameE
 	};
 };
 
-/** Loads the package and tries it. Rejects when it is not installed or does not work here. */
-export const loadNodeAv = async (): Promise<EncoderLibrary> => {
+const decode = (av: Library, codec: EncoderOptions['codec'], units: readonly Uint8Array[]): Uint8Array[] => {
+	const found = av.Codec.findDecoderByName(codec) ?? fail(`find the decoder of ${codec}`);
+	const context = new av.CodecContext();
+	context.allocContext3(found);
+	context.threadCount = 1;
+	const code = context.open2Sync(found, null);
+	if (code < 0) {
+		fail(`open the decoder of ${codec}`, code);
+	}
+	const pictures: Uint8Array[] = [];
+	const frame = new av.Frame();
+	const drain = (): void => {
+		for (;;) {
+			frame.alloc();
+			const isThere = context.receiveFrameSync(frame) === 0;
+			if (isThere) {
+				pictures.push(Uint8Array.from(frame.toBuffer()));
+			}
+			frame.free();
+			if (!isThere) {
+				return;
+			}
+		}
+	};
+	try {
+		for (const unit of [...units, null]) {
+			const packet = new av.Packet();
+			packet.alloc();
+			packet.data = unit === null ? null : Buffer.from(unit);
+			context.sendPacketSync(unit === null ? null : packet);
+			packet.free();
+			drain();
+		}
+	} finally {
+		context.freeContext();
+	}
+	return pictures;
+};
+
+/** Loads the package. Rejects when it is not installed or does not load here. */
+export const loadNodeAv = async (implementation: NodeAvImplementation): Promise<EncoderLibrary> => {
 	// In variables, because the compiler would otherwise ask for the package's own types.
 	const [libraryName, constantsName] = ['node-av/lib', 'node-av/constants'];
 	const load = (name: string): Promise<unknown> => import(name).catch((error: unknown) => {
@@ -170,7 +220,8 @@ export const loadNodeAv = async (): Promise<EncoderLibrary> => {
 	}
 	const constants = found as Constants;
 	av.Log.setLevel(constants.AV_LOG_QUIET);
-	const library: EncoderLibrary = { open: (options) => Promise.resolve(openEncoder(av, constants, options)) };
-	await tryOut(library);
-	return library;
+	return {
+		open: (options) => Promise.resolve(openEncoder(av, constants, options.codec === 'h264' ? H264_ENCODERS[implementation] : LIBVPX, options)),
+		decode: (codec, _size, units) => Promise.resolve(decode(av, codec, units)),
+	};
 };
