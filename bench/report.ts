@@ -1,10 +1,9 @@
 /** What every measurement prints: where it was made, and a table of medians and 95th percentiles. */
 import { execFileSync } from 'node:child_process';
 import { cpus, loadavg } from 'node:os';
+import { percentile } from '../src/bench/timing.js';
 
-/** The value below which `share` (0..1) of the numbers lie; nearest rank. NaN of none. */
-export const percentile = (values: readonly number[], share: number): number =>
-	[...values].sort((a, b) => a - b)[Math.max(0, Math.ceil(share * values.length) - 1)] ?? Number.NaN;
+export { percentile };
 
 /** `median/p95`, one decimal. */
 export const medianAndP95 = (values: readonly number[]): string =>

@@ -1,6 +1,7 @@
 /** The command: flags, configuration, signals, exit status. With `cli/`, the only code that touches the terminal. */
 import { createLog } from './base/log.js';
 import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } from './cli/arguments.js';
+import { bench, BENCH_FLAGS } from './cli/bench.js';
 import { CONFORMANCE_FLAGS, conformance } from './cli/conformance.js';
 import { GENERATE_FLAGS, generate } from './cli/generate.js';
 import { Interruption } from './cli/interruption.js';
@@ -61,6 +62,12 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		says: 'check this build against golden tensors of the original implementations',
 		flags: VERIFY_FLAGS,
 		run: (args, config, signal) => verify(args, config, signal),
+	},
+	bench: {
+		usage: 'turbocast bench gpu [--device D] [--size WxH] [--budget SECONDS]',
+		says: 'measure each stage on this machine, beside what the device could do at most',
+		flags: BENCH_FLAGS,
+		run: bench,
 	},
 	conformance: {
 		usage: 'turbocast conformance URL | --client [--json]',

@@ -15,12 +15,13 @@ const MAY_IMPORT: { readonly [folder: string]: readonly string[] } = {
 	model: [],
 	engine: ['model'],
 	verify: ['engine', 'model'],
+	bench: ['engine', 'model'],
 	media: [],
 	transport: [],
 	conformance: ['transport'],
 	server: ['engine', 'media', 'transport', 'model'],
-	cli: ['conformance', 'engine', 'media', 'model', 'server', 'transport', 'verify', '.'],
-	'.': ['base', 'cli', 'conformance', 'engine', 'media', 'model', 'protocol', 'server', 'transport', 'verify'],
+	cli: ['bench', 'conformance', 'engine', 'media', 'model', 'server', 'transport', 'verify', '.'],
+	'.': ['base', 'bench', 'cli', 'conformance', 'engine', 'media', 'model', 'protocol', 'server', 'transport', 'verify'],
 	client: [],
 };
 

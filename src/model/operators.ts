@@ -147,6 +147,10 @@ export const largest = (g: GraphBuilder, name: string, x: Value, count: number):
 	})[1] as Value;
 };
 
+/** x repeated to `dims`, which it can be broadcast to. */
+export const expand = (g: GraphBuilder, name: string, x: Value, dims: readonly number[]): Value =>
+	g.node({ op: 'Expand', name, inputs: [x, g.integers(`${name}/shape`, dims)], type: x.type, dims: broadcast(g, name, x, { ...x, dims }) });
+
 /** Rows of `table` [n, ...] at `indices`. */
 export const gather = (g: GraphBuilder, name: string, table: Value, indices: Value): Value => {
 	if (indices.type !== 'int64' || table.dims.length < 1) {

@@ -5,7 +5,7 @@ import { denoiserArithmetic } from '../../src/engine/profile.js';
 import { ditGraph } from '../../src/model/dit.js';
 import { ditTensors } from '../../src/model/dit-tensors.js';
 import type { DitDimensions } from '../../src/model/spec.js';
-import { headerOnlyWeights } from './header-only-weights.js';
+import { headerOnlyWeights } from '../../src/model/header-only-weights.js';
 
 const SPEC: DitDimensions = {
 	dim: 24, ffn_dim: 40, num_heads: 2, num_layers: 2, in_dim: 4, out_dim: 4, patch_size: [1, 2, 2], freq_dim: 16, text_dim: 12, text_len: 6,

@@ -45,6 +45,9 @@ const FILES: { readonly [platform: string]: string } = { linux: 'libonnxruntime.
 
 const at = (table: Pointer, slot: number): Pointer => foreign().decode(table + BigInt(slot * 8), 'void *') as Pointer;
 
+/** koffi unloads a library whose handle is lost to the garbage collector, and its functions with it. */
+const loaded = new Set<object>();
+
 const open = (path: string): OrtLibrary => {
 	const koffi = foreign();
 	const functionAt = (table: Pointer, slot: number, result: string, parameters: readonly string[]): ForeignFunction =>
@@ -54,7 +57,9 @@ const open = (path: string): OrtLibrary => {
 	};
 	const base = (() => {
 		try {
-			return (koffi.load(path).func('OrtGetApiBase', 'void *', []) as ForeignFunction)() as Pointer;
+			const handle = koffi.load(path);
+			loaded.add(handle);
+			return (handle.func('OrtGetApiBase', 'void *', []) as ForeignFunction)() as Pointer;
 		} catch (error) {
 			return fail(error instanceof Error ? error.message : String(error), error);
 		}

@@ -1,7 +1,7 @@
 /** Weights of any size without their numbers: names and shapes are true, every number that is asked for is zero, and large ones may not be. */
-import type { Shapes } from '../../src/model/checkpoint/network-tensors.js';
-import { tensorBytes, type TensorEntry } from '../../src/model/safetensors.js';
-import { Weights } from '../../src/model/weights.js';
+import type { Shapes } from './checkpoint/network-tensors.js';
+import { tensorBytes, type TensorEntry } from './safetensors.js';
+import { Weights } from './weights.js';
 
 /** What graphs read rather than refer to: modulation tables, kernels that are cut up. */
 const LONGEST_READ_BYTES = 64 * 1024 * 1024;

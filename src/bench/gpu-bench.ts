@@ -1,0 +1,138 @@
+/** `turbocast bench gpu`: part by part, each in a process of its own, so that one that a driver or the memory ends costs one line of the table. */
+import { fork } from 'node:child_process';
+import { loadavg } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { deviceOf, type ProfileDevice } from '../engine/profile.js';
+import type { EngineProfile } from '../engine/protocol.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { type Card, cardOf } from './card.js';
+import type { Limits, Part, PartEvent, PartRequest } from './gpu-process.js';
+import { type ChunkReport, chunkEstimateMs } from './chunk-report.js';
+import { openModelFolder } from '../model/model-folder.js';
+import type { StageReport } from './stage.js';
+import { WAN_STAGES } from './wan-stage-names.js';
+
+export type GpuBenchOptions = {
+	readonly profile: EngineProfile;
+	readonly threads: number;
+	/** Of an own model. */
+	readonly folder: string;
+	/** Of the stages with Wan's dimensions, pixels. */
+	readonly size: { readonly width: number; readonly height: number };
+	/** What a stage may take: runs are repeated for as long, and one that would take longer is left out. */
+	readonly budgetMs: number;
+	readonly withWan: boolean;
+	readonly signal: AbortSignal;
+	/** Told of each part as it begins. */
+	readonly onPart?: (name: string) => void;
+};
+
+export type GpuBenchReport = {
+	readonly device: ProfileDevice;
+	readonly card: Card;
+	readonly profile: EngineProfile;
+	readonly threads: number;
+	readonly budgetMs: number;
+	/** Processes that wanted the processor before, on average of a minute: rates and times are worth less with any. */
+	readonly loadBefore: number;
+	readonly wanSize: { readonly width: number; readonly height: number };
+	/** Undefined when they could not be measured; then nothing else was. */
+	readonly limits?: Limits | undefined;
+	readonly own: readonly StageReport[];
+	readonly chunks?: ChunkReport | undefined;
+	readonly wan: readonly StageReport[];
+	readonly excluded: readonly { readonly stage: string; readonly why: string }[];
+};
+
+const ENTRY = fileURLToPath(new URL('./gpu-process.js', import.meta.url));
+
+/** Of what is free: the rest of the machine lives on. */
+const MEMORY_SHARE = 0.5;
+/** Building, writing and loading random weights and compiling shaders, besides the runs. */
+const PART_OVERHEAD_MS = 600_000;
+
+const runPart = (request: PartRequest, signal: AbortSignal, onEvent: (event: PartEvent) => void): Promise<void> => new Promise((resolve, reject) => {
+	const { part } = request;
+	// What the library writes there is said by the report.
+	const child = fork(ENTRY, [JSON.stringify(request)], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+	let isDone = false;
+	let why: string | undefined;
+	const exclude = (sentence: string): void => onEvent({ type: 'excluded', stage: part.kind === 'wan' ? part.stage : part.kind, why: sentence });
+	const timer = setTimeout(() => {
+		why = `it did not finish within ${Math.round((PART_OVERHEAD_MS + 4 * request.budgetMs) / 1000)} seconds`;
+		child.kill('SIGKILL');
+	}, PART_OVERHEAD_MS + 4 * request.budgetMs);
+	const onAbort = (): void => void child.kill('SIGKILL');
+	signal.addEventListener('abort', onAbort, { once: true });
+	child.on('message', (message) => {
+		// Our own process of the same release speaks here.
+		const event = message as PartEvent;
+		if (event.type === 'done') {
+			isDone = true;
+		} else {
+			onEvent(event);
+		}
+	});
+	child.on('error', (error) => exclude(error.message));
+	child.on('exit', (code, killedBy) => {
+		clearTimeout(timer);
+		signal.removeEventListener('abort', onAbort);
+		if (signal.aborted) {
+			reject(signal.reason as Error);
+			return;
+		}
+		if (!isDone) {
+			exclude(why ?? `its process ended with ${killedBy ?? `code ${code ?? 'unknown'}`}`);
+		}
+		resolve();
+	});
+});
+
+/** Throws the reason of `signal`, and `device_unavailable` when not even the limits of the device can be measured. */
+export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withWan, signal, onPart = () => undefined }: GpuBenchOptions): Promise<GpuBenchReport> => {
+	const device = deviceOf(profile);
+	const card = cardOf(device);
+	const [loadBefore = 0] = loadavg();
+	const memoryBytes = Math.min(MEMORY_SHARE * process.availableMemory(), card.memoryBytes ?? Number.POSITIVE_INFINITY);
+	const own: StageReport[] = [];
+	const wan: StageReport[] = [];
+	const excluded: { stage: string; why: string }[] = [];
+	const measured: { limits?: Limits; chunks?: ChunkReport } = {};
+	const run = (part: Part, stages: StageReport[]): Promise<void> => {
+		onPart(part.kind === 'wan' ? part.stage : part.kind);
+		return runPart({ part, profile, threads, folder, size, budgetMs, memoryBytes, limits: measured.limits }, signal, (event) => {
+			switch (event.type) {
+				case 'limits':
+					measured.limits = event.limits;
+					break;
+				case 'stage':
+					stages.push(event.stage);
+					break;
+				case 'chunks':
+					measured.chunks = event.chunks;
+					break;
+				case 'excluded':
+					excluded.push({ stage: event.stage, why: event.why });
+					break;
+				case 'done':
+					break;
+			}
+		});
+	};
+	await run({ kind: 'limits' }, []);
+	if (measured.limits === undefined) {
+		throw new TurbocastError('device_unavailable', `The rates of this device could not be measured: ${excluded[0]?.why ?? 'nothing was said'}.`);
+	}
+	await run({ kind: 'own stages' }, own);
+	const { spec } = await openModelFolder(folder, { verify: false });
+	const chunkMs = chunkEstimateMs(spec, own);
+	if (chunkMs > budgetMs) {
+		excluded.push({ stage: 'own chunks', why: `by its stages a chunk takes ${(chunkMs / 1000).toPrecision(2)} s, and --budget is ${(budgetMs / 1000).toPrecision(2)} s` });
+	} else {
+		await run({ kind: 'own chunks' }, []);
+	}
+	for (const stage of withWan ? WAN_STAGES : []) {
+		await run({ kind: 'wan', stage }, wan);
+	}
+	return { device, card, profile, threads, budgetMs, loadBefore, wanSize: size, ...measured, own, wan, excluded };
+};

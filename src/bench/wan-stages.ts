@@ -1,0 +1,151 @@
+/** The stages of networks with Wan 2.1's dimensions and random weights, cut to as many blocks as memory and patience allow. */
+import { denoiserArithmetic } from '../engine/profile.js';
+import type { EngineProfile } from '../engine/protocol.js';
+import { type ScratchFile, openScratchFile } from '../engine/scratch-file.js';
+import { type Shapes, taehvTensors, textTensors, wanVaeTensors } from '../model/checkpoint/network-tensors.js';
+import { ditTensors } from '../model/dit-tensors.js';
+import { type DitGraphOptions, ditGraph } from '../model/dit.js';
+import { addWork, type GraphWork, graphWork, largestBytes, leastBytes, scaleWork, type Symbols } from '../model/graph-work.js';
+import type { Graph } from '../model/graph.js';
+import { headerOnlyWeights } from '../model/header-only-weights.js';
+import { CLIP_LATENTS, TURBO_ATTENTION } from '../model/recipes.js';
+import { taehvGraph } from '../model/taehv.js';
+import { textEncoderGraph } from '../model/text-encoder.js';
+import { taehv, UMT5_XXL, WAN_1_3B, WAN_STRIDE, wanVae } from '../model/wan-dimensions.js';
+import { wanDecoderGraph } from '../model/wan-vae.js';
+import { Weights } from '../model/weights.js';
+import { FLOAT32, matrixTypes } from './stage-arithmetic.js';
+import { writeRandomWeights } from './random-weights.js';
+import type { Stage } from './stage.js';
+import type { WanStage } from './wan-stage-names.js';
+
+
+/** A causal window as Self-Forcing's long streams have it: chunks of three latent frames see the nine before and the first three of all. */
+export const CAUSAL = { chunkLatents: 3, windowLatents: 12, sinkLatents: 3 } as const;
+const PAST_LATENTS = CAUSAL.windowLatents - CAUSAL.chunkLatents + CAUSAL.sinkLatents;
+
+/** Rows that are looked up are few; the table would be 2 GB. */
+const BENCH_VOCABULARY = 1024;
+
+type Plan = {
+	readonly shapesOf: (blocks: number) => Shapes;
+	/** `counts`: only to be counted, for which no weight need be made 8-bit. */
+	readonly graphOf: (blocks: number, weights: Weights, use: 'runs' | 'counts') => Graph;
+	/** Of the network; 1 where it is not made of equal blocks. */
+	readonly blocks: number;
+	readonly symbols: Symbols;
+	readonly host: readonly string[];
+	readonly wantsAll: boolean;
+	readonly types: Stage['types'];
+	readonly runsOnHost: boolean;
+};
+
+const planOf = (stage: WanStage, profile: EngineProfile, size: { readonly width: number; readonly height: number }): Plan => {
+	const latent = { height: size.height / WAN_STRIDE, width: size.width / WAN_STRIDE };
+	const denoiser = (options: Pick<DitGraphOptions, 'mode' | 'frames'>): Pick<Plan, 'shapesOf' | 'graphOf' | 'blocks' | 'types' | 'runsOnHost'> => {
+		const isSparse = options.mode.kind === 'clip' && options.mode.sparse !== undefined;
+		const spec = (blocks: number) => ({ ...WAN_1_3B, num_layers: blocks });
+		return {
+			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: matrixTypes(profile, 'float32'), runsOnHost: false,
+			graphOf: (blocks, weights, use) => {
+				const { linears, attention } = denoiserArithmetic(profile);
+				return ditGraph(spec(blocks), { weights, attention, linears: use === 'counts' && linears === 'int8' ? 'float32' : linears, ...options, ...latent });
+			},
+		};
+	};
+	const decoder = (tensors: Shapes, graph: (weights: Weights) => Graph): Plan =>
+		({ shapesOf: () => tensors, graphOf: (_, weights) => graph(weights), blocks: 1, symbols: {}, host: ['frames'], wantsAll: true, types: FLOAT32, runsOnHost: false });
+	const symbols = { past: PAST_LATENTS * (latent.height / 2) * (latent.width / 2) };
+	switch (stage) {
+		case 'causal step':
+			return { ...denoiser({ mode: { kind: 'chunk' }, frames: CAUSAL.chunkLatents }), symbols, host: ['velocity'], wantsAll: false };
+		case 'causal clean pass':
+			return { ...denoiser({ mode: { kind: 'chunk' }, frames: CAUSAL.chunkLatents }), symbols, host: ['velocity'], wantsAll: true };
+		case 'clip step, dense':
+			return { ...denoiser({ mode: { kind: 'clip' }, frames: CLIP_LATENTS }), symbols: {}, host: ['velocity'], wantsAll: false };
+		case 'clip step, sparse':
+			return { ...denoiser({ mode: { kind: 'clip', sparse: TURBO_ATTENTION }, frames: CLIP_LATENTS }), symbols: {}, host: ['velocity'], wantsAll: false };
+		case 'taehv decode, a latent':
+			return decoder(taehvTensors(taehv()), (weights) => taehvGraph(taehv(), { weights, ...latent }));
+		case 'wan vae decode, a latent':
+			return decoder(Object.fromEntries(Object.entries(wanVaeTensors(wanVae())).filter(([name]) => /^(?:decoder|conv2)\./u.test(name))),
+				(weights) => wanDecoderGraph(wanVae(), { weights, position: 'next', ...latent }));
+		case 'umt5-xxl encode': {
+			const spec = (blocks: number) => ({ ...UMT5_XXL, vocab_size: BENCH_VOCABULARY, num_layers: blocks });
+			return {
+				shapesOf: (blocks) => textTensors(spec(blocks)), graphOf: (blocks, weights) => textEncoderGraph(spec(blocks), weights), blocks: UMT5_XXL.num_layers,
+				symbols: {}, host: [], wantsAll: true, types: FLOAT32, runsOnHost: true,
+			};
+		}
+	}
+};
+
+export type WanConditions = {
+	readonly profile: EngineProfile;
+	/** Of the picture; multiples of 16. */
+	readonly size: { readonly width: number; readonly height: number };
+	/** What weights and activations may take. */
+	readonly memoryBytes: number;
+	/** Longest run that is waited for, at the rates that the device has. */
+	readonly budgetMs: number;
+	/** What the work takes at least. */
+	readonly limitMs: (work: GraphWork, bytes: number, types: Stage['types'], runsOnHost: boolean) => number;
+};
+
+export type WanStagePlan =
+	| { readonly kind: 'excluded'; readonly why: string }
+	| { readonly kind: 'planned'; readonly runsOnHost: boolean; /** That fit. */ readonly blocks: number; /** Writes the weights, and calls for `remove` once. */ readonly build: () => { readonly stage: Stage; readonly remove: () => void } };
+
+/** How much slower than its limit a stage may be before it is not worth waiting for. */
+const PATIENCE = 4;
+/** While a graph is loaded its weights are there as they are stored, as the library wants them, and as the device has them. */
+const COPIES_OF_WEIGHTS = 3;
+/** Results of operators that live at the same time, when none are fused. */
+const LIVE_RESULTS = 3;
+
+const seconds = (ms: number): string => `${(ms / 1000).toPrecision(2)} s`;
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
+
+/** As many blocks as fit, or why not even one does. Nothing is run and no weight is made. */
+export const planWanStage = (name: WanStage, conditions: WanConditions): WanStagePlan => {
+	const { profile, size, memoryBytes, budgetMs, limitMs } = conditions;
+	const { shapesOf, graphOf, blocks, symbols, host, wantsAll, types, runsOnHost } = planOf(name, profile, size);
+	const counted = (count: number) => {
+		const graph = graphOf(count, headerOnlyWeights(shapesOf(count)), 'counts');
+		const least = leastBytes(graph, symbols, wantsAll ? undefined : host);
+		return { work: graphWork(graph, symbols), least, need: COPIES_OF_WEIGHTS * least + LIVE_RESULTS * largestBytes(graph, symbols) };
+	};
+	const one = counted(1);
+	const two = blocks === 1 ? one : counted(2);
+	const eachNeed = two.need - one.need;
+	const eachMs = limitMs(two.work, two.least, types, runsOnHost) - limitMs(one.work, one.least, types, runsOnHost);
+	const oneMs = limitMs(one.work, one.least, types, runsOnHost);
+	if (one.need > memoryBytes) {
+		return { kind: 'excluded', why: `${blocks === 1 ? 'it' : 'one block of it'} needs about ${gigabytes(one.need)} of memory, and ${gigabytes(memoryBytes)} may be used` };
+	}
+	if (PATIENCE * oneMs > budgetMs) {
+		return { kind: 'excluded', why: `${blocks === 1 ? 'it' : 'one block of it'} may take ${seconds(PATIENCE * oneMs)}, ${PATIENCE} times what it must at the rates of this device, and --budget is ${seconds(budgetMs)}` };
+	}
+	const fitting = (left: number, each: number): number => (each <= 0 ? blocks : 1 + Math.floor(left / each));
+	const count = Math.min(blocks, fitting(memoryBytes - one.need, eachNeed), fitting(budgetMs - PATIENCE * oneMs, PATIENCE * eachMs));
+	const whole = addWork(one.work, scaleWork(addWork(two.work, scaleWork(one.work, -1)), blocks - 1));
+	return {
+		kind: 'planned', runsOnHost, blocks: count,
+		build: () => {
+			const weights = writeRandomWeights(shapesOf(count));
+			let scratch: ScratchFile | undefined;
+			const remove = (): void => {
+				scratch?.remove();
+				weights.remove();
+			};
+			try {
+				scratch = openScratchFile();
+				const graph = graphOf(count, new Weights(weights.file, scratch), 'runs');
+				return { remove, stage: { name, graph, symbols, host, wantsAll, types, ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }) } };
+			} catch (error) {
+				remove();
+				throw error;
+			}
+		},
+	};
+};

@@ -1,0 +1,91 @@
+/** `turbocast bench gpu`: how fast each stage is on this machine, and how far from what the device can do. */
+import { WORK_KINDS } from '../model/graph-work.js';
+import { benchGpu, type GpuBenchReport } from '../bench/gpu-bench.js';
+import { MATRIX_TYPES } from '../bench/matrix-type.js';
+import type { StageReport } from '../bench/stage.js';
+import type { Config } from '../config.js';
+import { chooseDevice } from '../engine/device-choice.js';
+import { TurbocastError } from '../protocol/errors.js';
+import { TURBOCAST_VERSION } from '../version.js';
+import { type Arguments, type FlagTable, parseNumber, parseSize } from './arguments.js';
+import { modelPath } from './models-folder.js';
+
+const DEFAULT_BUDGET_SECONDS = 20;
+const DEFAULT_SIZE = { width: 832, height: 480 };
+
+export const BENCH_FLAGS = {
+	device: { values: ['D'], says: 'auto, cpu, webgpu or cuda; see docs/gpu.md' },
+	profile: { values: ['P'], says: 'one of the profiles of that device' },
+	model: { values: ['NAME'], says: 'the model of our own kind that is measured; default toybox' },
+	size: { values: ['WxH'], says: `pixels of the stages with Wan's dimensions; default ${DEFAULT_SIZE.width}x${DEFAULT_SIZE.height}` },
+	budget: { values: ['SECONDS'], says: `seconds that a stage may take; default ${DEFAULT_BUDGET_SECONDS}` },
+	'no-wan': { values: [], says: "leave out the stages with Wan's dimensions" },
+	threads: { values: ['N'], says: 'threads of the processor; default 1' },
+	json: { values: [], says: 'print the JSON alone' },
+	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
+} as const satisfies FlagTable;
+
+/** The largest that is asked for anywhere; patches and the VAE want multiples of 16. */
+const MAX_SIDE = 2048;
+const [MIN_BUDGET_SECONDS, MAX_BUDGET_SECONDS] = [0.1, 3600];
+
+const tera = (perSecond: number): string => (perSecond / 1e12).toPrecision(3);
+const giga = (number: number): string => (number / 1e9).toPrecision(3);
+const ms = (value: number): string => (value < 10 ? value.toFixed(2) : value.toFixed(1));
+
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string => {
+	const widths = head.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
+	const line = (cells: readonly string[]): string => `| ${cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join(' | ')} |`;
+	return [line(head), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n');
+};
+
+const HEAD = ['stage', 'on', 'ms median / p95', 'runs', 'first ms', 'GFLOP', 'MB at least', 'TFLOP/s', 'GB/s', 'limit ms', 'narrowed by', 'of the limit', 'whole network'];
+
+const row = ({ stage, device, medianMs, p95Ms, runs, firstMs, flops, leastBytes, limitMs, bound, shareOfLimit, blocks }: StageReport): string[] => {
+	const total = WORK_KINDS.reduce((sum, kind) => sum + flops[kind], 0);
+	return [
+		stage, device, `${ms(medianMs)} / ${ms(p95Ms)}`, String(runs), ms(firstMs), giga(total), (leastBytes / 1e6).toPrecision(3), tera(total / (medianMs / 1000)), giga(leastBytes / (medianMs / 1000)),
+		ms(limitMs), bound, `${(100 * shareOfLimit).toFixed(0)} %`, blocks === undefined || blocks.measured === blocks.of ? '' : `${blocks.measured} of ${blocks.of} blocks; all about ${ms(blocks.estimatedMs)} ms`,
+	];
+};
+
+const limitLine = (what: string, { copyBytesPerSecond, flopsPerSecond }: NonNullable<GpuBenchReport['limits']>['cpu']): string =>
+	`${what}: copies ${giga(copyBytesPerSecond)} GB/s; multiplies ${MATRIX_TYPES.flatMap((type) => (flopsPerSecond[type] === undefined ? [] : [`${tera(flopsPerSecond[type])} TFLOP/s in ${type}`])).join(', ')}`;
+
+const tables = (report: GpuBenchReport, withWan: boolean): string => {
+	const { card, profile, threads, limits, own, chunks, wan, excluded, wanSize } = report;
+	const measured = wan.length === 0 ? 'nothing of it could be measured here' : table(HEAD, wan.map(row));
+	return [
+		`${card.name}, driver ${card.driver}; profile ${profile}, ${threads} thread${threads === 1 ? '' : 's'} of the processor; turbocast ${TURBOCAST_VERSION}, Node ${process.versions.node}, load before: ${report.loadBefore.toFixed(2)}`,
+		...(limits === undefined ? [] : [limitLine('device', limits.device), ...(report.device === 'cpu' ? [] : [limitLine('processor', limits.cpu)])]),
+		'', ...(own.length === 0 ? [] : [table(HEAD, own.map(row)), '']),
+		...(chunks === undefined ? [] : [
+			`${chunks.model}, ${chunks.width}x${chunks.height}, ${chunks.steps} steps: a chunk of ${chunks.framesPerChunk} frames takes ${ms(chunks.chunkMs.median)} ms (p95 ${ms(chunks.chunkMs.p95)}), ${chunks.framesPerSecond.toFixed(1)} frames a second; `
+			+ `a new prompt shows after ${ms(chunks.promptToFirstFrameMs.median)} ms (p95 ${ms(chunks.promptToFirstFrameMs.p95)})`, '',
+		]),
+		...(withWan ? [`With the dimensions of Wan 2.1 1.3B and random weights, ${wanSize.width}x${wanSize.height}:`, measured, ''] : []),
+		...excluded.map(({ stage, why }) => `left out: ${stage}: ${why}`),
+	].join('\n');
+};
+
+/** A table and, as the last line, the same as JSON. Numbers that are none stand as null there. */
+export const bench = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
+	const [what, ...rest] = args.words;
+	if (what !== 'gpu' || rest.length > 0) {
+		throw new TurbocastError('invalid_option', 'Use `turbocast bench gpu [--device D]`.');
+	}
+	const size = args.has('size') ? parseSize('size', args.one('size') ?? '') : DEFAULT_SIZE;
+	if ([size.width, size.height].some((side) => side % 16 !== 0 || side < 16 || side > MAX_SIDE)) {
+		throw new TurbocastError('invalid_option', `--size must be multiples of 16 of at most ${MAX_SIDE}, not ${size.width}x${size.height}.`);
+	}
+	const budgetMs = 1000 * (args.has('budget') ? parseNumber('budget', args.one('budget') ?? '', { min: MIN_BUDGET_SECONDS, max: MAX_BUDGET_SECONDS }) : DEFAULT_BUDGET_SECONDS);
+	const { model, models_dir, device, profile: asked, threads } = config.engine;
+	const say = (line: string): void => void process.stderr.write(`${line}\n`);
+	const { profile, why } = await chooseDevice({ device, profile: asked, threads, isOwnModel: true });
+	say(`${profile}: ${why}`);
+	const report = await benchGpu({ profile, threads, folder: modelPath(models_dir, model), size, budgetMs, withWan: !args.has('no-wan'), signal, onPart: (name) => say(`measuring: ${name}`) });
+	if (!args.has('json')) {
+		process.stdout.write(`${tables(report, !args.has('no-wan'))}\n\n`);
+	}
+	process.stdout.write(`${JSON.stringify({ turbocast: TURBOCAST_VERSION, ...report })}\n`);
+};
