@@ -198,7 +198,7 @@ const viewers = async (): Promise<Row[]> => {
 	const share = (used.user + used.system) / 1000 / tookMs;
 	const encodedPerSecond = ((stream.encoded - before.encoded) * 1000) / tookMs;
 	const sentPackets = stream.transport.counts().sent - before.sent;
-	const row: Row = [`${count} viewers of 480x832 at 2 Mbit/s`, '<= 40 % of one core for sending, one encode', `${(100 * share).toFixed(0)} % of a core, ${encodedPerSecond.toFixed(1)} frames encoded a second, ${(sentPackets / tookMs).toFixed(1)} packets a millisecond, ${((await packets()) - before.packets)} of ${sentPackets} arrived, ${(videoBps(stream, before.atMs, performance.now()) / 1e6).toFixed(2)} Mbit/s, event loop p99 ${Math.max(0, loop.percentile(99) / 1e6 - 10).toFixed(1)} ms, encoder ${((100_000 * (processorSeconds(stream.encoderPid ?? process.pid) - before.encoder)) / tookMs).toFixed(0)} % of a core`, met(share <= 0.4)];
+	const row: Row = [`${count} viewers of 480x832 at 2 Mbit/s`, '<= 40 % of one core for sending, one encode', `${(100 * share).toFixed(0)} % of a core (${(used.system / 10 / tookMs).toFixed(0)} in the kernel, with what it does for the sinks), ${((used.user + used.system) / sentPackets).toFixed(1)} us a packet, ${encodedPerSecond.toFixed(1)} frames encoded a second, ${(sentPackets / tookMs).toFixed(1)} packets a millisecond, ${((await packets()) - before.packets)} of ${sentPackets} arrived, ${(videoBps(stream, before.atMs, performance.now()) / 1e6).toFixed(2)} Mbit/s, event loop p99 ${Math.max(0, loop.percentile(99) / 1e6 - 10).toFixed(1)} ms, encoder ${((100_000 * (processorSeconds(stream.encoderPid ?? process.pid) - before.encoder)) / tookMs).toFixed(0)} % of a core`, met(share <= 0.4)];
 	sinks.kill();
 	return [row];
 };

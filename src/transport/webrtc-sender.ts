@@ -11,7 +11,7 @@ import { packetise, type Payload } from './packetise.js';
 import { Resender, type KeptPacket } from './resend.js';
 import { lostSequences, readTransportFeedback } from './rtcp-repair.js';
 import { RtpWriter, type HeaderFields } from './rtp-writer.js';
-import { createSrtpWriter, type SrtpWriter } from './srtp-writer.js';
+import { createSrtpWriter, SRTP_PROFILE, type SrtpWriter } from './srtp-writer.js';
 
 const RTCP_RECEIVER_REPORT = 201;
 const RTCP_TRANSPORT_FEEDBACK = 205;
@@ -49,7 +49,7 @@ type SenderInside = {
 
 type TransportInside = {
 	readonly srtp?: {
-		readonly localContext: { readonly profile: number; readonly srtpSessionKey: Buffer; readonly srtpSessionSalt: Buffer; readonly srtpSessionAuthTag: Buffer };
+		readonly localContext: { readonly srtpSessionKey: Buffer; readonly srtpSessionSalt: Buffer; readonly srtpSessionAuthTag: Buffer };
 	};
 };
 
@@ -82,6 +82,11 @@ export const disableBuiltInEstimator = (sender: RTCRtpSender): void => {
 	const { senderBWE } = sender as unknown as SenderInside;
 	senderBWE.rtpPacketSent = () => undefined;
 	senderBWE.receiveTWCC = () => undefined;
+};
+
+/** Before the handshake: offers, or takes, only what `srtp-writer.ts` writes. The library has AES-GCM too, and rather. */
+const limitProfiles = (transport: RTCDtlsTransport): void => {
+	(transport as unknown as { srtpProfiles: number[] }).srtpProfiles = [SRTP_PROFILE];
 };
 
 /** One sequence of numbers (RFC 3550 section 5.1) and how often it has wrapped (RFC 3711 section 3.3.1, which wants it to begin in the lower half). */
@@ -130,6 +135,7 @@ export class VideoSender {
 		this.#bandwidth = new BandwidthEstimator({ enoughBps: mostBps * ENOUGH });
 		disableBuiltInResend(sender);
 		disableBuiltInEstimator(sender);
+		limitProfiles(this.#transport);
 		this.#resender = new Resender({
 			clock,
 			send: (kept) => this.#resend(kept),
@@ -238,10 +244,10 @@ export class VideoSender {
 		if (srtp === undefined || payloadType === undefined || this.#transport.state !== 'connected') {
 			return undefined;
 		}
-		const { profile, srtpSessionKey, srtpSessionSalt, srtpSessionAuthTag } = srtp.localContext;
+		const { srtpSessionKey, srtpSessionSalt, srtpSessionAuthTag } = srtp.localContext;
 		const { mid, headerExtensions: extensions, rtxPayloadType } = this.#inside;
 		this.#keyed = {
-			srtp: createSrtpWriter({ profile, key: srtpSessionKey, salt: srtpSessionSalt, authentication: srtpSessionAuthTag }),
+			srtp: createSrtpWriter({ key: srtpSessionKey, salt: srtpSessionSalt, authentication: srtpSessionAuthTag }),
 			media: new RtpWriter({ ssrc: this.#sender.ssrc, payloadType, mid, extensions }),
 			repeats: rtxPayloadType === undefined ? undefined : new RtpWriter({ ssrc: this.#sender.rtxSsrc, payloadType: rtxPayloadType, mid, extensions }),
 		};

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { PictureLossIndication, RtcpPayloadSpecificFeedback } from 'werift';
+import { PictureLossIndication, ProtectionProfileAes128CmHmacSha1_80, RtcpPayloadSpecificFeedback } from 'werift';
 import { VIDEO_CODECS, type EncodedChunk, type VideoCodec } from '../../src/base/frame.js';
 import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
@@ -139,6 +139,14 @@ describe('a viewer', () => {
 		for (const entry of chunks) {
 			assert.ok(receiver.units.find((unit) => unit.rtpTimestamp === entry.rtpTimestamp)?.data.equals(entry.data));
 		}
+		await viewer.close('test is over');
+	});
+
+	test('packets are protected by the profile that every peer has', async () => {
+		await using receiver = new Receiver('h264');
+		const viewer = await receiver.connect(transport);
+		const profiles = receiver.connection.dtlsTransports.map(({ srtp }) => srtp?.localContext.profile);
+		assert.deepEqual(profiles, [ProtectionProfileAes128CmHmacSha1_80]);
 		await viewer.close('test is over');
 	});
 
