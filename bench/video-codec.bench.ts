@@ -1,7 +1,7 @@
 /**
  * Time and memory of the full-size Wan VAE and TAEHV a latent, random weights, each in a process of its own as an engine runs it, beside what
  * src/engine/memory-need.ts expects: npm run bench -- video-codec [WIDTHxHEIGHT] [LATENTS] [THREADS] [NAME]. The first latent is one frame, each later one
- * four, by graphs of their own of the VAE. 832x480 needs 12 GB and half an hour on two cores; time and memory grow with the area.
+ * four, by graphs of their own of the VAE. The VAE at 832x480 needs 14 GB and some three minutes a latent; time and memory grow with the area.
  */
 import { fork } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -46,7 +46,7 @@ const measure = async (vae: ImportedVaeSpec, path: string, width: number, height
 	const load = async (position: 'first' | 'next') => {
 		const scratch = openScratchFile();
 		try {
-			return await backend.load(decoding.graph(new Weights(file, scratch), position));
+			return await backend.load(decoding.graph(new Weights(file, scratch), position), { returnsMemory: true });
 		} finally {
 			scratch.remove();
 		}

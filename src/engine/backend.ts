@@ -41,13 +41,18 @@ export type GraphSession = {
 	readonly close: () => Promise<void>;
 };
 
+/** What a graph may take less memory by, for more time. */
+export type GraphLoading = {
+	/** Weights in bfloat16 are not made float32 when the graph is loaded, but whenever it runs: its memory is a layer instead of twice the file. */
+	readonly keepsWeights?: boolean | undefined;
+	/** What is computed on the way is given back to the system at once, not kept for the next run: of large pictures several times what is in use at any moment. */
+	readonly returnsMemory?: boolean | undefined;
+};
+
 export type Backend = {
 	readonly name: string;
-	/**
-	 * `keepsWeights`: bfloat16 weights are not made float32 when the graph is loaded, but whenever it runs: it takes longer then, and its memory is
-	 * a layer instead of twice the file. Throws `weights_corrupt` or `model_invalid`.
-	 */
-	readonly load: (graph: Graph, options?: { readonly keepsWeights?: boolean }) => Promise<GraphSession>;
+	/** Throws `weights_corrupt` or `model_invalid`. */
+	readonly load: (graph: Graph, options?: GraphLoading) => Promise<GraphSession>;
 };
 
 export type DeviceSession = GraphSession & {
@@ -65,7 +70,7 @@ export type ResidentSession = {
 
 /** A backend with memory of its own, where tensors may stay between runs. */
 export type DeviceBackend = Omit<Backend, 'load'> & {
-	readonly load: (graph: Graph, options?: { readonly keepsWeights?: boolean }) => Promise<DeviceSession>;
+	readonly load: (graph: Graph, options?: GraphLoading) => Promise<DeviceSession>;
 	/** Outputs stay on the device, but those of `host`. */
 	readonly loadResident: (graph: Graph, host?: readonly string[]) => Promise<ResidentSession>;
 	/** Float32 numbers to a tensor of the device, in float16 if asked for. */

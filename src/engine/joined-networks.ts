@@ -15,7 +15,7 @@ import { textKeysGraph } from '../model/text-keys.js';
 import { timeSinusoids } from '../model/time-embedding.js';
 import { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Backend, Feeds, Graph, GraphSession, Tensor } from './backend.js';
+import type { Backend, Feeds, Graph, GraphLoading, GraphSession, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { createEmbeddingCache } from './embedding-cache.js';
 import { withImage } from './image-condition.js';
@@ -72,7 +72,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
 	const graphs = new ResidentGraphs(residency === 'one');
 	/** Builds and loads a graph over a file that stays where it is. */
-	const load = async (which: WeightFile, build: (weights: Weights) => Graph, { backend = device ?? onCpu, ...loading }: { readonly keepsWeights?: boolean; readonly backend?: Backend } = {}): Promise<GraphSession> => {
+	const load = async (which: WeightFile, build: (weights: Weights) => Graph, { backend = device ?? onCpu, ...loading }: GraphLoading & { readonly backend?: Backend } = {}): Promise<GraphSession> => {
 		const scratch = openScratchFile();
 		try {
 			return await backend.load(build(new Weights(folder.mapWeights(which), scratch)), loading);
@@ -94,7 +94,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 			// The same weights; the graph for the first latent is needed once a stream.
 			await graphs.drop('vae/first');
 		}
-		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position)));
+		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position), { returnsMemory: true }));
 	};
 
 	const textEncoder = (): Promise<GraphSession> =>
@@ -195,7 +195,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		...(encoder === undefined ? {} : {
 			encodeImage: async (rgb: Uint8Array) => {
 				await graphs.makeRoom();
-				return imageLatents({ network: encoder, load: (build) => load('encoder', build), rgb, frames, width: sizes.width, height: sizes.height });
+				return imageLatents({ network: encoder, load: (build) => load('encoder', build, { returnsMemory: true }), rgb, frames, width: sizes.width, height: sizes.height });
 			},
 		}),
 		close: () => (closing ??= (async () => {

@@ -1,6 +1,7 @@
 /**
  * How much memory a joined model needs for a clip or a stream, before anything of it is loaded: weights from the headers of the files, the rest from
- * shapes. An estimate: held against one measurement (fp32 weights of the true 1.3B dimensions, bench/real-model.bench.ts); the decoders are by shape alone.
+ * shapes. An estimate, held against measurements of the true dimensions: the denoiser of 1.3B in fp32 (bench/real-model.bench.ts), TAEHV and the Wan VAE's decoder
+ * (bench/video-codec.bench.ts, which prints both).
  *
  * Letters: L tokens of a forward, D width, N heads, T text length, P pixels of a picture.
  */
@@ -17,8 +18,10 @@ export const BASE_BYTES = 250e6;
 const SPARSE_PIECE_BYTES = 500e6;
 /** Tensors of a layer that exist side by side: of the width of the network, and of its hidden layer. */
 const [LIVE_WIDE, LIVE_HIDDEN] = [10, 3];
-/** Frames' worth of activations around one convolution over time: its input with the remembered frames, that laid side by side three times, its output, the sum. */
-const LIVE_FRAMES = 30;
+/** Frames' worth of activations around one convolution over time: its input with the remembered frames, that laid side by side three times, its output, the sum. Measured: 32. */
+const LIVE_FRAMES = 33;
+/** Of a convolution's weights: folded for frames that lie side by side, laid out for the processor, and what the graph of the first latent leaves behind. Measured: 2.9 to 3.6. */
+const CONVOLUTION_COPIES = 3.5;
 const FRAMES_AT_ONCE = 4;
 
 /** Bytes of each part while it works; those that are `state` stay whatever part is at work. */
@@ -97,7 +100,7 @@ const remembered = (spec: WanVaeSpec, part: WanVaePart): number => {
 };
 
 const wanVaePart = (spec: WanVaeSpec, part: WanVaePart, file: MappedSafetensors, pixels: number): number =>
-	loaded(file, (name) => (name.startsWith(part === 'decoder' ? 'encoder.' : 'decoder.') ? 0 : FLOAT))
+	CONVOLUTION_COPIES * loaded(file, (name) => (name.startsWith(part === 'decoder' ? 'encoder.' : 'decoder.') ? 0 : FLOAT))
 	+ (2 * remembered(spec, part) + LIVE_FRAMES * spec.dim) * pixels * FLOAT;
 
 export const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixels: number): number => (vae.kind === 'wan-vae'

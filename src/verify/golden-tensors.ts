@@ -26,9 +26,10 @@ export class GoldenTensors {
 		return this.#entry(name, expected).shape;
 	}
 
-	/** F32 or BF16 as float32. */
+	/** F32, BF16 or F64 as float32. */
 	floats(name: string, expected?: Expected): Float32Array {
-		return readFloats(this.#file, this.#entry(name, expected));
+		const entry = this.#entry(name, expected);
+		return entry.dtype === 'F64' ? Float32Array.from(new Float64Array(this.#bytes(entry).buffer)) : readFloats(this.#file, entry);
 	}
 
 	/** F64, F32 or BF16. */

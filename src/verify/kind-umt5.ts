@@ -20,17 +20,22 @@ export const verifyUmt5: Verifier = async function* (folder, _profile, backend) 
 	const weights = await readWeights(folder);
 	for (const { name, read } of folder.cases) {
 		const tensors = await read();
-		const [, length = 0] = tensors.shape('ids', [1, undefined]);
+		const [prompts = 0, length = 0] = tensors.shape('ids', [undefined, undefined]);
 		const ids = tensors.integers('ids');
-		const mask = tensors.integers('mask', [1, length]);
+		const mask = tensors.integers('mask', [prompts, length]);
 		const session = await backend.load(textEncoderGraph({ ...spec, text_len: length }, weights));
 		try {
-			const { context } = await session.run({
-				ids: { type: 'int64', dims: [1, length], data: BigInt64Array.from(ids, (id) => BigInt(id)) },
-				mask: { type: 'float32', dims: [1, length], data: Float32Array.from(mask) },
-			});
+			const hidden = new Float32Array(prompts * length * dim);
+			for (let prompt = 0; prompt < prompts; prompt++) {
+				const part = <T>(values: readonly T[]): readonly T[] => values.slice(prompt * length, (prompt + 1) * length);
+				const { context } = await session.run({
+					ids: { type: 'int64', dims: [1, length], data: BigInt64Array.from(part(ids), (id) => BigInt(id)) },
+					mask: { type: 'float32', dims: [1, length], data: Float32Array.from(part(mask)) },
+				});
+				hidden.set(context?.data as Float32Array, prompt * length * dim);
+			}
 			const rowsOf = (data: Float32Array): Float32Array => data.filter((_value, index) => mask[Math.floor(index / dim)] === 1);
-			yield { case: name, outputs: [closeTo('hidden', rowsOf(context?.data as Float32Array), rowsOf(tensors.floats('hidden', [1, length, dim])))] };
+			yield { case: name, outputs: [closeTo('hidden', rowsOf(hidden), rowsOf(tensors.floats('hidden', [prompts, length, dim])))] };
 		} finally {
 			await session.close();
 		}

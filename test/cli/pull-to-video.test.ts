@@ -98,7 +98,7 @@ const framesOf = (name: string): Buffer[] => {
 const generate = (model: string, seconds: string, steps: string, out: string): Promise<Outcome> =>
 	turbocast('generate', PROMPT, '--model', model, '--seconds', seconds, '--steps', steps, '--size', `${WIDTH}x${HEIGHT}`, '--seed', '7', '--out', out);
 
-test('weights that may not be sold are pulled by whoever accepts that, go on after Ctrl-C and a cut connection, and stream what plain loops say', { timeout: 300_000 }, async () => {
+test('weights that may not be sold are pulled by whoever accepts that, go on after Ctrl-C and a cut connection, and stream what plain loops say', { timeout: 600_000 }, async () => {
 	const refused = await turbocast('models', 'pull', 'self-forcing');
 	assert.equal(refused.status, 1);
 	assert.match(refused.stderr, /not for commercial use.*--accept-license self-forcing.*\[license_not_accepted\]/su);
@@ -132,7 +132,7 @@ test('weights that may not be sold are pulled by whoever accepts that, go on aft
 	assertSameFrames(framesOf('pulled.y4m'), await referenceStream({ path, prompt: PROMPT, seed: 7, steps: 2, latents: 6, width: WIDTH, height: HEIGHT }));
 });
 
-test('what is pulled is what was published: it verifies against the original, and makes the clip that plain loops make', { timeout: 300_000 }, async () => {
+test('what is pulled is what was published: it verifies against the original, and makes the clip that plain loops make', { timeout: 600_000 }, async () => {
 	const said = succeeded(await turbocast('models', 'pull', 'turbowan-1.3b'));
 	assert.match(said, /umt5-xxl is there already/u);
 	const folder = join(top, 'turbo-dit');
@@ -144,7 +144,7 @@ test('what is pulled is what was published: it verifies against the original, an
 	assertSameFrames(framesOf('clip.y4m'), await referenceClip({ path: join(root, 'turbowan-1.3b'), prompt: PROMPT, seed: 7, steps: 2, latents: 3, width: WIDTH, height: HEIGHT }));
 });
 
-test('the same files imported and joined by hand give the same bytes; another decoder, pulled by itself, gives others', { timeout: 300_000 }, async () => {
+test('the same files imported and joined by hand give the same bytes; another decoder, pulled by itself, gives others', { timeout: 600_000 }, async () => {
 	const wan = join(downloads, 'Wan2.1-T2V-1.3B');
 	for (const [name, bytes] of hub.files) {
 		const [owner = '', repository = '', ...path] = name.split('/');
@@ -167,7 +167,7 @@ test('the same files imported and joined by hand give the same bytes; another de
 /** util-linux's; gives a command a terminal. */
 const SCRIPT = '/usr/bin/script';
 
-test('in a terminal the question about the licence is asked, and anything but yes is no', { skip: existsSync(SCRIPT) ? false : `${SCRIPT} is not there`, timeout: 120_000 }, async () => {
+test('in a terminal the question about the licence is asked, and anything but yes is no', { skip: existsSync(SCRIPT) ? false : `${SCRIPT} is not there`, timeout: 300_000 }, async () => {
 	rmSync(join(root, 'self-forcing'), { recursive: true, force: true });
 	const answered = (answer: string): Promise<Outcome> =>
 		run(SCRIPT, ['-qec', `"${process.execPath}" "${PROGRAM}" models pull self-forcing --config config.yaml`, '/dev/null'], { input: `${answer}\n` });

@@ -56,7 +56,7 @@ test('dense attention grows with the square of the tokens and is what makes a fu
 	between(memoryNeed(request({ dense: true })).denoiser, 100, 110);
 	between(memoryNeed(request()).denoiser, 5, 12);
 	// The cache of the Wan VAE at 480p: 944 million numbers, before and after a latent.
-	between(memoryNeed(request()).decoder, 8, 14);
+	between(memoryNeed(request()).decoder, 12, 15);
 	between(memoryNeed(request({ taehv: true })).decoder, 1, 3);
 });
 
@@ -64,8 +64,8 @@ test('the encoder of pictures is counted from its own file, whatever decodes', (
 	const tiny = request({ taehv: true, latents: 1, width: 16, height: 16 });
 	const wanFile = headers(wanVaeTensors(VAE));
 	const spec = { ...tiny.spec, encoder: VAE };
-	// 53.6 million parameters of the encoder and what mixes its latents.
-	between(memoryNeed({ ...tiny, spec, files: { ...tiny.files, encoder: wanFile } }).encoder, 0.2, 0.25);
+	// 53.6 million parameters of the encoder and what mixes its latents, three and a half times.
+	between(memoryNeed({ ...tiny, spec, files: { ...tiny.files, encoder: wanFile } }).encoder, 0.7, 0.87);
 	assert.equal(memoryNeed({ ...tiny, files: { ...tiny.files, encoder: wanFile } }).encoder, 0);
 });
 

@@ -111,6 +111,15 @@ test('an umT5 of another shape and length is met, whatever stands in the rows of
 	const whole = (values: readonly number[]): TensorToWrite => ({ dtype: 'I64', shape: [1, length], data: BigInt64Array.from(values, (value) => BigInt(value)) });
 	const folder = writeFolder('umt5', { vocab: 30, ...dimensions, shared_pos: false }, shapes, 22, [{ ids: whole(ids), mask: whole(mask), hidden: { dtype: 'F32', shape: [1, length, 10], data: hidden } }]);
 	assertPass(await verdicts(folder), 1);
+	// Several prompts at once, one of a single token; and a result in float64.
+	const one = ids.map((_, index) => (index < 1 ? 1 : 0));
+	const other = encodeText(spec, randomWeights(shapes, 22), ids, one);
+	const both = Float64Array.from([...hidden, ...other]);
+	const wholes = (values: readonly number[]): TensorToWrite => ({ ...whole(values), shape: [2, length] });
+	const of = (data: Float64Array): Case => ({ ids: wholes([...ids, ...ids]), mask: wholes([...mask, ...one]), hidden: { dtype: 'F64', shape: [2, length, 10], data } });
+	assertPass(await verdicts(writeFolder('umt5', { vocab: 30, ...dimensions, shared_pos: false }, shapes, 22, [of(both)])), 1);
+	const wrong = both.map((value, index) => (index === length * 10 ? value + 1 : value));
+	assert.deepEqual((await verdicts(writeFolder('umt5', { vocab: 30, ...dimensions, shared_pos: false }, shapes, 22, [of(wrong)]))).map(({ pass }) => pass), [false]);
 });
 
 test('weights of another shape than the configuration asks for are named', async () => {

@@ -2,7 +2,7 @@
 import * as ort from 'onnxruntime-node';
 import { transferGraph } from '../../model/state-graphs.js';
 import { TurbocastError } from '../../protocol/errors.js';
-import { type Backend, type DeviceBackend, type DeviceSession, type Feeds, type Graph, isResident, type ResidentSession, type ResidentTensor, type Tensor, type TensorData, type TensorType } from '../backend.js';
+import { type Backend, type DeviceBackend, type DeviceSession, type Feeds, type Graph, type GraphLoading, isResident, type ResidentSession, type ResidentTensor, type Tensor, type TensorData, type TensorType } from '../backend.js';
 import { checkFeeds, isOnDisk, loadError } from './graph-checks.js';
 
 export type OnnxRuntimeOptions = {
@@ -104,12 +104,13 @@ const createResidentSession = ({ name: graph, inputs, outputs }: Graph, session:
  */
 const PROVIDERS = { cpu: ['cpu'], webgpu: [{ name: 'webgpu', preferredLayout: 'NCHW' }, 'cpu'] } as const;
 
-const open = async (graph: Graph, device: keyof typeof PROVIDERS, options: OnnxRuntimeOptions, { keepsWeights = false, host }: { keepsWeights?: boolean; host?: readonly string[] } = {}): Promise<ort.InferenceSession> => {
+const open = async (graph: Graph, device: keyof typeof PROVIDERS, options: OnnxRuntimeOptions, { keepsWeights = false, returnsMemory = false, host }: GraphLoading & { readonly host?: readonly string[] } = {}): Promise<ort.InferenceSession> => {
 	try {
 		return await ort.InferenceSession.create(graph.model, {
 			executionProviders: [...PROVIDERS[device]],
 			// Folding of constants is one of the optimisations, and cannot be left out alone.
 			graphOptimizationLevel: keepsWeights ? 'disabled' : 'all',
+			...(returnsMemory ? { enableCpuMemArena: false, enableMemPattern: false } : {}),
 			executionMode: 'sequential',
 			intraOpNumThreads: options.threads,
 			interOpNumThreads: 1,
