@@ -4,7 +4,7 @@ import type { EngineProfile } from '../engine/protocol.js';
 import { type ScratchFile, openScratchFile } from '../engine/scratch-file.js';
 import { type Shapes, taehvTensors, textTensors, wanVaeTensors } from '../model/checkpoint/network-tensors.js';
 import { ditTensors } from '../model/dit-tensors.js';
-import { type DitGraphOptions, ditGraph } from '../model/dit.js';
+import { type DitGraphOptions, type DitMode, ditGraph } from '../model/dit.js';
 import { addWork, type GraphWork, graphWork, largestBytes, leastBytes, scaleWork, type Symbols } from '../model/graph-work.js';
 import type { Graph } from '../model/graph.js';
 import { headerOnlyWeights } from '../model/header-only-weights.js';
@@ -40,13 +40,22 @@ type Plan = {
 	readonly runsOnHost: boolean;
 };
 
+/** Of a clip sparse attention is float32 in every profile, and dense attention 8-bit in one. */
+const clipTypes = (profile: EngineProfile, mode: DitMode): Stage['types'] => {
+	const types = matrixTypes(profile, 'float32');
+	if (mode.kind === 'chunk') {
+		return types;
+	}
+	return { ...types, attention: mode.sparse !== undefined ? 'float32' : denoiserArithmetic(profile).attention === 'int8' ? 'int8' : types.attention };
+};
+
 const planOf = (stage: WanStage, profile: EngineProfile, size: { readonly width: number; readonly height: number }): Plan => {
 	const latent = { height: size.height / WAN_STRIDE, width: size.width / WAN_STRIDE };
 	const denoiser = (options: Pick<DitGraphOptions, 'mode' | 'frames'>): Pick<Plan, 'shapesOf' | 'graphOf' | 'blocks' | 'types' | 'runsOnHost'> => {
 		const isSparse = options.mode.kind === 'clip' && options.mode.sparse !== undefined;
 		const spec = (blocks: number) => ({ ...WAN_1_3B, num_layers: blocks });
 		return {
-			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: matrixTypes(profile, 'float32'), runsOnHost: false,
+			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: clipTypes(profile, options.mode), runsOnHost: false,
 			graphOf: (blocks, weights, use) => {
 				const { linears, attention } = denoiserArithmetic(profile);
 				return ditGraph(spec(blocks), { weights, attention, linears: use === 'counts' && linears === 'int8' ? 'float32' : linears, ...options, ...latent });

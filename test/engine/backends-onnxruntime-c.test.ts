@@ -7,6 +7,7 @@ import { runInNewContext } from 'node:vm';
 import type { DeviceBackend, Feeds, Graph } from '../../src/engine/backend.js';
 import { createNativeRuntime } from '../../src/engine/backends/onnxruntime-c.js';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
+import { libraryMessage } from '../../src/engine/backends/graph-checks.js';
 import { hasCudaProvider } from '../../src/engine/c-api/library-folder.js';
 import { OrtError, ortLibrary } from '../../src/engine/c-api/library.js';
 import { openSession } from '../../src/engine/c-api/session.js';
@@ -160,6 +161,19 @@ test('a run does not hold up this thread, and is ended in the middle by its sign
 	await assert.rejects(cut, reason);
 	await closing;
 	await assert.rejects(session.run(ONES), { code: 'internal', message: /Graph long is closed/u });
+});
+
+test('a recording of a run may be named; a provider that records none computes the same', async () => {
+	const session = await openSession(ortLibrary(), smallGraph(), { threads: 1, provider: { kind: 'cpu' } });
+	const run = (graphId?: number) => session.run(SMALL, new Map([['y', 'host'], ['twice', 'host']]), { graphId });
+	assert.deepEqual(await run(3), await run());
+	await session.close();
+});
+
+test('what the library says is told in a line of bounded length, without the place in its source', () => {
+	const message = libraryMessage(new Error(`/some/source.cc:12 void f() [ONNXRuntimeError] : 1 : FAIL : no such device\n{"graph": 1}`));
+	assert.equal(message, 'no such device');
+	assert.equal(libraryMessage(new Error('x'.repeat(5000))).length, 404);
 });
 
 test('failures have the codes of the table and name the graph', async () => {

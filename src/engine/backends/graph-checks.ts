@@ -41,15 +41,21 @@ export const checkFeeds = (graph: string, inputs: readonly GraphValue[], feeds: 
 	}
 };
 
-/** Without the place in the library's source that some messages begin with. */
-const plain = (message: string): string => message.replace(/^.*\[ONNXRuntimeError\] : \d+ : \w+ : /su, '').trim();
+/** Some messages of the library go on with whole graphs. */
+const MAX_MESSAGE = 400;
+
+/** What the library says, in a line, without the place in its source that some messages begin with. */
+export const libraryMessage = (error: unknown): string => {
+	const [line = ''] = (error instanceof Error ? error.message : String(error)).replace(/^.*\[ONNXRuntimeError\] : \d+ : \w+ : /su, '').trim().split('\n');
+	return line.length > MAX_MESSAGE ? `${line.slice(0, MAX_MESSAGE)} ...` : line;
+};
 
 /** Weight bytes that do not reach as far as the graph says are a damaged file; anything else is a graph that cannot run. */
 export const loadError = (graph: Graph, error: unknown): TurbocastError => {
 	if (error instanceof TurbocastError) {
 		return error;
 	}
-	const message = plain(error instanceof Error ? error.message : String(error));
+	const message = libraryMessage(error);
 	if (/webgpu/iu.test(message) && /adapter|device/iu.test(message)) {
 		return new TurbocastError('device_unavailable', `There is no graphics card that WebGPU could use; set engine.device to cpu, or see docs/gpu.md. (${message})`, { cause: error });
 	}

@@ -1,7 +1,7 @@
 /** A graph in the library: made, run with its inputs and outputs bound to memory, given back. */
 import { TurbocastError } from '../../protocol/errors.js';
 import { type Feeds, type Graph, isResident, type Tensor } from '../backend.js';
-import { DATA_KINDS, isOnDisk } from '../backends/graph-checks.js';
+import { DATA_KINDS, isOnDisk, libraryMessage } from '../backends/graph-checks.js';
 import { addressOf, foreign, type Pointer } from './foreign.js';
 import type { Handle } from './functions.js';
 import type { OrtLibrary } from './library.js';
@@ -63,7 +63,7 @@ const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, 
 };
 
 const runError = (graph: string, error: unknown): unknown => {
-	const message = error instanceof Error ? error.message : String(error);
+	const message = libraryMessage(error);
 	return /allocate memory|out of memory|OUT_OF_MEMORY|bfc_arena/u.test(message)
 		? new TurbocastError('not_enough_memory', `Graph ${graph} did not fit into the memory of the device. (${message})`, { cause: error })
 		: new TurbocastError('internal', `Graph ${graph} failed. (${message})`, { cause: error });
