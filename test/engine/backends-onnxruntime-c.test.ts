@@ -1,5 +1,7 @@
 /** ONNX Runtime through its C interface, with the provider that every machine has: the calls are those that CUDA gets. */
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { setImmediate } from 'node:timers/promises';
 import { test } from 'node:test';
 import { setFlagsFromString } from 'node:v8';
@@ -174,6 +176,29 @@ test('what the library says is told in a line of bounded length, without the pla
 	const message = libraryMessage(new Error(`/some/source.cc:12 void f() [ONNXRuntimeError] : 1 : FAIL : no such device\n{"graph": 1}`));
 	assert.equal(message, 'no such device');
 	assert.equal(libraryMessage(new Error('x'.repeat(5000))).length, 404);
+});
+
+test('a process that exits does not wait for its runs to come to their end', async () => {
+	// On one thread the run would take five minutes and more; a product takes a fifth of a second.
+	const script = `
+		const { createNativeRuntime } = await import(${JSON.stringify(new URL('../../src/engine/backends/onnxruntime-c.js', import.meta.url).href)});
+		const { GraphBuilder } = await import(${JSON.stringify(new URL('../../src/model/graph-builder.js', import.meta.url).href)});
+		const { matMul } = await import(${JSON.stringify(new URL('../../src/model/operators.js', import.meta.url).href)});
+		const g = new GraphBuilder('endless');
+		const w = g.input('w', 'float32', [2048, 2048]);
+		let x = g.input('x', 'float32', [2048, 2048]);
+		for (let index = 0; index < 2000; index++) {
+			x = matMul(g, 'product' + index, x, w);
+		}
+		g.output('y', x);
+		const session = await createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }).load(g.finish());
+		const zeros = { type: 'float32', dims: [2048, 2048], data: new Float32Array(2048 * 2048) };
+		void session.run({ x: zeros, w: zeros });
+		setImmediate(() => process.exit(7));
+	`;
+	const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: 'ignore', timeout: 180_000, killSignal: 'SIGKILL' });
+	const [code] = await once(child, 'exit') as [number | null];
+	assert.equal(code, 7);
 });
 
 test('failures have the codes of the table and name the graph', async () => {

@@ -82,6 +82,18 @@ const reading = async <Result>(what: object, call: () => Promise<Result>): Promi
 	}
 };
 
+let ends: Set<() => void> | undefined;
+
+/** How the runs at hand are ended. A process that exits waits for its threads: for a long run, unless that is ended. */
+const endable = (): Set<() => void> => {
+	if (ends === undefined) {
+		const all = new Set<() => void>();
+		process.once('exit', () => all.forEach((end) => end()));
+		ends = all;
+	}
+	return ends;
+};
+
 /** Loads on another thread. Throws what the library says. */
 export const openSession = async (library: OrtLibrary, graph: Graph, options: NativeSessionOptions): Promise<NativeSession> => {
 	const { name: graphName, model } = graph;
@@ -134,11 +146,13 @@ export const openSession = async (library: OrtLibrary, graph: Graph, options: Na
 				library.call('AddRunConfigEntry', runOptions, 'gpu_graph_id', String(graphId));
 			}
 			const terminate = (): void => library.call('RunOptionsSetTerminate', runOptions);
+			endable().add(terminate);
 			signal?.addEventListener('abort', terminate, { once: true });
 			try {
 				await reading(feeds, () => library.callAsync('RunWithBinding', session, runOptions, binding));
 			} finally {
 				signal?.removeEventListener('abort', terminate);
+				endable().delete(terminate);
 			}
 			const results: { readonly host: { [name: string]: Tensor }; readonly resident: { [name: string]: NativeTensor } } = { host: {}, resident: {} };
 			const names = [...outputs.keys()];
