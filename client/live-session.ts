@@ -3,6 +3,7 @@
  * the state and for whoever waits. The sockets, the video, the clocks and the changes have files of their own.
  */
 import { assertNever } from '../src/protocol/assert-never.js';
+import type { Finding } from '../src/protocol/diagnoses.js';
 import { TurbocastError } from '../src/protocol/errors.js';
 import type { StepCount } from '../src/protocol/limits.js';
 import type { ClientMessage, ClientMessages, FrameMeta, ServerMessage, ServerMessages } from '../src/protocol/messages.js';
@@ -11,6 +12,7 @@ import { ClockSync, type ClockOffset } from './clock-sync.js';
 import { ControlLink } from './control-link.js';
 import type { TokenSource } from './control-socket.js';
 import { abortable, deferred, untilAborted } from './deferred.js';
+import { diagnose, type DiagnosisOptions } from './diagnosis.js';
 import { EventStream } from './event-stream.js';
 import { Gate } from './gate.js';
 import { Liveness } from './liveness.js';
@@ -72,6 +74,8 @@ export class LiveSession {
 	#wasResumed = false;
 	/** The last error that no message of ours caused: the reason of a close that follows it. */
 	#lastError: TurbocastError | undefined;
+	/** The answer to the offer of video, where it was an error. */
+	#offerError: TurbocastError | undefined;
 	#hasServerEnded = false;
 	#isGreeted = false;
 
@@ -153,6 +157,14 @@ export class LiveSession {
 	/** Statistics of the WebRTC connection (webrtc-stats), or `undefined` while there is none. */
 	async stats(): Promise<RTCStatsReport | undefined> {
 		return this.#video.stats();
+	}
+
+	/** Which hop between here and the picture fails, and what to do about it: for the support of an application, and its users. Takes ten seconds at most. */
+	async diagnose(options: DiagnosisOptions = {}): Promise<Finding[]> {
+		return diagnose({
+			url: this.#options.url, state: this.#state, transport: this.transport, clock: this.clock, iceServers: this.#greeting?.ice_servers,
+			report: await this.#video.report(), offerError: this.#offerError,
+		}, options);
 	}
 
 	/** Starts generating. Resolves when the server has accepted the prompt. */
@@ -370,6 +382,7 @@ export class LiveSession {
 		this.#hasServerEnded = false;
 		this.#isGreeted = true;
 		this.#lastError = undefined;
+		this.#offerError = undefined;
 		this.#link.greeted();
 		this.#clock.start();
 		this.#liveness.start();
@@ -426,6 +439,9 @@ export class LiveSession {
 		const { event_id: eventId } = message;
 		if (eventId === undefined) {
 			this.#lastError = error;
+			if (error.code === 'unsupported_media') {
+				this.#offerError = error;
+			}
 			return;
 		}
 		this.#video.refused(eventId, error);

@@ -46,6 +46,8 @@ export class VideoLink {
 	#attempt: Attempt | undefined;
 	#shown: Attempt | undefined;
 	#fallback: Fallback | undefined;
+	/** Statistics of the attempt that was given up for the socket: it may be closed by the time that somebody asks. */
+	#given: Promise<RTCStatsReport> | undefined;
 	#isOpeningFallback = false;
 	#canFallBack: boolean;
 	#state: TransportState = { transport: undefined, reason: undefined };
@@ -140,6 +142,12 @@ export class VideoLink {
 
 	async stats(): Promise<RTCStatsReport | undefined> {
 		return (this.#shown ?? this.#attempt)?.connection.getStats();
+	}
+
+	/** As `stats`, or those of the attempt that the socket had to stand in for. */
+	async report(): Promise<RTCStatsReport | undefined> {
+		const present = await this.stats();
+		return present ?? this.#given?.catch(() => undefined);
 	}
 
 	/** Idempotent. */
@@ -289,6 +297,8 @@ export class VideoLink {
 			return;
 		}
 		this.#isOpeningFallback = true;
+		this.#given = this.#attempt?.connection.getStats() ?? this.#given;
+		this.#given?.catch(() => undefined);
 		const ways = (['websocket', 'fmp4'] as const).filter((way) => (this.#choice === 'auto' || this.#choice === way) && after !== way);
 		const open = async (): Promise<void> => {
 			for (const transport of ways) {

@@ -3,6 +3,7 @@ import { createLog } from './base/log.js';
 import { parseArguments, parseNumber, usageOf, type Arguments, type FlagTable } from './cli/arguments.js';
 import { bench, BENCH_FLAGS } from './cli/bench.js';
 import { CONFORMANCE_FLAGS, conformance } from './cli/conformance.js';
+import { DOCTOR_FLAGS, doctor } from './cli/doctor.js';
 import { GENERATE_FLAGS, generate } from './cli/generate.js';
 import { Interruption } from './cli/interruption.js';
 import { KEYS_FLAGS, keys } from './cli/keys.js';
@@ -68,6 +69,12 @@ const COMMANDS: { readonly [name: string]: Command } = {
 		says: 'measure each stage on this machine, beside what the device could do at most',
 		flags: BENCH_FLAGS,
 		run: bench,
+	},
+	doctor: {
+		usage: 'turbocast doctor [URL] [--token T] [--origin O] [--picture] [--json]',
+		says: 'say which hop on the way to the picture fails and what to do: of this machine, or of a server',
+		flags: DOCTOR_FLAGS,
+		run: doctor,
 	},
 	conformance: {
 		usage: 'turbocast conformance URL | --client [--json]',

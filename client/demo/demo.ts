@@ -5,6 +5,7 @@ import { ClipKeeper, download } from './clip.js';
 import { CompanyPanel } from './company-panel.js';
 import { buildControls } from './controls.js';
 import { setToken, takeResumeToken, token } from './credentials.js';
+import { DoctorPanel } from './doctor-panel.js';
 import { element, make } from './element.js';
 import { Figures } from './figures.js';
 import { networkMeter } from './network-figures.js';
@@ -67,6 +68,7 @@ const prompts = new PromptList((prompt) => {
 	promptField.value = prompt;
 	void (isWanted ? sendEdit() : start());
 });
+new DoctorPanel(() => session);
 const mix = new PromptMix(() => void sendEdit());
 
 /** As it stands in the composer, and what is mixed into it. */

@@ -163,16 +163,20 @@ export const isUsableCandidate = (candidate: string): boolean => {
 	return transport.toLowerCase() === 'udp' && /^[0-9a-fA-F.:]+$/u.test(address);
 };
 
-/** Drops candidates that are of no use, and those above the bound. */
+/**
+ * Drops candidates that are of no use, and those above the bound. Where none is left, that there are no more is not said either: the library would give up
+ * before it is reached.
+ */
 const limitCandidates = (lines: readonly string[]): string[] => {
 	let candidates = 0;
-	return lines.filter((line) => {
+	const kept = lines.filter((line) => {
 		if (!line.startsWith('a=candidate:')) {
 			return true;
 		}
 		candidates += 1;
 		return candidates <= MAX_CANDIDATES && isUsableCandidate(line.slice('a='.length));
 	});
+	return kept.some((line) => line.startsWith('a=candidate:')) ? kept : kept.filter((line) => line !== 'a=end-of-candidates');
 };
 
 /** Throws `invalid_sdp`; `unsupported_media` for one that asks for nothing that can be sent here. */

@@ -13,6 +13,8 @@ export type BadNetwork = AsyncDisposable & {
 	readonly url: string;
 	/** Nothing passes any more. `breaks`: control sockets are torn as well; otherwise nobody is told. */
 	readonly cut: (breaks: boolean) => void;
+	/** UDP is dropped, as by a strict firewall; TCP passes. */
+	readonly blockMedia: (isBlocked: boolean) => void;
 	/** New connections pass again, and media; control sockets of before stay dead. */
 	readonly mend: () => void;
 };
@@ -72,7 +74,14 @@ const withoutCandidates = (message: Message): Message => {
 	return message['type'] === 'webrtc.candidate' && candidate !== null && candidate?.candidate !== '' ? { ...message, candidate: { ...candidate, candidate: NOWHERE } } : message;
 };
 
-export const openBadNetwork = async (serverUrl: string): Promise<BadNetwork> => {
+export type Spoiling = {
+	/** The server's candidates name this address instead of their own, as those of a server behind NAT that does not know its public one. */
+	readonly announce?: string;
+	/** What becomes of the offers of clients. */
+	readonly offer?: (sdp: string) => string;
+};
+
+export const openBadNetwork = async (serverUrl: string, { announce, offer = (sdp) => sdp }: Spoiling = {}): Promise<BadNetwork> => {
 	const relays = new Relays();
 	const open = new Set<WebSocket>();
 	let isCut = false;
@@ -80,6 +89,9 @@ export const openBadNetwork = async (serverUrl: string): Promise<BadNetwork> => 
 	const turned = async (message: Message): Promise<Message> => message['type'] === 'webrtc.answer'
 		? { ...message, sdp: await mapLines(String(message['sdp']), async (line) => {
 			const [, start, address = '', port, rest] = CANDIDATE.exec(line) ?? [];
+			if (start !== undefined && announce !== undefined) {
+				return `${start}${announce} ${port ?? ''}${rest ?? ''}`;
+			}
 			return start === undefined ? (line.startsWith('a=candidate:') ? undefined : line) : `${start}${address} ${await relays.to(address, Number(port))}${rest ?? ''}`;
 		}) }
 		: message;
@@ -106,7 +118,8 @@ export const openBadNetwork = async (serverUrl: string): Promise<BadNetwork> => 
 			open.add(client).add(server);
 			const passes = (): boolean => open.has(client);
 			client.on('message', (data: Buffer) => {
-				const text = JSON.stringify(withoutCandidates(JSON.parse(data.toString()) as Message));
+				const message = withoutCandidates(JSON.parse(data.toString()) as Message);
+				const text = JSON.stringify(message['type'] === 'webrtc.offer' ? { ...message, sdp: offer(String(message['sdp'])) } : message);
 				void isOpen.then(() => passes() && server.send(text));
 			});
 			let order = Promise.resolve();
@@ -148,6 +161,9 @@ export const openBadNetwork = async (serverUrl: string): Promise<BadNetwork> => 
 			if (breaks) {
 				dead.forEach((socket) => socket.terminate());
 			}
+		},
+		blockMedia: (isBlocked) => {
+			relays.isCut = isBlocked;
 		},
 		mend: () => {
 			isCut = false;

@@ -104,6 +104,12 @@ describe('an offer', () => {
 		assert.equal(kept.split(candidate).length - 1, MAX_CANDIDATES);
 	});
 
+	test('that there are no more candidates is left out where none is of use: the peer may still come by itself', () => {
+		const hidden = 'a=candidate:1 1 udp 2113937151 3f1c.local 54321 typ host';
+		assert.doesNotMatch(readOffer(sdp([...VIDEO, hidden, 'a=end-of-candidates'])).sdp, /end-of-candidates/u);
+		assert.match(readOffer(sdp([...VIDEO, hidden.replace('3f1c.local', '192.0.2.1'), 'a=end-of-candidates'])).sdp, /end-of-candidates/u);
+	});
+
 	test('candidates that need TCP or multicast names are left out', () => {
 		assert.equal(isUsableCandidate('candidate:1 1 udp 2113937151 192.0.2.1 54321 typ host'), true);
 		assert.equal(isUsableCandidate('candidate:1 1 UDP 2113937151 2001:db8::1 54321 typ host'), true);
