@@ -131,7 +131,7 @@ const mediaHop = ({ report, transport, offerError }: SessionFacts, url: URL, has
 	if (judged.verdict === 'good') {
 		return { ...judged, sentence: `${judged.sentence}${gathered}` };
 	}
-	if (offerError !== undefined || entries.length === 0) {
+	if (offerError !== undefined || !entries.some(({ type }) => type === 'remote-candidate')) {
 		return { ...wrong('no_webrtc'), verdict: 'doubtful', sentence: transport.reason ?? 'There is no WebRTC connection yet.', fix: 'Mend what is wrong above first, then look again.' };
 	}
 	// The picture comes all the same.

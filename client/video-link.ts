@@ -147,7 +147,8 @@ export class VideoLink {
 	/** As `stats`, or those of the attempt that the socket had to stand in for. */
 	async report(): Promise<RTCStatsReport | undefined> {
 		const present = await this.stats();
-		return present ?? this.#given?.catch(() => undefined);
+		const isAnswered = [...present?.values() ?? [] as Iterable<RTCStats>].some(({ type }) => type === 'remote-candidate');
+		return isAnswered ? present : await this.#given?.catch(() => undefined) ?? present;
 	}
 
 	/** Idempotent. */
@@ -279,7 +280,8 @@ export class VideoLink {
 		attempt.isUp = false;
 		this.#failures += 1;
 		if (this.#fallback !== undefined) {
-			attempt.connection.close();
+			this.#given = attempt.connection.getStats();
+			this.#given.catch(() => undefined).finally(() => attempt.connection.close());
 			this.#attempt = undefined;
 			this.#planClimb();
 		} else if (this.#canFallBack && (attempt !== this.#shown || this.#failures > 1)) {

@@ -147,10 +147,13 @@ export async function* examineMachine(examination: MachineExamination): AsyncGen
 	}
 	try {
 		yield await examinePort(config.server);
-		yield await examineUdpPorts(config.media);
+		const udp = await examineUdpPorts(config.media);
+		yield udp;
 		const { turn_urls: urls, turn_secret: secret, turn_credential_seconds: credentialSeconds, ice_servers: fixed } = config.media;
 		yield* await examineTurn(new IceServers(fixed, urls.length === 0 ? undefined : { urls, secret, credentialSeconds }).list('doctor'), patienceMs);
-		yield* examineMedia(examination, encoders);
+		if (udp.verdict === 'good') {
+			yield* examineMedia(examination, encoders);
+		}
 	} finally {
 		await encoders?.close();
 	}
