@@ -1,0 +1,33 @@
+/** Checks of arguments, and what a launch gave, for the entry points. */
+#pragma once
+#include "machine.h"
+#include "turbocast_cuda.h"
+
+namespace turbocast {
+
+/** Keeps the driver's code for `tc_launch_error`. */
+int launched(int driverError);
+
+inline bool isAligned(const void *pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+inline bool isType(int type) { return type == TC_FLOAT16 || type == TC_BFLOAT16; }
+inline int ceilDivide(int a, int b) { return (a + b - 1) / b; }
+inline size_t roundUp(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+/** Of a tensor [heads, tokens, headDim]: tokens apart by at least a row, everything in whole pieces of 16 bytes. */
+inline int checkStrides(const tc_strides &strides, int headDim) {
+	if (strides.token < headDim || strides.head < 0) {
+		return TC_BAD_ARGUMENT;
+	}
+	return strides.token % 8 == 0 && strides.head % 8 == 0 ? TC_OK : TC_MISALIGNED;
+}
+
+/** Returns the first status that is not TC_OK. */
+#define TC_CHECK(expression)                       \
+	do {                                           \
+		const int checked_status = (expression);   \
+		if (checked_status != TC_OK) {             \
+			return checked_status;                 \
+		}                                          \
+	} while (false)
+
+} // namespace turbocast

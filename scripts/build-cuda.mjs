@@ -1,0 +1,56 @@
+// Builds native/cuda: npm run build:cuda [-- --emulated | --compile-only] [--out FOLDER] [--arch sm_80,sm_90]
+//   without an option   the library (libturbocast_cuda.so) and its check program, by nvcc; CUDA_HOME or /usr/local/cuda names the toolkit
+//   --emulated          the check program alone, by a C++ compiler (CXX or g++): no card and no toolkit needed
+//   --compile-only      proves that nvcc takes every kernel, without optimising and without linking
+// Nothing of turbocast needs the library: without it the graphs do what the kernels would.
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { root } from './setup.mjs';
+
+const valueOf = (name, otherwise) => {
+	const index = process.argv.indexOf(name);
+	return index < 0 ? otherwise : process.argv[index + 1];
+};
+const isEmulated = process.argv.includes('--emulated');
+const isCompileOnly = process.argv.includes('--compile-only');
+const source = join(root, 'native', 'cuda');
+const out = valueOf('--out', join(source, 'build'));
+const architectures = valueOf('--arch', isCompileOnly ? 'sm_80,sm_90' : 'sm_80,sm_89,sm_90,sm_120').split(',');
+
+const nvcc = join(process.env.CUDA_HOME ?? '/usr/local/cuda', 'bin', 'nvcc');
+const compiler = isEmulated ? process.env.CXX ?? 'g++' : nvcc;
+if (!isEmulated && !existsSync(nvcc)) {
+	console.error(`There is no ${nvcc}; install the CUDA toolkit, version 12 or newer, or name its folder in CUDA_HOME.`);
+	process.exit(3);
+}
+
+const kernels = readdirSync(source).filter((name) => name.endsWith('.cu') && name !== 'check.cu');
+// The fused multiply-add that a compiler may make of a product and a sum rounds once where the reference rounds twice.
+const flags = isEmulated
+	? ['-std=c++17', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-U_FORTIFY_SOURCE', '-x', 'c++']
+	: ['-std=c++17', '--Werror', 'all-warnings', ...(isCompileOnly ? ['-O1', '-Xptxas', '-O0'] : ['-O3']), '-Xcompiler', '-fPIC,-ffp-contract=off', '-x', 'cu',
+		...architectures.flatMap((architecture) => ['-gencode', `arch=${architecture.replace('sm', 'compute')},code=${architecture}`])];
+
+const run = (args) => new Promise((resolve, reject) => {
+	const child = spawn(compiler, args, { cwd: source, stdio: ['ignore', 'inherit', 'inherit'] });
+	child.on('error', reject);
+	child.on('exit', (code, signal) => (code === 0 ? resolve() : reject(new Error(`${compiler} ${args.join(' ')}: ${signal ?? code}`))));
+});
+
+const objectOf = (name) => join(out, `${name}.${isEmulated ? 'emulated.' : ''}o`);
+mkdirSync(out, { recursive: true });
+const library = [...kernels, 'status.cpp'];
+const program = [...library, 'check.cu', ...(isEmulated ? ['emulation.cpp'] : [])];
+try {
+	await Promise.all((isCompileOnly ? library : program).map((name) => run([...flags, '-c', name, '-o', objectOf(name)])));
+	if (isEmulated) {
+		await run([...program.map(objectOf), '-o', join(out, 'check-emulated')]);
+	} else if (!isCompileOnly) {
+		await run(['-cudart', 'static', '-shared', ...library.map(objectOf), '-o', join(out, 'libturbocast_cuda.so')]);
+		await run(['-cudart', 'static', ...program.map(objectOf), '-o', join(out, 'check')]);
+	}
+} catch (error) {
+	console.error(error.message);
+	process.exit(1);
+}
