@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
-import { DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
+import { BATCH_CHOICES, DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
 import { ENCODER_CHOICES } from './media/encoder-protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
@@ -33,6 +33,7 @@ export const CONFIG_SCHEMA = object({
 		device: withDefault(oneOf(DEVICES), 'auto'),
 		profile: withDefault(oneOf(['auto', ...ENGINE_PROFILES]), 'auto'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
+		batch: withDefault(oneOf(BATCH_CHOICES), 'auto'),
 		residency: withDefault(oneOf(RESIDENCIES), 'auto'),
 		standby: withDefault(oneOf(STANDBY_MODES), 'auto'),
 		embedding_cache_dir: withDefault(string({ max: 4096 }), ''),

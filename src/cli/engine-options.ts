@@ -29,6 +29,7 @@ export const engineOptions = ({ engine }: Pick<Config, 'engine'>, profile: Engin
 	modelFolder: modelPath(engine.models_dir, engine.model),
 	profile,
 	threads: engine.threads,
+	batch: engine.batch,
 	residency: engine.residency,
 	...(engine.embedding_cache_bytes === 0 ? {} : { embeddingCache: { folder: cacheFolder(engine.embedding_cache_dir), maxBytes: engine.embedding_cache_bytes } }),
 });

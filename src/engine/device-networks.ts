@@ -5,7 +5,9 @@
 import { i420Bytes } from '../base/frame.js';
 import type { StateType } from '../model/state-graphs.js';
 import { type DeviceBackend, type DeviceSession, type Feeds, isResident, type ResidentSession, type ResidentTensor, type StateTensor } from './backend.js';
-import type { DecodedLatent, DecoderMemory, PromptTensors, ResidentNetworks, StepInputs, StepOutputs } from './networks.js';
+import { nameOfStream } from '../model/stream-names.js';
+import type { DecodedLatent, DecoderMemory, PromptTensors, ResidentNetworks, StepInputs, StepOutputs, StepsTogether } from './networks.js';
+import { noSuchSize, sharedFeeds } from './shared-feeds.js';
 import { KvAppends, ResidentKv, stateFeed } from './resident-kv.js';
 
 /** Prompts whose keys and values stay on the device; streams that take turns keep theirs, and a mixture made anew for each chunk pushes out old ones. */
@@ -15,6 +17,8 @@ export type DeviceNetworksOptions = {
 	readonly device: DeviceBackend;
 	/** A chunk's denoiser, with state in `type`. */
 	readonly denoiser: DeviceSession;
+	/** The same for several streams at once, by their number. */
+	readonly shared: ReadonlyMap<number, DeviceSession>;
 	/** A decoder that gives `frames` as words to the host. */
 	readonly decoder: ResidentSession;
 	readonly type: StateType;
@@ -34,6 +38,7 @@ export type DeviceNetworksOptions = {
 
 export type DeviceNetworks = {
 	readonly step: (inputs: StepInputs) => Promise<StepOutputs>;
+	readonly together?: StepsTogether | undefined;
 	readonly decodeLatent: (latent: Float32Array, memory: DecoderMemory) => Promise<DecodedLatent>;
 	readonly resident: ResidentNetworks;
 	/** Frees what it made; the sessions are closed by whoever loaded them. */
@@ -114,8 +119,23 @@ export const deviceNetworks = (options: DeviceNetworksOptions): DeviceNetworks =
 			memory: options.memories.map(({ name }) => resident[`memory_out.${name}`] as ResidentTensor),
 		};
 	};
+	const together: StepsTogether = {
+		sizes: [...options.shared.keys()],
+		// Those leave their keys and values in places that are good until the next.
+		takesCleanPasses: false,
+		steps: async (all) => {
+			const session = options.shared.get(all.length) ?? noSuchSize(all.length);
+			const feeds: Feeds[] = [];
+			for (const inputs of all) {
+				feeds.push(await allFeeds(inputs));
+			}
+			const names = all.map((_, stream) => nameOfStream('velocity', stream, all.length));
+			const results = await session.runInto(sharedFeeds(feeds), names, {});
+			return names.map((name) => ({ velocity: results[name]?.data as Float32Array }));
+		},
+	};
 	return {
-		step, decodeLatent,
+		step, decodeLatent, together: together.sizes.length === 0 ? undefined : together,
 		resident: {
 			cleanPass: async (inputs) => {
 				await forward(inputs);

@@ -3,13 +3,14 @@ import { fork, type ChildProcess } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import type { Clock } from '../base/time.js';
 import type { Patience } from './patience.js';
-import { HEARTBEAT_INTERVAL_MS, type EmbeddingCacheSettings, type EngineEvent, type EngineProfile, type EngineRequest, type Residency } from './protocol.js';
+import { HEARTBEAT_INTERVAL_MS, type BatchChoice, type EmbeddingCacheSettings, type EngineEvent, type EngineProfile, type EngineRequest, type Residency } from './protocol.js';
 
 /** What an engine process is started with; its only argument, as JSON. */
 export type EngineProcessOptions = {
 	readonly modelFolder: string;
 	readonly profile: EngineProfile;
 	readonly threads: number;
+	readonly batch?: BatchChoice | undefined;
 	readonly residency?: Residency | undefined;
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 	/** Whether published networks of the model's usual size are loaded ahead of the first request, once the engine is ready; default no. */

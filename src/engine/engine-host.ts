@@ -192,9 +192,9 @@ export class EngineHost implements Engine {
 	}
 
 	#start(listener: EngineChildListener): EngineChild {
-		const { clock, modelFolder, profile, threads, residency, embeddingCache, loadsAhead } = this.#options;
+		const { clock, modelFolder, profile, threads, batch, residency, embeddingCache, loadsAhead } = this.#options;
 		const patience = { loadMs: this.#patience.loadMs, silentMs: () => this.#patience.silentMs([...this.#sizes.values()]) };
-		return new EngineChild({ modelFolder, profile, threads, residency, embeddingCache, loadsAhead }, { clock, patience }, listener);
+		return new EngineChild({ modelFolder, profile, threads, batch, residency, embeddingCache, loadsAhead }, { clock, patience }, listener);
 	}
 
 	#spawn(): void {

@@ -28,6 +28,7 @@ const main = async (): Promise<void> => {
 	const server = new EngineServer({
 		load: (size) => loadNetworks({ folder: modelFolder, ...options, warn: (sentence) => process.emitWarning(sentence), ...size }),
 		send,
+		isBatchMeasured: options.batch === 'auto',
 		nowMs: systemClock.nowMs,
 	});
 	process.on('message', (message) => {

@@ -1,6 +1,6 @@
 /**
- * The engine's side of the protocol (protocol.ts): several streams, one chunk at a time in the order of the requests. Since a
- * stream asks for its next chunk only when it has the last, that order is fair. Whatever fails becomes an event.
+ * The engine's side of the protocol (protocol.ts): several streams, each with one chunk at a time. Streams of own models take turns run by run (turns.ts), published
+ * networks make one chunk after the other; either way the chunk whose first picture is due first goes first. Whatever fails becomes an event.
  */
 import { isOwnModel } from '../model/spec.js';
 import { assertNever } from '../protocol/assert-never.js';
@@ -9,6 +9,8 @@ import { ClipGenerator } from './clip-generator.js';
 import { Generator } from './generator.js';
 import type { Networks } from './networks.js';
 import { PromptEncoder } from './prompt-encoder.js';
+import { sizesThatPay } from './sizes-that-pay.js';
+import { inTurn, Turn, Turns } from './turns.js';
 import { MAX_STREAMS, type EngineEvent, type EngineRequest } from './protocol.js';
 
 /** Prompts waiting to be encoded ahead of their use; newer ones push out the oldest, which is then encoded when it is used. */
@@ -17,11 +19,12 @@ const MAX_HINTS = 8;
 type Loaded = { readonly networks: Networks; readonly prompts: PromptEncoder };
 type Open = Extract<EngineRequest, { readonly type: 'stream.open' }>;
 type Generate = Extract<EngineRequest, { readonly type: 'chunk.generate' }>;
-type Job = { readonly request: Generate; readonly stream: Stream; readonly cancel: AbortController; readonly queuedAtMs: number };
+type Job = { readonly request: Generate; readonly stream: Stream; readonly cancel: AbortController; readonly queuedAtMs: number; readonly dueAtMs: number };
 type Stream = {
 	readonly options: Open;
 	/** Made with the first chunk, because networks of another size may have to be loaded. */
 	generator: Generator | ClipGenerator | undefined;
+	readonly turn: Turn;
 	job: Job | undefined;
 };
 
@@ -29,14 +32,17 @@ export type EngineServerOptions = {
 	/** Networks of one output size, and of one length where they make clips; called once for each. The server closes what it was given. */
 	readonly load: (size: { readonly width: number; readonly height: number; readonly latents?: number | undefined }) => Promise<Networks>;
 	readonly send: (event: EngineEvent) => void;
+	/** Whether steps of several streams are computed together only in such numbers as were measured to pay, when the networks are warmed. Default false. */
+	readonly isBatchMeasured?: boolean;
 	readonly nowMs: () => number;
 };
 
 const sizeKey = ({ width, height, latents }: Pick<Open, 'width' | 'height' | 'latents'>): string => `${width}x${height}x${latents ?? 'usual'}`;
 
-const createGenerator = ({ networks, prompts }: Loaded, nowMs: () => number, { seed, firstChunkIndex, latents, image, restore }: Open): Generator | ClipGenerator => {
+const createGenerator = ({ networks, prompts }: Loaded, turn: Turn, { seed, firstChunkIndex, latents, image, restore }: Open): Generator | ClipGenerator => {
+	const { nowMs } = turn;
 	const generator = networks.spec.clip === undefined
-		? new Generator(networks, prompts, nowMs, { seed, firstChunkIndex })
+		? new Generator(inTurn(networks, turn), { encode: (prompt) => turn.alone(() => prompts.encode(prompt)) }, nowMs, { seed, firstChunkIndex })
 		: new ClipGenerator(networks, prompts, nowMs, { seed, firstChunkIndex, latents: latents ?? networks.spec.stream.latents_per_chunk, image });
 	if (restore !== undefined) {
 		generator.restore(restore);
@@ -54,6 +60,10 @@ export class EngineServer {
 	readonly #hints: string[] = [];
 	/** What is left to load ahead of the first request. */
 	#preparation: AsyncGenerator<undefined, void> | undefined;
+	readonly #turns: Turns;
+	readonly #hintTurn: Turn;
+	/** Chunks that are being made in turn. */
+	readonly #running = new Set<Promise<void>>();
 	#isWorking = false;
 	#working: Promise<void> | undefined;
 	#isClosing = false;
@@ -61,6 +71,8 @@ export class EngineServer {
 
 	constructor(options: EngineServerOptions) {
 		this.#options = options;
+		this.#turns = new Turns({ nowMs: options.nowMs });
+		this.#hintTurn = new Turn(this.#turns);
 	}
 
 	/** Loads the networks of a size and runs every graph as a stream does, so that nobody's first chunk pays for it. */
@@ -103,7 +115,7 @@ export class EngineServer {
 			case 'stream.open':
 				// The host counts too; beyond the bound a stream simply does not exist, and its chunks fail.
 				if (this.#streams.size < MAX_STREAMS) {
-					this.#streams.set(request.stream, { options: request, generator: undefined, job: undefined });
+					this.#streams.set(request.stream, { options: request, generator: undefined, turn: new Turn(this.#turns), job: undefined });
 				}
 				return;
 			case 'chunk.generate':
@@ -133,6 +145,7 @@ export class EngineServer {
 			this.#cancel(job, 'The engine is closing.');
 		}
 		await this.#working;
+		await Promise.all(this.#running);
 		for (const { networks } of this.#loaded.values()) {
 			await networks.close();
 		}
@@ -152,12 +165,24 @@ export class EngineServer {
 		if (loaded === undefined) {
 			await this.#closeUnused();
 			const { width, height, latents } = size;
-			const networks = await this.#options.load({ width, height, latents });
+			const networks = await this.#loadThatPays({ width, height, latents });
 			loaded = { networks, prompts: new PromptEncoder(networks) };
 			this.#loaded.set(sizeKey(size), loaded);
 		}
 		this.#current = loaded;
 		return loaded;
+	}
+
+	/** As they come, or with as many streams together as is measured to be faster than one after the other. */
+	async #loadThatPays(size: Parameters<EngineServerOptions['load']>[0]): Promise<Networks> {
+		const { load, isBatchMeasured, nowMs } = this.#options;
+		const networks = await load(size);
+		const { together } = networks;
+		if (isBatchMeasured !== true || together === undefined) {
+			return networks;
+		}
+		const sizes = await sizesThatPay(networks, together, nowMs);
+		return { ...networks, together: sizes.length === 0 ? undefined : { ...together, sizes } };
 	}
 
 	/** Published networks are large: those of a size that no stream has make room for another. */
@@ -183,7 +208,8 @@ export class EngineServer {
 		if (stream.job !== undefined || request.chunkIndex !== expected) {
 			return this.#fail(request, new TurbocastError('invalid_state', `The stream's next chunk is ${expected}, one at a time.`));
 		}
-		stream.job = { request, stream, cancel: new AbortController(), queuedAtMs: this.#options.nowMs() };
+		const queuedAtMs = this.#options.nowMs();
+		stream.job = { request, stream, cancel: new AbortController(), queuedAtMs, dueAtMs: queuedAtMs + (request.dueInMs ?? 0) };
 		this.#jobs.push(stream.job);
 		this.#work();
 	}
@@ -205,15 +231,17 @@ export class EngineServer {
 		while (!this.#isClosing) {
 			const hint = this.#hints.shift();
 			if (hint !== undefined) {
-				// Ahead of the chunks, one of which may well be about to use it. A failure shows there, where somebody is told.
-				await this.#current?.prompts.encode(hint).catch(() => undefined);
+				// Due at once, ahead of chunks that have time. A failure shows where it is used, where somebody is told.
+				this.#hintTurn.begin(this.#options.nowMs());
+				const prompts = this.#current?.prompts;
+				await this.#hintTurn.alone(async () => prompts?.encode(hint)).catch(() => undefined);
 				continue;
 			}
-			const job = this.#jobs.shift();
+			const job = this.#takeFirst();
 			if (job !== undefined) {
 				// From here on what is needed is loaded when it is, of the size that is asked for.
 				this.#preparation = undefined;
-				await this.#generate(job);
+				await this.#begin(job);
 				continue;
 			}
 			if (this.#preparation === undefined) {
@@ -225,6 +253,40 @@ export class EngineServer {
 		}
 		// In the same breath as the last look at the queues, so that no request falls between the two.
 		this.#isWorking = false;
+	}
+
+	/** The job whose picture is due first. */
+	#takeFirst(): Job | undefined {
+		const first = this.#jobs.reduce<Job | undefined>((best, job) => (best === undefined || job.dueAtMs < best.dueAtMs ? job : best), undefined);
+		if (first !== undefined) {
+			this.#jobs.splice(this.#jobs.indexOf(first), 1);
+		}
+		return first;
+	}
+
+	/** Waits for a chunk of published networks; one of an own model goes on in turn with others. */
+	async #begin(job: Job): Promise<void> {
+		const loaded = await this.#load(job.stream.options).catch((error: unknown) => {
+			this.#end(job, () => (job.cancel.signal.aborted ? this.#options.send({ type: 'chunk.cancelled', stream: job.request.stream, chunkIndex: job.request.chunkIndex }) : this.#fail(job.request, error)));
+		});
+		if (loaded === undefined) {
+			return;
+		}
+		const generated = this.#generate(job, loaded);
+		if (!isOwnModel(loaded.networks.spec)) {
+			return generated;
+		}
+		this.#running.add(generated);
+		void generated.finally(() => this.#running.delete(generated));
+	}
+
+	/** First free, then told: the answer may bring the next request. */
+	#end({ request, stream }: Job, tell: () => void): void {
+		stream.job = undefined;
+		if (this.#streams.get(request.stream) !== stream) {
+			stream.generator?.close();
+		}
+		tell();
 	}
 
 	/** Stops a chunk that is being made within one step, and one that waits at once. */
@@ -241,7 +303,8 @@ export class EngineServer {
 		}
 	}
 
-	async #generate({ request, stream, cancel, queuedAtMs }: Job): Promise<void> {
+	async #generate(job: Job, loaded: Loaded): Promise<void> {
+		const { request, stream, cancel, queuedAtMs, dueAtMs } = job;
 		const { send, nowMs } = this.#options;
 		const { width, height, checkpoints } = stream.options;
 		const startMs = nowMs();
@@ -250,21 +313,17 @@ export class EngineServer {
 		let verdict: () => void;
 		try {
 			cancel.signal.throwIfAborted();
-			const loaded = await this.#load(stream.options);
-			stream.generator ??= createGenerator(loaded, nowMs, stream.options);
+			stream.turn.begin(dueAtMs, cancel.signal);
+			stream.generator ??= createGenerator(loaded, stream.turn, stream.options);
 			const { timings, checkpoint } = await stream.generator.generateChunk(request.inputs, (firstIndexInChunk, pictures) => {
 				frames += pictures.length;
 				send({ type: 'frames', ...address, firstIndexInChunk, width, height, frames: pictures });
 			}, cancel.signal, checkpoints);
-			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs: startMs - queuedAtMs, ...timings }, ...(checkpoints && checkpoint !== undefined ? { checkpoint } : {}) });
+			const queueMs = startMs - queuedAtMs + stream.turn.lostMs;
+			verdict = () => send({ type: 'chunk.done', ...address, frames, timings: { queueMs, ...timings }, ...(checkpoints && checkpoint !== undefined ? { checkpoint } : {}) });
 		} catch (error) {
 			verdict = cancel.signal.aborted ? () => send({ type: 'chunk.cancelled', ...address }) : () => this.#fail(request, error);
 		}
-		// First free, then told: the answer may bring the next request.
-		stream.job = undefined;
-		if (this.#streams.get(request.stream) !== stream) {
-			stream.generator?.close();
-		}
-		verdict();
+		this.#end(job, verdict);
 	}
 }

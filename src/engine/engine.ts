@@ -51,8 +51,11 @@ export type EngineStream = {
 	readonly nextChunkIndex: number;
 	/** The state after the last chunk: plain data that outlives the engine. `undefined` before the first chunk, and without `keepsSnapshot`. */
 	readonly snapshot: StreamSnapshot | undefined;
-	/** Starts one chunk. One at a time: a second call before the first has ended is an `invalid_state`. Aborting cancels within one step. */
-	readonly generate: (inputs: ChunkInputs, signal?: AbortSignal) => ChunkRun;
+	/**
+	 * Starts one chunk. One at a time: a second call before the first has ended is an `invalid_state`. Aborting cancels within one step. Of several streams
+	 * the one whose picture is due first goes first; `dueInMs` says when that is, 0 when left out.
+	 */
+	readonly generate: (inputs: ChunkInputs, signal?: AbortSignal, dueInMs?: number) => ChunkRun;
 	readonly close: () => Promise<void>;
 };
 

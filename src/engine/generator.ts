@@ -68,7 +68,7 @@ type Past = {
 
 export class Generator {
 	readonly #networks: Networks;
-	readonly #prompts: PromptEncoder;
+	readonly #prompts: Pick<PromptEncoder, 'encode'>;
 	readonly #nowMs: () => number;
 	#seed: number;
 	#nextChunkIndex: number;
@@ -76,7 +76,7 @@ export class Generator {
 	/** Restored without keys and values: the next chunk makes them first. */
 	#mustRebuild = false;
 
-	constructor(networks: Networks, prompts: PromptEncoder, nowMs: () => number, options: { readonly seed: number; readonly firstChunkIndex: number }) {
+	constructor(networks: Networks, prompts: Pick<PromptEncoder, 'encode'>, nowMs: () => number, options: { readonly seed: number; readonly firstChunkIndex: number }) {
 		this.#networks = networks;
 		this.#prompts = prompts;
 		this.#nowMs = nowMs;
@@ -130,11 +130,14 @@ export class Generator {
 			}
 			const decodeMs = lap();
 
-			const layers = await cleanPass(context, latent);
-			const handed = handsOver ? { memory: await readMemory(networks, memory), layers: await readLayers(networks, layers) } : undefined;
-			// Heard before the chunk becomes history: a cancellation that came during the clean pass still counts.
-			await checkpoint();
-			await past.kv.append(layers, stream.latents_per_chunk);
+			const handed = await this.#undisturbed(async () => {
+				const layers = await cleanPass(context, latent);
+				const read = handsOver ? { memory: await readMemory(networks, memory), layers: await readLayers(networks, layers) } : undefined;
+				// Heard before the chunk becomes history: a cancellation that came during the clean pass still counts.
+				await checkpoint();
+				await past.kv.append(layers, stream.latents_per_chunk);
+				return read;
+			});
 			const chunk: ChunkMemory = { chunkIndex, ordinal: (past.chunks.at(-1)?.ordinal ?? -1) + 1, latent, control };
 			this.#enter({ kv: past.kv, chunks: inWindow(networks.spec, [...past.chunks, chunk]), memory, rebuilt: undefined });
 			this.#nextChunkIndex = chunkIndex + 1;
@@ -209,6 +212,12 @@ export class Generator {
 		return { kv, chunks: [], memory: this.#networks.emptyMemory(), rebuilt: undefined };
 	}
 
+	/** Keys and values that lie on a device are good until the next clean pass, which may be another stream's. */
+	#undisturbed<Result>(work: () => Promise<Result>): Promise<Result> {
+		const { resident, alone } = this.#networks;
+		return resident === undefined || alone === undefined ? work() : alone(work);
+	}
+
 	/** A past of its own wherever it is not the one of before, so that a chunk that fails leaves that alone. */
 	async #pastFor(mode: NonNullable<ChunkInputs['past']>, common: Omit<ChunkContext, 'past' | 'control' | 'chunkIndex'>, handsOver: boolean): Promise<Past> {
 		if (mode === 'forget') {
@@ -223,9 +232,12 @@ export class Generator {
 		const rebuilt: ChunkMemory[] = [];
 		try {
 			for (const [ordinal, { chunkIndex, latent, control }] of this.#past.chunks.entries()) {
-				const layers = await cleanPass({ ...common, past: kv, control, chunkIndex }, latent);
-				const handed = handsOver ? await readLayers(this.#networks, layers) : undefined;
-				await kv.append(layers, this.#networks.spec.stream.latents_per_chunk);
+				const handed = await this.#undisturbed(async () => {
+					const layers = await cleanPass({ ...common, past: kv, control, chunkIndex }, latent);
+					const read = handsOver ? await readLayers(this.#networks, layers) : undefined;
+					await kv.append(layers, this.#networks.spec.stream.latents_per_chunk);
+					return read;
+				});
 				rebuilt.push({ chunkIndex, ordinal, latent, control, ...(handed === undefined ? {} : { layers: handed }) });
 			}
 		} catch (error) {

@@ -8,6 +8,7 @@ import { openModelFolder } from '../model/model-folder.js';
 import { ropeTables } from '../model/rope.js';
 import { checkSize } from '../model/sizes.js';
 import { isOwnModel, type ModelSpec, type OwnModelSpec } from '../model/spec.js';
+import { nameOfStream } from '../model/stream-names.js';
 import { textEncoderGraph } from '../model/text-encoder.js';
 import { textKeysGraph } from '../model/text-keys.js';
 import { timeSinusoids } from '../model/time-embedding.js';
@@ -21,8 +22,9 @@ import { loadJoinedNetworks } from './joined-networks.js';
 import { openDevice, type OpenDevice } from './open-device.js';
 import type { KvShape, LayerState, StreamKv } from './kv-cache.js';
 import { decoderArithmetic, denoiserArithmetic, deviceOf, stateType } from './profile.js';
-import type { EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
+import type { BatchChoice, EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
 import { stateFeed } from './resident-kv.js';
+import { noSuchSize, sharedFeeds } from './shared-feeds.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
 export type PromptTensors = {
@@ -92,6 +94,15 @@ export type ResidentNetworks = {
 	readonly read: (tensor: StateTensor) => Promise<Float32Array>;
 };
 
+export type StepsTogether = {
+	/** How many at once, ascending, each more than one. */
+	readonly sizes: readonly number[];
+	/** As many as one of `sizes`, in any mixture of pasts, prompts, steps and clean passes; what each would get alone, but for the rounding of sums. */
+	readonly steps: (inputs: readonly StepInputs[]) => Promise<readonly StepOutputs[]>;
+	/** Whether clean passes may be among them. */
+	readonly takesCleanPasses: boolean;
+};
+
 /** Closed by whoever loaded it. Not for concurrent use: one call at a time. */
 export type Networks = {
 	readonly spec: ModelSpec;
@@ -107,12 +118,16 @@ export type Networks = {
 	readonly headDim: number;
 	readonly encodePrompt: (text: string) => Promise<PromptTensors>;
 	readonly step: (inputs: StepInputs) => Promise<StepOutputs>;
+	/** Several streams' forwards as one. Absent where there is none for more than one. */
+	readonly together?: StepsTogether | undefined;
 	/** `latent` [latent_channels, latentHeight, latentWidth], normalised (as the denoiser has it). */
 	readonly decodeLatent: (latent: Float32Array, memory: DecoderMemory) => Promise<DecodedLatent>;
 	/** The memory of a stream that has decoded nothing yet. */
 	readonly emptyMemory: () => DecoderMemory;
 	/** Absent where everything is ours. */
 	readonly resident?: ResidentNetworks | undefined;
+	/** Does what other streams of these networks may not interrupt; absent where there are none. */
+	readonly alone?: (<Result>(work: () => Promise<Result>) => Promise<Result>) | undefined;
 	/** Latents of a clip that begins with a picture, RGB bytes [height, width, 3]; only of models that begin with one. */
 	readonly encodeImage?: ((rgb: Uint8Array) => Promise<Float32Array>) | undefined;
 	/** Loads what the first prompt would have to wait for, one graph a round; absent where everything is loaded. */
@@ -138,6 +153,8 @@ export type NetworksOptions = {
 	readonly availableBytes?: number | undefined;
 	/** Only of joined models, whose text encoders are large. */
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
+	/** Only of own models, and not in `cpu-int8`. Default 1. */
+	readonly batch?: BatchChoice | undefined;
 	/** For tests: the backend of a profile of a card. */
 	readonly openDevice?: OpenDevice | undefined;
 	/** A sentence for people about something that is not as usual. */
@@ -164,6 +181,18 @@ export const networkSizes = (spec: ModelSpec, width: number, height: number, lat
 export const memoryShapes = (spec: OwnModelSpec, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>
 	spec.vae.widths.flatMap((levelWidth, level) => Array.from({ length: spec.vae.blocks[level] ?? 0 }, (_, block) => (
 		{ name: `${level}.${block}`, dims: [levelWidth, latentHeight << level, latentWidth << level] as [number, number, number] })));
+
+/** Of shared forwards: a graph for each, and another number is done in parts. */
+export const TOGETHER_SIZES = [2, 4, 8] as const;
+
+/** Whether a profile can compute steps of several streams as one: not where a scale would be theirs together. */
+export const canShareSteps = (profile: EngineProfile): boolean => denoiserArithmetic(profile).linears !== 'int8';
+
+/** Of `auto`: what is measured on a card. More takes as much memory again, and longer for whoever is due first. */
+const MOST_ON_A_CARD = 4;
+
+const mostTogether = (profile: EngineProfile, batch: BatchChoice): number =>
+	(!canShareSteps(profile) ? 1 : batch !== 'auto' ? batch : deviceOf(profile) === 'cpu' ? 1 : MOST_ON_A_CARD);
 
 const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
 
@@ -201,18 +230,32 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 			await session.close();
 		}
 	};
+	/** One after the other: each is large while it is loaded. */
+	const loadEach = async <Session>(numbers: readonly number[], load: (streams: number) => Promise<Session>): Promise<ReadonlyMap<number, Session>> => {
+		const loaded = new Map<number, Session>();
+		for (const streams of numbers) {
+			loaded.set(streams, await load(streams));
+		}
+		return loaded;
+	};
 	const loadAll = async () => {
 		const [text, dit, vae] = await Promise.all((['text', 'dit', 'vae'] as const).map(async (which) => new Weights(await folder.readWeights(which)))) as [Weights, Weights, Weights];
-		const denoiser = ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(profile), frames, ...size });
+		const denoiserOf = (streams: number) => ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk', streams }, ...denoiserArithmetic(profile), frames, ...size });
+		const denoiser = denoiserOf(1);
+		const together = TOGETHER_SIZES.filter((streams) => streams <= mostTogether(profile, options.batch ?? 1));
 		const decoding = { weights: vae, arithmetic: decoderArithmetic(profile, Object.keys(spec.vae.int8_ranges).length > 0), ...size };
 		return {
 			// Small, once a prompt, and mixed by us: on the CPU wherever the rest is.
 			textEncoder: await owned(backend.load(textEncoderGraph(spec.text, text))),
 			textKeys: await owned(backend.load(textKeysGraph(spec.dit, dit))),
 			...(device === undefined
-				? { kind: 'host' as const, denoiser: await owned(backend.load(denoiser)), decoder: await owned(backend.load(decoderGraph(spec.vae, decoding))) }
+				? {
+					kind: 'host' as const, denoiser: await owned(backend.load(denoiser)), decoder: await owned(backend.load(decoderGraph(spec.vae, decoding))),
+					shared: await loadEach(together, (streams) => owned(backend.load(denoiserOf(streams)))),
+				}
 				: {
 					kind: 'device' as const, device: await owned(Promise.resolve(device)), denoiser: await owned(device.load(denoiser)),
+					shared: await loadEach(together, (streams) => owned(device.load(denoiserOf(streams)))),
 					decoder: await owned(device.loadResident(decoderGraph(spec.vae, { ...decoding, output: 'i420 words' }), ['frames'])),
 				}),
 		};
@@ -268,29 +311,47 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	};
 	const latentDims = [spec.vae.latent_channels, latentHeight, latentWidth];
 
-	const hostNetworks = (denoiser: GraphSession, decoder: GraphSession): Pick<Networks, 'step' | 'decodeLatent'> => ({
+	/** All that one stream's forward is fed on the host. */
+	const hostFeeds = (inputs: StepInputs): Feeds => {
+		const { prompt, pastTokens } = inputs;
+		const feeds = stepFeeds(inputs);
+		const perLayer: [string, readonly StateTensor[], number][] = [
+			['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens], ['cross_k', prompt.crossK, textLength], ['cross_v', prompt.crossV, textLength],
+		];
+		for (const [name, tensors, tokens] of perLayer) {
+			for (const [layer, data] of tensors.entries()) {
+				feeds[`${name}.${layer}`] = stateFeed(data, [heads, tokens, headDim], 'float32');
+			}
+		}
+		return feeds;
+	};
+	const hostOutputs = (results: { readonly [name: string]: Tensor }, { wantKeysAndValues }: StepInputs, named: (name: string) => string): StepOutputs => {
+		const velocity = floatsOf(results, named('velocity'));
+		return wantKeysAndValues ? {
+			velocity,
+			newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, named(`new_k.${layer}`))),
+			newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, named(`new_v.${layer}`))),
+		} : { velocity };
+	};
+
+	const hostNetworks = (denoiser: GraphSession, decoder: GraphSession, shared: ReadonlyMap<number, GraphSession>): Pick<Networks, 'step' | 'decodeLatent' | 'together'> => ({
 		step: async (inputs) => {
-			const { prompt, pastTokens, wantKeysAndValues } = inputs;
-			const feeds = stepFeeds(inputs);
-			const perLayer: [string, readonly StateTensor[], number][] = [
-				['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens], ['cross_k', prompt.crossK, textLength], ['cross_v', prompt.crossV, textLength],
-			];
-			for (const [name, tensors, tokens] of perLayer) {
-				for (const [layer, data] of tensors.entries()) {
-					feeds[`${name}.${layer}`] = stateFeed(data, [heads, tokens, headDim], 'float32');
-				}
-			}
-			const results = await denoiser.run(feeds, wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity'], inputs.signal);
-			const velocity = floatsOf(results, 'velocity');
-			if (!wantKeysAndValues) {
-				return { velocity };
-			}
-			return {
-				velocity,
-				newK: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_k.${layer}`)),
-				newV: Array.from({ length: layers }, (_, layer) => floatsOf(results, `new_v.${layer}`)),
-			};
+			const results = await denoiser.run(hostFeeds(inputs), inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity'], inputs.signal);
+			return hostOutputs(results, inputs, (name) => name);
 		},
+		...(shared.size === 0 ? {} : {
+			together: {
+				sizes: [...shared.keys()],
+				takesCleanPasses: true,
+				steps: async (all) => {
+					const session = shared.get(all.length) ?? noSuchSize(all.length);
+					const feeds = sharedFeeds(all.map(hostFeeds));
+					const wanted = all.flatMap(({ wantKeysAndValues }, stream) => (wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity']).map((name) => nameOfStream(name, stream, all.length)));
+					const results = await session.run(feeds, wanted);
+					return all.map((inputs, stream) => hostOutputs(results, inputs, (name) => nameOfStream(name, stream, all.length)));
+				},
+			},
+		}),
 		decodeLatent: async (latent, memory) => {
 			const feeds: Record<string, Feeds[string]> = { latent: float32(latentDims, latent) };
 			for (const [index, { name, dims }] of memories.entries()) {
@@ -305,8 +366,8 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 			};
 		},
 	});
-	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder) : await owned(Promise.resolve(deviceNetworks({
-		device: graphs.device, denoiser: graphs.denoiser, decoder: graphs.decoder, type: stateType(profile),
+	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder, graphs.shared) : await owned(Promise.resolve(deviceNetworks({
+		device: graphs.device, denoiser: graphs.denoiser, shared: graphs.shared, decoder: graphs.decoder, type: stateType(profile),
 		layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds, latentDims, memories, width: sizes.width, height: sizes.height,
 	})));
 

@@ -16,6 +16,10 @@ export type EngineProfile = (typeof ENGINE_PROFILES)[number];
 export type CardProfile = (typeof WEBGPU_PROFILES)[number] | (typeof CUDA_PROFILES)[number];
 export type CpuProfile = (typeof CPU_PROFILES)[number];
 
+/** Most streams whose steps are computed as one forward; `auto` measures what pays on a graphics card, and is 1 on the processor. */
+export const BATCH_CHOICES = ['auto', 1, 2, 4, 8] as const;
+export type BatchChoice = (typeof BATCH_CHOICES)[number];
+
 /** What an engine computes on. */
 export const DEVICES = ['auto', 'cpu', 'webgpu', 'cuda'] as const;
 export type DeviceChoice = (typeof DEVICES)[number];
@@ -62,7 +66,8 @@ export type EngineRequest =
 		/** Goes on from here; its `nextChunkIndex` is `firstChunkIndex`. */
 		readonly restore?: StreamSnapshot | undefined;
 	}
-	| { readonly type: 'chunk.generate'; readonly stream: number; readonly chunkIndex: number; readonly inputs: ChunkInputs }
+	/** `dueInMs`: when the chunk's first picture is to be shown; the earliest goes first. At once when left out. */
+	| { readonly type: 'chunk.generate'; readonly stream: number; readonly chunkIndex: number; readonly inputs: ChunkInputs; readonly dueInMs?: number | undefined }
 	/** Encodes the prompt ahead of its use, so that the chunk that brings it does not wait for it. */
 	| { readonly type: 'prompt.prepare'; readonly prompt: string }
 	/** Stops the chunk being generated within one step; the stream stays, its history as before that chunk. */

@@ -71,7 +71,7 @@ export class StreamHost implements EngineStream {
 		return this.#copy.snapshot;
 	}
 
-	generate(inputs: ChunkInputs, signal?: AbortSignal): ChunkRun {
+	generate(inputs: ChunkInputs, signal?: AbortSignal, dueInMs?: number): ChunkRun {
 		if (this.#state.kind === 'running') {
 			throw new TurbocastError('invalid_state', 'This stream is generating a chunk; wait for its end before asking for the next one.');
 		}
@@ -106,7 +106,7 @@ export class StreamHost implements EngineStream {
 		} else {
 			signal?.addEventListener('abort', onAbort, { once: true });
 			this.#state = { kind: 'running', run };
-			this.#port.send({ type: 'chunk.generate', stream: this.#id, chunkIndex, inputs });
+			this.#port.send({ type: 'chunk.generate', stream: this.#id, chunkIndex, inputs, ...(dueInMs === undefined ? {} : { dueInMs }) });
 		}
 		return { chunkIndex, frames: this.#read(run), timings };
 	}

@@ -7,12 +7,15 @@ import type { LinearLayer, LinearLayers } from './linear-layers.js';
 import { add, cast, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
 import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
 import type { DitDimensions } from './spec.js';
+import { nameOfStream } from './stream-names.js';
 import type { Weights } from './weights.js';
 
 /** What all blocks share. */
 export type BlockContext = {
 	readonly spec: DitDimensions;
 	readonly weights: Weights;
+	/** Of one forward, each with a past and a text of its own. */
+	readonly streams: number;
 	readonly dense: LinearLayers;
 	/** Linear layers in float32, whatever `dense` is. */
 	readonly exact: LinearLayers;
@@ -50,8 +53,15 @@ export const modulationTable = (g: GraphBuilder, c: Pick<BlockContext, 'spec' | 
 const qkNorm = (g: GraphBuilder, c: BlockContext, name: string, x: Value): Value =>
 	c.spec.qk_norm ? rmsNorm(g, name, x, c.weights.value(g, `${name}.weight`, [c.spec.dim]), c.spec.eps) : x;
 
+/** x [N, L, d] of all streams to one of each. */
+const byStream = (g: GraphBuilder, c: BlockContext, name: string, x: Value): Value[] =>
+	(c.streams === 1 ? [x] : split(g, `${name}/streams`, x, 1, Array.from({ length: c.streams }, () => (x.dims[1] as number) / c.streams)));
+
+/** [L, D] of each stream to one. */
+const together = (g: GraphBuilder, parts: readonly Value[]): Value => (parts.length === 1 ? parts[0] as Value : concat(g, 'streams', parts, 0));
+
 /** x [L, D] to [L, D]. With a past, the block's own keys and values become outputs of the graph. */
-const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: number, x: Value, past: KeysAndValues | undefined): Value => {
+const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: number, x: Value, pasts: readonly KeysAndValues[] | undefined): Value => {
 	const { dim, num_heads: heads } = c.spec;
 	const [tokens] = x.dims as [number];
 	const rope = (name: string, value: Value): Value =>
@@ -65,20 +75,24 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 	const vHeads = splitHeads(g, 'v', v, heads);
 	const scale = 1 / Math.sqrt(dim / heads);
 	const arithmetic = floatArithmetic(c);
-	const asKept = (name: string, value: Value): Value => (keyType(arithmetic) === 'float32' ? value : cast(g, `${name}/float16`, value, 'float16'));
+	const asKept = (own: GraphBuilder, name: string, value: Value): Value => (keyType(arithmetic) === 'float32' ? value : cast(own, `${name}/float16`, value, 'float16'));
 	const attend = (): Value => {
-		if (past !== undefined) {
-			const [newK, newV] = [asKept('k', kHeads), asKept('v', vHeads)];
-			g.output(`new_k.${block}`, newK);
-			g.output(`new_v.${block}`, newV);
-			// The past first, then the chunk; softmax does not care about the order.
-			return joinedAttention(g, arithmetic, { q: qHeads, k: concat(g, 'keys', [past.k, newK], 1), v: concat(g, 'values', [past.v, newV], 1), scale });
+		if (pasts !== undefined) {
+			const [qs, ks, vs] = [byStream(g, c, 'q', qHeads), byStream(g, c, 'k', kHeads), byStream(g, c, 'v', vHeads)];
+			return together(g, pasts.map((past, stream) => {
+				const own = c.streams === 1 ? g : g.at(`of${stream}`);
+				const [newK, newV] = [asKept(own, 'k', ks[stream] as Value), asKept(own, 'v', vs[stream] as Value)];
+				g.output(nameOfStream(`new_k.${block}`, stream, c.streams), newK);
+				g.output(nameOfStream(`new_v.${block}`, stream, c.streams), newV);
+				// The past first, then the chunk; softmax does not care about the order.
+				return joinedAttention(own, arithmetic, { q: qs[stream] as Value, k: concat(own, 'keys', [past.k, newK], 1), v: concat(own, 'values', [past.v, newV], 1), scale });
+			}));
 		}
 		const inputs = { q: qHeads, k: kHeads, v: vHeads };
 		if (c.sparse === undefined) {
 			return c.attention === 'int8'
 				? joinHeads(g, 'joined', int8Attention(g.at('int8'), inputs))
-				: joinedAttention(g, arithmetic, { q: qHeads, k: asKept('k', kHeads), v: asKept('v', vHeads), scale });
+				: joinedAttention(g, arithmetic, { q: qHeads, k: asKept(g, 'k', kHeads), v: asKept(g, 'v', vHeads), scale });
 		}
 		const [name, headDim] = [`${at}.${LINEAR_BRANCH}`, dim / heads];
 		const proj = { weight: c.weights.value(g, `${name}.weight`, [headDim, headDim]), bias: c.weights.value(g, `${name}.bias`, [headDim]) };
@@ -88,15 +102,17 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 };
 
 /** x [L, D] to [L, D]; keys and values of the text come from the text-keys graph. */
-const crossAttention = (g: GraphBuilder, c: BlockContext, at: string, x: Value, text: KeysAndValues): Value => {
+const crossAttention = (g: GraphBuilder, c: BlockContext, at: string, x: Value, texts: readonly KeysAndValues[]): Value => {
 	const { dim, num_heads: heads } = c.spec;
 	const q = c.dense(g, x, [{ name: `${at}.q`, outputs: dim, inputs: dim }])[0] as Value;
-	const y = joinedAttention(g, floatArithmetic(c), { q: splitHeads(g, 'q', qkNorm(g, c, `${at}.norm_q`, q), heads), ...text, scale: 1 / Math.sqrt(dim / heads) });
+	const queries = byStream(g, c, 'q', splitHeads(g, 'q', qkNorm(g, c, `${at}.norm_q`, q), heads));
+	const y = together(g, texts.map((text, stream) =>
+		joinedAttention(c.streams === 1 ? g : g.at(`of${stream}`), floatArithmetic(c), { q: queries[stream] as Value, ...text, scale: 1 / Math.sqrt(dim / heads) })));
 	return c.dense(g, y, [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
 };
 
 /** Block `block`; x [T, S, D]. */
-export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: number, x: Value, past: KeysAndValues | undefined, text: KeysAndValues): Value => {
+export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: number, x: Value, past: readonly KeysAndValues[] | undefined, text: readonly KeysAndValues[]): Value => {
 	const g = root.at(`blk${block}`);
 	const at = `blocks.${block}`;
 	const { dim, ffn_dim: hidden } = c.spec;

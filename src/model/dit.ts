@@ -11,17 +11,18 @@ import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
 import { floatLinears, halfLinears, int8Linears, type LinearLayers } from './linear-layers.js';
-import { add, linear, reshape, silu, split } from './operators.js';
+import { add, concat, linear, reshape, silu, split } from './operators.js';
 import { patchify, unpatchify } from './patches.js';
 import type { SparseShape } from './sparse-linear-attention.js';
 import type { DitDimensions } from './spec.js';
+import { nameOfStream } from './stream-names.js';
 import type { Weights } from './weights.js';
 
 /**
  * `chunk`: a timestep for each latent frame; attention runs over keys and values of the past, fed from outside, and those of the
  * chunk, handed back. `clip`: one timestep; every token sees every other, or, with `sparse`, few blocks of them and a linear branch.
  */
-export type DitMode = { readonly kind: 'chunk' } | { readonly kind: 'clip'; readonly sparse?: SparseShape | undefined };
+export type DitMode = { readonly kind: 'chunk'; /** Chunks of different streams in one forward; default 1. */ readonly streams?: number | undefined } | { readonly kind: 'clip'; readonly sparse?: SparseShape | undefined };
 
 export type DitGraphOptions = {
 	readonly weights: Weights;
@@ -39,18 +40,28 @@ export type DitGraphOptions = {
 	readonly width: number;
 };
 
+/** An input whose first axis is joined over the streams of a forward; each stream has one of its own, with its number behind the name. */
+type StreamInput = (name: string, dims: readonly number[]) => Value;
+
 /** Time, control and the pooled text: e [T, D]. */
-const conditioning = (g: GraphBuilder, spec: DitDimensions, weights: Weights, timesteps: number): Value => {
+const conditioning = (g: GraphBuilder, spec: DitDimensions, weights: Weights, input: StreamInput, timesteps: number, streams: number): Value => {
 	const dense = floatLinears(weights);
 	const layer = (x: Value, name: string, outputs: number, inputs: number): Value => dense(g, x, [{ name, outputs, inputs }])[0] as Value;
 	const { dim } = spec;
-	const time = layer(g.input('time', 'float32', [timesteps, spec.freq_dim]), 'time_embedding.0', dim, spec.freq_dim);
+	const time = layer(input('time', [timesteps, spec.freq_dim]), 'time_embedding.0', dim, spec.freq_dim);
 	let e = layer(silu(g, 'time/silu', time), 'time_embedding.2', dim, dim);
 	if (spec.control_dim > 0) {
-		const control = layer(g.input('control', 'float32', [timesteps, spec.control_dim]), 'control_embedding.0', dim, spec.control_dim);
+		const control = layer(input('control', [timesteps, spec.control_dim]), 'control_embedding.0', dim, spec.control_dim);
 		e = add(g, 'e/control', e, layer(silu(g, 'control/silu', control), 'control_embedding.2', dim, dim));
 	}
-	return spec.pooled_text ? add(g, 'e/pooled', e, g.input('pooled', 'float32', [dim])) : e;
+	if (!spec.pooled_text) {
+		return e;
+	}
+	if (streams === 1) {
+		return add(g, 'e/pooled', e, g.input('pooled', 'float32', [dim]));
+	}
+	const pooled = reshape(g, 'pooled/rows', input('pooled', [dim]), [streams, 1, dim]);
+	return reshape(g, 'e/flat', add(g, 'e/pooled', reshape(g, 'e/streams', e, [streams, timesteps, dim]), pooled), [streams * timesteps, dim]);
 };
 
 const LINEARS = { float32: floatLinears, float16: halfLinears, int8: int8Linears } as const;
@@ -67,6 +78,10 @@ const patchEmbedding = (g: GraphBuilder, spec: DitDimensions, weights: Weights):
  * Inputs: `latent` [C, F, h, w]; `time` [T, freq_dim]; `control` [T, control_dim] and `pooled` [D] of models that have them;
  * `rope_cos`, `rope_sin` [L, d / 2]; `cross_k.I`, `cross_v.I` [N, text_len, d]; of chunks also `past_k.I`, `past_v.I` [N, past, d] (past
  * may be 0). Outputs: `velocity` [C, F, h, w]; of chunks also `new_k.I` (roped), `new_v.I` [N, L, d]. Throws `model_invalid`.
+ *
+ * With several streams each has its inputs and outputs, named by `nameOfStream`, with a past of its own length. All that is done token by token is done for all
+ * at once (T and L are then those of all), attention for each. Not with `int8` linears, where the numbers of a forward share one scale: what a stream shows
+ * would depend on its company.
  */
 export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph => {
 	const { weights, frames, height, width, mode } = options;
@@ -86,15 +101,26 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	}
 	const [rows, columns, headDim] = [height / patchHeight, width / patchWidth, dim / heads];
 	const tokens = frames * rows * columns;
-	const timesteps = mode.kind === 'chunk' ? frames : 1;
+	const streams = mode.kind === 'chunk' ? mode.streams ?? 1 : 1;
+	if (streams > 1 && options.linears === 'int8') {
+		g.fail('streams', 'several streams in one forward would share the scale of 8-bit linear layers');
+	}
+	const each = <Made>(make: (stream: number) => Made): Made[] => Array.from({ length: streams }, (_, stream) => make(stream));
+	const input: StreamInput = (name, dims) => {
+		const parts = each((stream) => g.input(nameOfStream(name, stream, streams), 'float32', dims));
+		return streams === 1 ? parts[0] as Value : concat(g, name, parts, 0);
+	};
+	const timesteps = mode.kind === 'chunk' ? streams * frames : 1;
 	const patch = patchHeight * patchWidth;
 
-	const patches = patchify(g, g.input('latent', 'float32', [channels, frames, height, width]), [patchHeight, patchWidth]);
-	const e = conditioning(g, spec, weights, timesteps);
+	const at = (stream: number): GraphBuilder => (streams === 1 ? g : g.at(`of${stream}`));
+	const latents = each((stream) => patchify(at(stream), g.input(nameOfStream('latent', stream, streams), 'float32', [channels, frames, height, width]), [patchHeight, patchWidth]));
+	const patches = streams === 1 ? latents[0] as Value : concat(g, 'patches', latents, 0);
+	const e = conditioning(g, spec, weights, input, timesteps / streams, streams);
 	const e0 = floatLinears(weights)(g, silu(g, 'e/silu', e), [{ name: 'time_projection.1', outputs: 6 * dim, inputs: dim }])[0] as Value;
-	const table = (name: string): Value => reshape(g, `${name}/batch`, g.input(name, 'float32', [tokens, headDim / 2]), [1, tokens, headDim / 2]);
+	const table = (name: string): Value => reshape(g, `${name}/batch`, input(name, [tokens, headDim / 2]), [1, streams * tokens, headDim / 2]);
 	const context: BlockContext = {
-		spec, weights, sparse, attention: options.attention ?? 'float32',
+		spec, weights, sparse, streams, attention: options.attention ?? 'float32',
 		dense: (typeof options.linears === 'function' ? options.linears : LINEARS[options.linears])(weights), exact: floatLinears(weights),
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
@@ -102,10 +128,13 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	};
 
 	const embedded = linear(g, 'patch_embedding', patches, patchEmbedding(g, spec, weights), weights.value(g, 'patch_embedding.bias', [dim]));
-	let x = reshape(g, 'x', embedded, [timesteps, tokens / timesteps, dim]);
+	let x = reshape(g, 'x', embedded, [timesteps, (streams * tokens) / timesteps, dim]);
 	const kept = keyType(context.attention === 'int8' ? 'float32' : context.attention);
-	const keysAndValues = (kind: 'past' | 'cross', block: number, length: number | string): KeysAndValues =>
-		({ k: g.input(`${kind}_k.${block}`, kept, [heads, length, headDim]), v: g.input(`${kind}_v.${block}`, kept, [heads, length, headDim]) });
+	const keysAndValues = (kind: 'past' | 'cross', block: number, length: number | string): KeysAndValues[] => each((stream) => {
+		const named = (part: 'k' | 'v'): Value =>
+			g.input(nameOfStream(`${kind}_${part}.${block}`, stream, streams), kept, [heads, typeof length === 'string' ? nameOfStream(length, stream, streams) : length, headDim]);
+		return { k: named('k'), v: named('v') };
+	});
 	for (let block = 0; block < spec.num_layers; block++) {
 		const past = mode.kind === 'chunk' ? keysAndValues('past', block, 'past') : undefined;
 		x = transformerBlock(g, context, block, x, past, keysAndValues('cross', block, textLength));
@@ -114,6 +143,9 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const headTable = add(g, 'head/modulation', modulationTable(g, context, 'head.modulation', 2, [1]), reshape(g, 'head/e', e, [timesteps, 1, dim]));
 	const [shift, scale] = split(g, 'head/modulations', headTable, 1, [1, 1]) as [Value, Value];
 	const out = floatLinears(weights)(g, modulate(g, context, 'head', x, shift, scale), [{ name: 'head.head', outputs: outChannels * patch, inputs: dim }])[0] as Value;
-	g.output('velocity', unpatchify(g, out, { channels: outChannels, frames, rows, columns }, [patchHeight, patchWidth]));
+	const outs = streams === 1 ? [out] : split(g, 'velocities', out, 0, each(() => tokens));
+	for (const [stream, part] of outs.entries()) {
+		g.output(nameOfStream('velocity', stream, streams), unpatchify(at(stream), part, { channels: outChannels, frames, rows, columns }, [patchHeight, patchWidth]));
+	}
 	return g.finish();
 };

@@ -98,7 +98,7 @@ export const runGeneration = async (parts: GenerationParts, opened: EngineStream
 		const stallsBefore = line.pacer.stats.stalls;
 		line.chunkStarted();
 		try {
-			const run = stream.generate(inputs, signal);
+			const run = stream.generate(inputs, signal, line.pacer.leadMs(clock.nowMs()));
 			run.timings.catch(() => undefined);
 			let lastFrame: RawFrame | undefined;
 			for await (const frame of run.frames) {
