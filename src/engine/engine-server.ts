@@ -42,7 +42,7 @@ const sizeKey = ({ width, height, latents }: Pick<Open, 'width' | 'height' | 'la
 const createGenerator = ({ networks, prompts }: Loaded, turn: Turn, { seed, firstChunkIndex, latents, image, restore }: Open): Generator | ClipGenerator => {
 	const { nowMs } = turn;
 	const generator = networks.spec.clip === undefined
-		? new Generator(inTurn(networks, turn), { encode: (prompt) => turn.alone(() => prompts.encode(prompt)) }, nowMs, { seed, firstChunkIndex })
+		? new Generator(inTurn(networks, turn), { encode: (prompt) => (prompts.isKnown(prompt) ? prompts.encode(prompt) : turn.alone(() => prompts.encode(prompt), true)) }, nowMs, { seed, firstChunkIndex })
 		: new ClipGenerator(networks, prompts, nowMs, { seed, firstChunkIndex, latents: latents ?? networks.spec.stream.latents_per_chunk, image });
 	if (restore !== undefined) {
 		generator.restore(restore);

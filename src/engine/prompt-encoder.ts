@@ -27,6 +27,11 @@ export class PromptEncoder {
 		this.#maxBytes = maxBytes;
 	}
 
+	/** Whether the networks need not run for it. */
+	isKnown(prompt: Prompt): boolean {
+		return (typeof prompt === 'string' ? [{ text: prompt }] : prompt).every(({ text }) => this.#cache.has(text));
+	}
+
 	/** The texts of a mixture are remembered, the mixture itself is not. Not for concurrent use, as the networks themselves. */
 	async encode(prompt: Prompt): Promise<PromptTensors> {
 		if (typeof prompt === 'string') {

@@ -7,7 +7,7 @@ const WORTH = 0.9;
 const ROUNDS = 4;
 
 /** A step with an empty text over a full window; what the numbers are takes no time. */
-const usualStep = ({ spec, headDim, tokensPerLatent, latentWidth, latentHeight }: Networks, prompt: PromptTensors): StepInputs => {
+export const usualStep = ({ spec, headDim, tokensPerLatent, latentWidth, latentHeight }: Networks, prompt: PromptTensors): StepInputs => {
 	const { latents_per_chunk: latents, window_latents: window } = spec.stream;
 	const pastTokens = (window - latents) * tokensPerLatent;
 	const past = Array.from({ length: spec.dit.num_layers }, () => new Float32Array(spec.dit.num_heads * pastTokens * headDim));

@@ -14,7 +14,7 @@ type Work = {
 	readonly order: number;
 	readonly askedAtMs: number;
 	readonly fail: (error: unknown) => void;
-	readonly what: { readonly kind: 'alone'; readonly run: () => Promise<void> } | { readonly kind: 'step'; readonly step: Step };
+	readonly what: { readonly kind: 'alone'; readonly run: () => Promise<void>; readonly isPrelude: boolean } | { readonly kind: 'step'; readonly step: Step };
 };
 
 export type TurnsOptions = { readonly nowMs: () => number };
@@ -56,7 +56,7 @@ export class Turns {
 		await gather();
 		while (this.#waiting.length > 0) {
 			this.#waiting.sort((one, two) => one.turn.dueAtMs - two.turn.dueAtMs || one.order - two.order);
-			const [first] = this.#waiting as [Work];
+			const first = this.#first();
 			const group = first.what.kind === 'alone' ? [first] : this.#companyOf(first.what.step);
 			for (const work of group) {
 				this.#waiting.splice(this.#waiting.indexOf(work), 1);
@@ -65,6 +65,13 @@ export class Turns {
 			await gather();
 		}
 		this.#working = undefined;
+	}
+
+	/** What is due first; before a step that could have company comes what brings others to theirs. */
+	#first(): Work {
+		const [first] = this.#waiting as [Work];
+		const canShare = first.what.kind === 'step' && first.what.step.networks.together !== undefined;
+		return (canShare ? this.#waiting.find(({ what }) => what.kind === 'alone' && what.isPrelude) : undefined) ?? first;
 	}
 
 	/** The step that is due first and those after it that can be computed with it; the number is one that there is a forward for. */
@@ -142,13 +149,16 @@ export class Turn {
 		this.#lostMs += ms;
 	}
 
-	/** Does what nobody else may interrupt; whatever asks for a turn inside has it. Throws what `work` throws, or why it was cancelled. */
-	alone<Result>(work: () => Promise<Result>): Promise<Result> {
+	/**
+	 * Does what nobody else may interrupt; whatever asks for a turn inside has it. `isPrelude`: it is short, and steps come after it. Throws what `work` throws, or
+	 * why it was cancelled.
+	 */
+	alone<Result>(work: () => Promise<Result>, isPrelude = false): Promise<Result> {
 		if (this.#isAlone) {
 			return work();
 		}
 		return this.#ask((resolve) => ({
-			kind: 'alone',
+			kind: 'alone', isPrelude,
 			run: async () => {
 				this.#isAlone = true;
 				try {

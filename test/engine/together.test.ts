@@ -1,11 +1,14 @@
 /** Steps of several streams as one forward against the same steps one by one: what a stream shows does not depend on its company. */
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { createNativeRuntime } from '../../src/engine/backends/onnxruntime-c.js';
+import { ortLibrary } from '../../src/engine/c-api/library.js';
 import { EngineServer } from '../../src/engine/engine-server.js';
 import { canShareSteps, loadNetworks, type Networks, type StepInputs, type StepOutputs } from '../../src/engine/networks.js';
 import type { EngineEvent } from '../../src/engine/protocol.js';
 import { sizesThatPay } from '../../src/engine/sizes-that-pay.js';
 import { ditGraph } from '../../src/model/dit.js';
+import { assertWithin } from '../model/closeness.js';
 import { randomNormals, writeRandomModel, type RandomModel } from '../model/random-model.js';
 import { ODD_DIT, randomDit } from '../verify/random-golden.js';
 
@@ -101,31 +104,48 @@ const framesOf = async (used: Networks): Promise<Buffer[]> => {
 		},
 	});
 	for (const stream of [1, 2, 3]) {
-		server.receive({ type: 'stream.open', stream, seed: stream, width: used.width, height: used.height, firstChunkIndex: 0, checkpoints: false });
+		server.receive({ type: 'stream.open', stream, seed: stream, width: used.width, height: used.height, firstChunkIndex: 0, checkpoints: true });
 	}
 	for (const stream of [3, 2, 1]) {
 		server.receive(generate(stream, 0));
 	}
 	await done;
+	for (const stream of [1, 2, 3]) {
+		server.receive({ type: 'stream.close', stream });
+	}
 	await server.close();
 	return [1, 2, 3].map((stream) => Buffer.concat(events.flatMap((event) => (event.type === 'frames' && event.stream === stream ? event.frames : []))));
 };
 
-test('an engine computes steps of its streams together, and shows of each what it shows without', async () => {
+/** Frames with shared forwards against frames without. `levels` of 255. */
+const holdToApart = async (used: Networks, levels: number): Promise<void> => {
 	let shared = 0;
-	const { together } = networks;
-	assert.ok(together !== undefined);
-	const counting: Networks = { ...networks, together: { ...together, steps: (all) => {
+	const { together } = used;
+	assert.deepEqual(together?.sizes, [2, 4]);
+	const counting: Networks = { ...used, together: { ...together, steps: (all) => {
 		shared += 1;
 		return together.steps(all);
 	} } };
-	const [apart, joined] = [await framesOf({ ...networks, together: undefined }), await framesOf(counting)];
+	const [apart, joined] = [await framesOf({ ...used, together: undefined }), await framesOf(counting)];
 	assert.ok(shared > 0);
 	for (const [stream, frames] of apart.entries()) {
 		assert.ok(frames.length > 0);
-		const differences = frames.map((byte, place) => Math.abs(byte - (joined[stream]?.[place] ?? 255)));
-		assert.ok(Math.max(...differences) <= 2, `stream ${stream + 1}`);
+		assertWithin(joined[stream] ?? [], frames, levels, `stream ${stream + 1}`);
 	}
+};
+
+test('an engine computes steps of its streams together, and shows of each what it shows without', () => holdToApart(networks, 2));
+
+test('the same where keys, values and the decoder’s memory stay on a device', async () => {
+	const { width, height } = model.spec;
+	const openHandles = () => ortLibrary().open();
+	const handlesBefore = openHandles();
+	const onDevice = await loadNetworks({
+		folder: model.path, profile: 'cuda-fp32', width, height, threads: 1, batch: 'auto', openDevice: () => createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }),
+	});
+	await holdToApart(onDevice, 2);
+	await onDevice.close();
+	assert.deepEqual(openHandles(), handlesBefore);
 });
 
 test('only numbers of streams that are faster together are used', async () => {

@@ -79,6 +79,24 @@ test('streams that came apart come together again, step for step', async () => {
 	assert.deepEqual(forwards, [[0], [1, 11], [2, 12], [3, 13]]);
 });
 
+test('what brings others to their steps comes before a step that could have company, and in its order where none could', async () => {
+	for (const [sizes, expected] of [[[2], ['prompt', '1,2']], [[], ['1', 'prompt', '2']]] as const) {
+		const { networks, forwards } = notedNetworks(sizes);
+		const turns = new Turns({ nowMs: () => 0 });
+		const seen: string[] = [];
+		const noted: Networks = { ...networks, step: (inputs) => {
+			seen.push(`${inputs.latent[0]}`);
+			return networks.step(inputs);
+		} };
+		const second = begun(turns, 20);
+		await Promise.all([
+			begun(turns, 10).step(noted, stepOf(1)),
+			second.alone(() => Promise.resolve(seen.push('prompt')), true).then(() => second.step(noted, stepOf(2))),
+		]);
+		assert.deepEqual(sizes.length === 0 ? seen : [...seen, ...forwards.map((names) => names.join())], expected);
+	}
+});
+
 test('clean passes and steps of other networks are not joined where they cannot be', async () => {
 	const own = notedNetworks([2], false);
 	const other = notedNetworks([2]);
