@@ -35,6 +35,12 @@ export class CompanyPanel {
 		return isDriving;
 	}
 
+	/** A link into a session that is over leads nowhere. */
+	ended(): void {
+		element('share-part').hidden = true;
+		element<HTMLInputElement>('share-link').value = '';
+	}
+
 	async #share(): Promise<void> {
 		const role = element<HTMLInputElement>('share-steer').checked ? 'guest' : 'viewer';
 		const { token } = await this.#session().share({ role });

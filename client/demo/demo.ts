@@ -283,6 +283,7 @@ const handle = (event: SessionEvent): void => {
 			element('pace').textContent = paceNote(event, model?.fps ?? event.fps, (session.run?.steps ?? 1) > Math.min(...(model?.steps ?? [1])));
 			return;
 		case 'session.ended':
+			company.ended();
 			element('expiring').textContent = '';
 			element('pace').textContent = '';
 			return;

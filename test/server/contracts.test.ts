@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import asyncApiSpecs from '@asyncapi/specs';
+import { Validator } from '@seriousme/openapi-schema-validator';
+import { Ajv, type AnySchema } from 'ajv';
 import { CLIENT_SECRETS_PATH } from '../../src/protocol/client-secrets.js';
 import { CLIENT_SCHEMAS, FRAME_META, SERVER_SCHEMAS } from '../../src/protocol/messages.js';
 import { WHEP_PATH } from '../../src/protocol/whep.js';
@@ -44,6 +47,35 @@ test('asyncapi.json has every message of both directions with the schema that pa
 		['telemetry.frame.meta', 'frame.meta', FRAME_META.json],
 	];
 	assert.deepEqual(Object.entries(messages).map(([key, { name, payload }]) => [key, name, payload]), wire(expected));
+});
+
+/** Against the schema that the AsyncAPI project publishes, each schema of a message within it included. */
+const asyncApiErrors = (document: object): string[] => {
+	const validate = new Ajv({ strict: false, validateFormats: false, allErrors: true }).compile(asyncApiSpecs.schemasWithoutId['3.0.0'] as AnySchema);
+	return validate(document) ? [] : (validate.errors ?? []).map(({ instancePath, message }) => `${instancePath} ${message ?? ''}`);
+};
+
+test('asyncapi.json is valid AsyncAPI 3.0', () => {
+	const document = wire(asyncApi());
+	assert.equal(document['asyncapi'], '3.0.0');
+	assert.deepEqual(asyncApiErrors(document), []);
+	assert.ok(asyncApiErrors({ ...document, channels: { control: { messages: 'all' } } }).length > 0, 'a channel whose messages are no list is noticed');
+});
+
+test('openapi.json is valid OpenAPI 3.1', async () => {
+	const document = wire(openApi());
+	const { valid, errors } = await new Validator().validate(structuredClone(document));
+	assert.deepEqual([valid, errors], [true, undefined]);
+	const paths = { ...(document['paths'] as Tree), '/healthz': { get: { responses: { 200: {} } } } };
+	assert.equal((await new Validator().validate({ ...structuredClone(document), paths })).valid, false, 'an answer without a description is noticed');
+});
+
+test('the schemas of all messages are valid JSON Schema', () => {
+	const ajv = new Ajv({ strict: true, allowUnionTypes: true });
+	for (const { json } of [...Object.values(CLIENT_SCHEMAS), ...Object.values(SERVER_SCHEMAS), FRAME_META]) {
+		assert.equal(ajv.validateSchema(json), true, JSON.stringify(ajv.errors));
+		ajv.compile(json);
+	}
 });
 
 test('openapi.json has the addresses of the API', () => {
