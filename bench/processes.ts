@@ -47,6 +47,9 @@ export const processorSeconds = (pid: number): number => {
 	return (Number(fields[11]) + Number(fields[12])) / 100;
 };
 
+/** The same of `root` and everything that it started and that still runs. */
+export const processorSecondsOf = (root: number): number => familyOf(root).reduce((sum, pid) => sum + processorSeconds(pid), 0);
+
 /** Resident memory of all of them, MB; undefined where the system does not tell. */
 export const residentMb = (root: number): number | undefined => {
 	const sizes = [...residentByProcess(root).values()];

@@ -1,14 +1,16 @@
 /** Runs the cases against a server, one after the other. Nothing is known of it but its address and docs/protocol.md. */
 import { Refused } from './connection.js';
 import { OPENING_CASES } from './opening-cases.js';
+import { PLAYER_CASES } from './player-cases.js';
 import { RESUME_CASES } from './resume-cases.js';
 import { SERVICE_CASES } from './service-cases.js';
 import { SESSION_CASES } from './session-cases.js';
 import { SHARING_CASES } from './sharing-cases.js';
+import { SOCKET_VIDEO_CASES } from './socket-video-cases.js';
 import { Subject, type ServerCase } from './server-case.js';
 import { Inapplicable, type Result } from './verdict.js';
 
-export const SERVER_CASES: readonly ServerCase[] = [...OPENING_CASES, ...SESSION_CASES, ...RESUME_CASES, ...SHARING_CASES, ...SERVICE_CASES];
+export const SERVER_CASES: readonly ServerCase[] = [...OPENING_CASES, ...SESSION_CASES, ...RESUME_CASES, ...SHARING_CASES, ...SERVICE_CASES, ...SOCKET_VIDEO_CASES, ...PLAYER_CASES];
 
 export type ServerSuiteOptions = {
 	/** Of the control socket. */

@@ -3,21 +3,9 @@ import { CLIENT_SECRETS_PATH } from '../protocol/client-secrets.js';
 import { ERRORS, isErrorCode } from '../protocol/errors.js';
 import { CLIENT_MESSAGE_TYPES, SERVER_MESSAGE_TYPES } from '../protocol/messages.js';
 import type { Connection } from './connection.js';
+import { offerSdp } from './offer-sdp.js';
 import { casesOf, ensureRefused, type ServerCase, type Subject } from './server-case.js';
 import { ensure, ensureEqual, quote, skip } from './verdict.js';
-
-/** What Chromium offers for one video track to receive and a data channel, shortened to one format of each codec (RFC 9429). */
-const offerSdp = (sessionVersion: number): string => [
-	'v=0', `o=- 4611731400430051336 ${sessionVersion} IN IP4 127.0.0.1`, 's=-', 't=0 0', 'a=group:BUNDLE 0 1', 'a=msid-semantic: WMS',
-	...[
-		['m=video 9 UDP/TLS/RTP/SAVPF 96 97', 'a=mid:0', 'a=recvonly', 'a=rtcp-mux', 'a=rtcp-rsize', 'a=rtpmap:96 VP8/90000', 'a=rtcp-fb:96 nack', 'a=rtcp-fb:96 nack pli', 'a=rtpmap:97 H264/90000',
-			'a=rtcp-fb:97 nack', 'a=rtcp-fb:97 nack pli', 'a=fmtp:97 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f'],
-		['m=application 9 UDP/DTLS/SCTP webrtc-datachannel', 'a=mid:1', 'a=sctp-port:5000', 'a=max-message-size:262144'],
-	].flatMap(([media = '', ...lines]) => [
-		media, 'c=IN IP4 0.0.0.0', 'a=ice-ufrag:cOnF', 'a=ice-pwd:c0nf0rmancec0nf0rmance00', 'a=ice-options:trickle',
-		`a=fingerprint:sha-256 ${Array.from({ length: 32 }, (_, index) => index.toString(16).padStart(2, '0').toUpperCase()).join(':')}`, 'a=setup:actpass', ...lines,
-	]), '',
-].join('\r\n');
 
 const offer = async (connection: Connection, sessionVersion = 2): Promise<string> =>
 	(await connection.answer('webrtc.answer', connection.ask({ type: 'webrtc.offer', sdp: offerSdp(sessionVersion) }))).sdp;
@@ -33,9 +21,8 @@ const ensureVideoAnswer = async (connection: Connection, sdp: string): Promise<v
 	}
 };
 
-/** Half a second at 16 frames a second. */
-const SOME_PICTURES = 8;
-const AFTER_CLOSE_MS = 1000;
+/** Of the warnings before an end, as docs/protocol.md has them. */
+const LAST_WARNING_S = 10;
 
 /** Opens a connection that is to be turned away. */
 const ensureTurnedAway = async (subject: Subject, token: string | null, codes: readonly string[]): Promise<void> => {
@@ -60,7 +47,7 @@ const get = async (subject: Subject, path: string): Promise<{ readonly status: n
 	}
 };
 
-const ensureEnvelope = (body: unknown, status: number): void => {
+export const ensureEnvelope = (body: unknown, status: number): void => {
 	const error = (body as { error?: { code?: unknown; message?: unknown } } | null)?.error;
 	ensure(isErrorCode(error?.code) && typeof error.message === 'string', `the body is ${quote(body)} instead of an error`);
 	ensureEqual(ERRORS[error.code].httpStatus, status, `the status of ${error.code}`);
@@ -128,35 +115,23 @@ export const SERVICE_CASES: readonly ServerCase[] = [
 			const { connection } = await subject.open(token);
 			await ensureRefused(connection, { type: 'session.start', prompt: 'a cat' }, 'forbidden');
 		},
+		'a client secret for pages of one origin is forbidden to whoever names none': async (subject) =>
+			ensureTurnedAway(subject, await secret(subject, { permissions: { origins: ['https://video.example'] } }), ['forbidden']),
+		'a client secret for a session of some seconds tells so, warns, and ends it': async (subject) => {
+			const { connection, created } = await subject.open(await secret(subject, { constraints: { max_session_seconds: LAST_WARNING_S + 1 } }));
+			ensureEqual(created.limits.max_session_ms, (LAST_WARNING_S + 1) * 1000, 'limits.max_session_ms');
+			await subject.untilReady(connection, connection.ask({ type: 'session.start', prompt: 'a cat' }));
+			const { reason, seconds_left: secondsLeft } = await connection.next('session.expiring');
+			ensureEqual([reason, secondsLeft], ['max_duration', LAST_WARNING_S], 'reason and seconds_left of session.expiring');
+			const withinMs = LAST_WARNING_S * 1000 + subject.patienceMs;
+			await connection.next('error', ({ code }) => code === 'max_duration', withinMs);
+			ensureEqual((await connection.next('session.ended')).reason, 'max_duration', 'reason of session.ended');
+			ensureEqual((await connection.closed()).code, ERRORS.max_duration.closeCode, 'the close code');
+		},
 		'an unknown field of the request is invalid_request': async (subject) => {
 			const { status, body } = await askForSecret(subject, { constraints: { max_session: 1 } });
 			ensureEqual(status, 400, 'the status');
 			ensureEnvelope(body, status);
-		},
-	}),
-	...casesOf('Video over the control socket', {
-		'video.open brings pictures from a key frame on, each followed by its record, until video.close': async (subject) => {
-			const { connection } = await subject.start();
-			const { codec } = await connection.answer('video.opened', connection.ask({ type: 'video.open', codecs: ['h264', 'vp8'] }));
-			let before: number | undefined;
-			for (let count = 0; count < SOME_PICTURES; count += 1) {
-				const { unit, meta } = await connection.nextPicture();
-				ensure(count > 0 || unit.format !== undefined, 'the first picture is no key frame');
-				ensure(unit.format === undefined || unit.format.codecString.startsWith(codec === 'h264' ? 'avc1.' : 'vp8'), `a key frame of ${codec} has the codec string ${quote(unit.format?.codecString)}`);
-				ensureEqual(meta.keyframe, unit.format !== undefined, `keyframe of frame ${meta.frame_id}`);
-				ensure(before === undefined || meta.frame_id > before, `frame ${meta.frame_id} came after frame ${before ?? ''}`);
-				before = meta.frame_id;
-				connection.send({ type: 'video.ack', frame_id: unit.frameId });
-			}
-			connection.send({ type: 'video.close' });
-			await connection.assertAlive();
-			connection.forget();
-			const more = await connection.nextPicture(AFTER_CLOSE_MS).then(() => true, () => false);
-			ensure(!more, 'pictures went on after video.close');
-		},
-		'a codec that there is none of is refused': async (subject) => {
-			const { connection } = await subject.open();
-			await ensureRefused(connection, { type: 'video.open', codecs: ['of_tomorrow'] }, 'invalid_request');
 		},
 	}),
 	...casesOf('HTTP', {

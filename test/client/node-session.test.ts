@@ -167,11 +167,8 @@ test('over the control socket alone: the same frames, in order with their record
 	assert.ok((await first.displayed).latencyMs > 0);
 	assert.equal(frames[0]?.isKeyframe, true);
 	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
-	// On a machine that is too busy to acknowledge in time, frames are left out, up to a key frame.
-	assert.ok(frames.slice(1).every(({ isKeyframe }, index) => {
-		const [before = Number.NaN, id = Number.NaN] = ids.slice(index);
-		return isKeyframe ? id > before : id === before + 1;
-	}), ids.join(', '));
+	// On a machine that is too busy to acknowledge in time, frames are left out, and the others can still be decoded.
+	assert.ok(ids.slice(1).every((id, index) => id > (ids[index] ?? Number.NaN)), ids.join(', '));
 	assert.ok(frames.every((frame) => frame.meta?.rtp_timestamp === frame.rtpTimestamp));
 	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
 	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
