@@ -1,6 +1,7 @@
 // Makes a fresh checkout runnable: installs the packages of the lockfile and builds, each only when it is needed.
 // Plain JavaScript without dependencies, because it runs before any of them is there.
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync, mkdirSync, copyFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -37,18 +38,24 @@ export const ensureInstalled = () => {
 	if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) {
 		return;
 	}
-	if (existsSync(installed) && sameVersions(lock, installed)) {
+	const stamp = join(root, 'node_modules', '.installed-from');
+	const hash = createHash('sha256').update(readFileSync(lock)).digest('hex');
+	if (existsSync(installed) && ((existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) || sameVersions(lock, installed))) {
 		return;
 	}
 	console.error('Installing packages (once) ...');
 	run(npm, ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { quiet: true });
+	// Optional packages that could not be had here are not tried again at every start.
+	writeFileSync(stamp, hash);
 };
 
 const sameVersions = (lock, installed) => {
 	const wanted = JSON.parse(readFileSync(lock, 'utf8')).packages;
 	const present = JSON.parse(readFileSync(installed, 'utf8')).packages;
+	// Those of other platforms are missing for good; the ones that we name ourselves are needed to build.
+	const named = Object.keys(wanted['']?.optionalDependencies ?? {}).map((name) => `node_modules/${name}`);
 	return Object.entries(wanted).every(
-		([path, entry]) => path === '' || entry.optional === true || present[path]?.version === entry.version,
+		([path, entry]) => path === '' || (entry.optional === true && !named.includes(path)) || present[path]?.version === entry.version,
 	);
 };
 
