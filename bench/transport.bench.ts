@@ -34,6 +34,7 @@ const beViewer = async (): Promise<void> => {
 			const [message] = (await once(process, 'message')) as [{ answerSdp: string }];
 			return { viewer: { state: { kind: 'connected' }, onState: () => () => undefined } as unknown as Viewer, answerSdp: message.answerSdp };
 		},
+		offer: () => Promise.reject(new Error('not here')),
 		counts: () => ({ connected: 0, limited: 0, sent: 0, resent: 0, lost: 0 }),
 		close: () => Promise.resolve(),
 	};

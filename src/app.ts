@@ -99,6 +99,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				recording: config.recording.minutes === 0 ? undefined : { mostMs: config.recording.minutes * 60_000, mostBytes: config.recording.max_bytes },
 				resumeGraceMs: config.limits.resume_grace_ms,
 				whepOffersPerMinute: config.limits.whep_offers_per_minute,
+				publish: { allowedOrigins: config.publish.allowed_origins, maxPerSession: config.publish.max_per_session },
 				messagesPerSecond: config.limits.messages_per_second,
 				badMessagesPerMinute: config.limits.bad_messages_per_minute,
 			},

@@ -80,6 +80,10 @@ export const CONFIG_SCHEMA = object({
 		minutes: withDefault(number({ min: 0, max: 60 }), 2),
 		max_bytes: withDefault(integer({ min: 1024 ** 2, max: 1024 ** 3 }), 32 * 1024 ** 2),
 	}, 'refuse'),
+	publish: object({
+		allowed_origins: withDefault(list(string({ max: 512, pattern: /^https?:\/\/[^\s/?#@]+$/u, says: 'must be scheme://host or scheme://host:port, such as https://whip.example' }), { max: 64 }), []),
+		max_per_session: withDefault(integer({ min: 1, max: 16 }), 2),
+	}, 'refuse'),
 	log: object({
 		level: withDefault(oneOf(LOG_LEVELS), 'info'),
 		personal_data: withDefault(boolean(), false),

@@ -55,6 +55,8 @@ export const ERRORS = {
 	device_wrong: { httpStatus: 500, closeCode: 1011, retryable: false, summary: 'The device computes wrong numbers.' },
 	internal: { httpStatus: 500, closeCode: 1011, retryable: true, summary: 'Something went wrong that should not have.' },
 	not_supported: { httpStatus: 501, closeCode: 1011, retryable: false, summary: 'This server or model cannot do that.' },
+	publish_refused: { httpStatus: 502, closeCode: 1011, retryable: false, summary: 'The WHIP endpoint does not take the video.' },
+	publish_failed: { httpStatus: 502, closeCode: 1011, retryable: true, summary: 'The WHIP endpoint could not be reached, or the way to it was lost.' },
 	capacity_exhausted: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'Every place is taken.' },
 	hub_unreachable: { httpStatus: 503, closeCode: 1013, retryable: true, summary: 'The hub with the published weights cannot be reached.' },
 	not_enough_memory: { httpStatus: 503, closeCode: 1013, retryable: false, summary: 'What was asked for needs more memory than there is.' },

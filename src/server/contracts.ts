@@ -4,6 +4,7 @@ import { ERROR_CODES } from '../protocol/errors.js';
 import { parameters } from '../protocol/fields.js';
 import { FRAGMENT_TYPE, SDP_TYPE, SESSIONS_PATH, WHEP_PATH } from '../protocol/whep.js';
 import { PROTOCOL_VERSION, REALTIME_PATH, SUBPROTOCOL, TELEMETRY_LABEL } from '../protocol/limits.js';
+import { PUBLICATION_REQUEST, PUBLICATION_STATES } from '../protocol/publications.js';
 import { CLIENT_SCHEMAS, FRAME_META, SERVER_SCHEMAS } from '../protocol/messages.js';
 import type { JsonSchema, Schema } from '../protocol/schema.js';
 
@@ -115,6 +116,37 @@ const recordingPath = (): object => ({
 	},
 });
 
+const PUBLICATION: JsonSchema = {
+	type: 'object', required: ['object', 'id', 'session_id', 'url', 'state', 'codec', 'bandwidth_bps', 'connections', 'error'],
+	properties: {
+		object: { const: 'publication' }, id: { type: 'string' }, session_id: { type: 'string' }, url: { type: 'string' }, state: { enum: [...PUBLICATION_STATES] },
+		codec: { type: ['string', 'null'] }, bandwidth_bps: { type: ['integer', 'null'] }, connections: { type: 'integer' }, error: { type: ['object', 'null'] },
+	},
+};
+
+/** The client's side of RFC 9725. */
+const publicationPaths = (): object => {
+	const path = `${SESSIONS_PATH}/{id}/publications`;
+	const one = [inPath('id'), inPath('publication')];
+	const answered = (description: string): object => ({ 200: { description, content: json(PUBLICATION) }, ...errors(401, 403, 404) });
+	return {
+		[path]: {
+			post: {
+				summary: 'Sends a running session to a WHIP endpoint.', security: CREDENTIAL, parameters: [inPath('id')], requestBody: { required: true, content: json(PUBLICATION_REQUEST.json) },
+				responses: { 201: { description: 'The endpoint has answered.', content: json(PUBLICATION), headers: { Location: header('Address of the publication.') } }, ...errors(400, 401, 403, 404, 409, 413, 429, 501, 502, 503) },
+			},
+			get: {
+				summary: 'The publications of a session.', security: CREDENTIAL, parameters: [inPath('id')],
+				responses: { 200: { description: 'A list.', content: json({ type: 'object', properties: { object: { const: 'list' }, data: { type: 'array', items: PUBLICATION } } }) }, ...errors(401, 403, 404) },
+			},
+		},
+		[`${path}/{publication}`]: {
+			get: { summary: 'One publication.', security: CREDENTIAL, parameters: one, responses: answered('The publication.') },
+			delete: { summary: 'Ends it, and tells the endpoint.', security: CREDENTIAL, parameters: one, responses: answered('It has ended.') },
+		},
+	};
+};
+
 /** https://spec.openapis.org/oas/v3.1.0 */
 export const openApi = (): object => {
 	const model = SERVER_SCHEMAS['session.created'].shape.model.json;
@@ -139,6 +171,7 @@ export const openApi = (): object => {
 			},
 			...whepPaths(),
 			...recordingPath(),
+			...publicationPaths(),
 			[CLIENT_SECRETS_PATH]: {
 				post: {
 					summary: 'A client secret for a page.', security: [{ serverKey: [] }], requestBody: { content: json(CLIENT_SECRET_REQUEST.json) },

@@ -47,3 +47,23 @@ export const iceServerLinks = (servers: readonly IceServer[]): string[] =>
 		...(username === undefined ? [] : [`username=${quoted(username)}`]),
 		...(credential === undefined ? [] : [`credential=${quoted(credential)}`, 'credential-type="password"']),
 	].join('; ')));
+
+const MOST_LINKED_SERVERS = 8;
+const MAX_LINK_CHARACTERS = 8192;
+
+/** One link: its target, and parameters of any order, quoted or not (RFC 8288 section 3). */
+const LINK = /<(?<url>[^<>]*)>(?<parameters>(?:\s*;\s*[\w-]+\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]+))*)/gu;
+const LINK_PARAMETER = /;\s*(?<name>[\w-]+)\s*=\s*(?:"(?<quoted>(?:[^"\\]|\\.)*)"|(?<plain>[^\s";,]+))/gu;
+
+/** The other way round: what an endpoint names in its `Link` headers. What is no STUN or TURN server is left out. */
+export const linkedIceServers = (header: string | null): IceServer[] =>
+	[...(header ?? '').slice(0, MAX_LINK_CHARACTERS).matchAll(LINK)].flatMap(({ groups }) => {
+		const url = groups?.['url'] ?? '';
+		const parameters = new Map([...(groups?.['parameters'] ?? '').matchAll(LINK_PARAMETER)].map(({ groups: each }) =>
+			[each?.['name']?.toLowerCase() ?? '', each?.['quoted']?.replaceAll(/\\(.)/gu, '$1') ?? each?.['plain'] ?? '']));
+		if (!/^(?:stuns?|turns?):/u.test(url) || parameters.get('rel')?.split(/\s+/u).includes('ice-server') !== true) {
+			return [];
+		}
+		const [username, credential] = [parameters.get('username'), parameters.get('credential')];
+		return [{ urls: [url], ...(username === undefined ? {} : { username }), ...(credential === undefined ? {} : { credential }) }];
+	}).slice(0, MOST_LINKED_SERVERS);

@@ -14,6 +14,7 @@ import { sendError } from './http-error.js';
 
 import type { ModelInfo } from './model-info.js';
 import { readJson } from './request-body.js';
+import type { PublicationRoute } from './publication-route.js';
 import type { RecordingRoute } from './recording-route.js';
 import type { SessionRegistry } from './session-registry.js';
 import { readStaticFile } from './static-files.js';
@@ -29,6 +30,7 @@ export type RouteParts = {
 	readonly sessions: SessionRegistry;
 	readonly whep: Whep;
 	readonly recordings: RecordingRoute;
+	readonly publications: PublicationRoute;
 	readonly metrics: Metrics;
 	readonly log: Log;
 };
@@ -134,7 +136,7 @@ export const createRoutes = (parts: RouteParts) => (request: IncomingMessage, re
 	const handle = async (): Promise<void> => {
 		// The path as sent: a URL parser would resolve `..` before we can refuse it.
 		const path = (request.url ?? '/').split(/[?#]/u, 1)[0] ?? '/';
-		for (const place of [parts.whep, parts.recordings]) {
+		for (const place of [parts.whep, parts.recordings, parts.publications]) {
 			if (place.isAt(path)) {
 				return place.answer(request, response, path);
 			}

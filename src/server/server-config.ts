@@ -51,6 +51,8 @@ export type ServerConfig = {
 	readonly whepOffersPerMinute: number;
 	/** What is kept of each session; nothing when left out. */
 	readonly recording?: RecordingLimits | undefined;
+	/** Where sessions may be published to by WHIP, and how often each; nowhere when left out. */
+	readonly publish?: { readonly allowedOrigins: readonly string[]; readonly maxPerSession: number } | undefined;
 	readonly messagesPerSecond: number;
 	/** Mistakes of one connection before it is closed. */
 	readonly badMessagesPerMinute: number;

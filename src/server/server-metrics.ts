@@ -5,6 +5,7 @@ import type { Engine } from '../engine/engine.js';
 import type { ChunkTimings } from '../engine/protocol.js';
 import type { Transport } from '../transport/transport.js';
 import type { Admission } from './admission.js';
+import { PUBLICATION_STATES } from '../protocol/publications.js';
 import { SESSION_STATES } from './session-state.js';
 
 const LOOP_RESOLUTION_MS = 10;
@@ -30,9 +31,11 @@ export type MetricSources = {
 	readonly connections: () => number;
 	/** States of the sessions of all connections. */
 	readonly sessionStates: () => readonly string[];
+	/** States of the publications that are not over. */
+	readonly publicationStates: () => readonly string[];
 };
 
-export const createServerMetrics = (metrics: Metrics, { version, engine, admission, transport, connections, sessionStates }: MetricSources) => {
+export const createServerMetrics = (metrics: Metrics, { version, engine, admission, transport, connections, sessionStates, publicationStates }: MetricSources) => {
 	const loopDelay = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS });
 	loopDelay.enable();
 	let loopDelayP99Ms = 0;
@@ -64,6 +67,10 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 	metrics.gauge('turbocast_connections', 'Open WebSocket connections.', connections);
 	metrics.gauge('turbocast_viewers', 'Peer connections that are connected.', () => transport.counts().connected);
 	metrics.gauge('turbocast_viewers_limited', 'Viewers whose network carries less than the highest bitrate.', () => transport.counts().limited);
+	metrics.gauge('turbocast_publications', 'Sessions that are sent to WHIP endpoints, by state.', () => {
+		const states = publicationStates();
+		return PUBLICATION_STATES.filter((state) => state !== 'ended').map((state) => ({ labels: { state }, value: states.filter((each) => each === state).length }));
+	});
 	metrics.counterOf('turbocast_rtp_packets_total', 'Video packets: sent at first, sent again on request, reported lost by receivers.', () => {
 		const { sent, resent, lost } = transport.counts();
 		return [{ labels: { kind: 'sent' }, value: sent }, { labels: { kind: 'resent' }, value: resent }, { labels: { kind: 'lost' }, value: lost }];
@@ -75,6 +82,10 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 		return (user + system) / 1e6;
 	});
 
+	const publishAttempts = metrics.counter('turbocast_publish_attempts_total', 'Offers to WHIP endpoints, by outcome.');
+	for (const outcome of ['answered', 'refused', 'failed'] as const) {
+		publishAttempts.add(0, { outcome });
+	}
 	const chunks = metrics.counter('turbocast_chunks_total', 'Chunks generated, by whether the picture went on meanwhile.');
 	const generateMs = metrics.histogram('turbocast_chunk_generate_ms', 'From the start of a chunk to its end.', LATENCY_BOUNDS_MS);
 	const stageMs = metrics.histogram('turbocast_chunk_stage_ms', 'Where the time of a chunk went.', STAGE_BOUNDS_MS);
@@ -84,6 +95,7 @@ export const createServerMetrics = (metrics: Metrics, { version, engine, admissi
 		errors: metrics.counter('turbocast_errors_total', 'Errors sent to clients, by code.'),
 		engineLosses: metrics.counter('turbocast_engine_losses_total', 'Times that a session lost its engine.'),
 		frames: metrics.counter('turbocast_frames_total', 'Frames by what became of them: sent, dropped or skipped, for each viewer; unseen or lost, for all.'),
+		publishAttempts,
 		queueMs: metrics.histogram('turbocast_queue_wait_ms', 'From session.start to the place that it was given.', QUEUE_BOUNDS_MS),
 		encodeMs: metrics.histogram('turbocast_encode_ms', 'Time of one frame inside the encoder.', ENCODE_BOUNDS_MS),
 		bitrateKbps: metrics.histogram('turbocast_bitrate_kbps', 'Bitrate in force for each frame that was sent.', BITRATE_BOUNDS_KBPS),

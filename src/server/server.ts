@@ -17,6 +17,7 @@ import { ConnectionLimit } from './connection-limit.js';
 import { createControl } from './control.js';
 import { IceServers } from './ice-servers.js';
 import { modelInfo } from './model-info.js';
+import { createPublicationRoute } from './publication-route.js';
 import { createRecordingRoute } from './recording-route.js';
 import { createRoutes } from './routes.js';
 import type { ServerConfig } from './server-config.js';
@@ -93,7 +94,7 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 	});
 	const model = modelInfo(engine.model);
 	const sessions = new SessionRegistry();
-	const metrics = createServerMetrics(parts.metrics, { version: parts.version, engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates() });
+	const metrics = createServerMetrics(parts.metrics, { version: parts.version, engine, admission, transport, connections: () => control.connections(), sessionStates: () => control.sessionStates(), publicationStates: () => publications.states() });
 	const sessionParts: SessionParts = {
 		config, engine, encoders, transport, admission, auth, sessions, model, metrics, log, clock, onFrame,
 		connections: new ConnectionLimit(config.maxConnections, config.maxConnectionsPerAddress),
@@ -103,7 +104,8 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 	};
 	const control = createControl(sessionParts);
 	const whep = createWhep(sessionParts);
-	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, whep, recordings: createRecordingRoute(sessionParts), metrics: parts.metrics, log }));
+	const publications = createPublicationRoute(sessionParts);
+	const http = createServer({ requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: REQUEST_TIMEOUT_MS }, createRoutes({ model, engine, admission, auth, sessions, whep, recordings: createRecordingRoute(sessionParts), publications, metrics: parts.metrics, log }));
 	http.on('upgrade', control.upgrade);
 
 	const drain = async (withinMs: number): Promise<void> => {
@@ -122,6 +124,8 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 		const closed = new Promise<void>((resolve) => {
 			http.close(() => resolve());
 		});
+		// Before the sessions, which end them too, but do not wait until the endpoints have been told.
+		await publications.close();
 		await control.close();
 		await transport.close();
 		http.closeAllConnections();

@@ -74,6 +74,18 @@ export class ViewerSlot {
 		}
 	}
 
+	/** From now on this one, which was offered from here; the one before is closed. Throws `invalid_state` when there will be no more. */
+	async replace(viewer: Viewer): Promise<void> {
+		if (this.#isClosed) {
+			await viewer.close('the session has ended');
+			throw new TurbocastError('invalid_state', 'The session has ended.');
+		}
+		const before = this.#viewer;
+		this.#negotiation = { viewer: Promise.resolve(viewer), waitingCandidates: 0 };
+		this.#adopt(viewer);
+		await before?.close('replaced by another connection');
+	}
+
 	async #answer(offerSdp: string): Promise<ViewerOffer> {
 		const viewer = this.#viewer;
 		return viewer?.continues(offerSdp) === true ? { viewer, answerSdp: await viewer.restart(offerSdp) } : this.#transport.accept(offerSdp);

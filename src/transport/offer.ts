@@ -209,3 +209,22 @@ export const readOffer = (sdp: string): Offer => {
 		usernameFragment: attribute(described, 'ice-ufrag') ?? '',
 	};
 };
+
+/**
+ * An answer to an offer of this side, narrowed to the one format that will be sent: the library would take the first that it knows. Throws `invalid_sdp`
+ * when it does not take the video.
+ */
+export const readAnswer = (sdp: string): { readonly sdp: string; readonly codec: VideoCodec } => {
+	try {
+		const { session, sections } = split(sdp);
+		const choice = choose(sections);
+		const described = [...choice.section.lines, ...session];
+		if (['ice-ufrag', 'ice-pwd', 'fingerprint', 'setup'].some((name) => attribute(described, name) === undefined)) {
+			refuse('It lacks ICE credentials or a DTLS fingerprint.');
+		}
+		const lines = sections.flatMap((section) => (section === choice.section ? narrow(choice) : section.lines));
+		return { sdp: `${[...session, ...limitCandidates(lines)].join('\r\n')}\r\n`, codec: codecOf(choice.format) };
+	} catch (error) {
+		throw new TurbocastError('invalid_sdp', 'The answer does not take the video: it must have a video section that receives, with H.264 in packetization mode 1 or VP8, ICE credentials and a DTLS fingerprint.', { param: 'sdp', cause: error });
+	}
+};

@@ -48,15 +48,30 @@ export type Viewer = {
 	readonly close: (reason: string) => Promise<void>;
 };
 
+/** As `RTCIceServer` (https://www.w3.org/TR/webrtc/#rtciceserver-dictionary). */
+export type IceServerAddress = { readonly urls: string | readonly string[]; readonly username?: string | undefined; readonly credential?: string | undefined };
+
+/** An offer of this side: whoever answers it gets the video. */
+export type OutgoingOffer = {
+	/** With all candidates of this side. */
+	readonly offerSdp: string;
+	/** Throws `invalid_sdp` for an answer that does not take the video; the offer can then only be closed. */
+	readonly answered: (answerSdp: string) => Promise<Viewer>;
+	/** Gives up an offer that was not answered. Idempotent; leaves the viewer of one that was. */
+	readonly close: () => Promise<void>;
+};
+
 export type ViewerOffer = { readonly viewer: Viewer; readonly answerSdp: string };
 
 /** Viewers, those of them whose way is known to carry less than the most, and the packets of all there ever were: sent for the first time, sent again, and reported lost by their receivers. */
 export type TransportCounts = { readonly connected: number; readonly limited: number; readonly sent: number; readonly resent: number; readonly lost: number };
 
-/** Makes viewers out of offers. One for the whole server; the viewers it made end with it. */
+/** Makes viewers out of offers, those of others and its own. One for the whole server; the viewers it made end with it. */
 export type Transport = {
 	/** Answers an offer with all candidates of this side. Throws `invalid_sdp` when the offer cannot be answered. */
 	readonly accept: (offerSdp: string) => Promise<ViewerOffer>;
+	/** Offers the video; `iceServers` are tried beside those of the configuration. Throws `transport_failed` when no addresses could be gathered. */
+	readonly offer: (iceServers: readonly IceServerAddress[]) => Promise<OutgoingOffer>;
 	readonly counts: () => TransportCounts;
 	/** Closes every viewer that is left; idempotent. */
 	readonly close: () => Promise<void>;

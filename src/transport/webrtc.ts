@@ -1,4 +1,4 @@
-/** WebRTC by werift: answers offers, makes viewers. */
+/** WebRTC by werift: answers offers and makes some of its own; makes viewers. */
 import { networkInterfaces } from 'node:os';
 import { RTCPeerConnection, RTCRtpCodecParameters, useAbsSendTime, useSdesMid, useTransportWideCC, RTCRtpHeaderExtensionParameters } from 'werift';
 import type { VideoCodec } from '../base/frame.js';
@@ -6,10 +6,10 @@ import type { Log } from '../base/log.js';
 import type { Clock } from '../base/time.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { answerOffer } from './answer.js';
-import { readOffer } from './offer.js';
+import { readAnswer, readOffer } from './offer.js';
 import { repairCompoundParsing } from './rtcp-repair.js';
-import type { Transport, ViewerOffer } from './transport.js';
-import { WebRtcViewer } from './webrtc-viewer.js';
+import type { IceServerAddress, OutgoingOffer, Transport, ViewerOffer } from './transport.js';
+import { WebRtcViewer, type ViewerParts } from './webrtc-viewer.js';
 import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI } from './rtp-writer.js';
 
 export type WebRtcOptions = {
@@ -18,7 +18,7 @@ export type WebRtcOptions = {
 	/** Addresses at which viewers reach this host besides those of its interfaces: that of a NAT in front of it, or 127.0.0.1. */
 	readonly announceAddresses?: readonly string[];
 	/** STUN and TURN servers that this side uses too. */
-	readonly iceServers?: readonly { readonly urls: string | readonly string[]; readonly username?: string | undefined; readonly credential?: string | undefined }[];
+	readonly iceServers?: readonly IceServerAddress[];
 	/** Key frames are asked for at most once a frame. */
 	readonly fps: number;
 	/** The most that the video of one viewer ever takes, bits a second. Default 4 million. */
@@ -50,13 +50,23 @@ const CODECS: { readonly [codec in VideoCodec]: RTCRtpCodecParameters[] } = {
 	],
 };
 
+const FEEDBACK = [{ type: 'nack' }, { type: 'nack', parameter: 'pli' }, { type: 'ccm', parameter: 'fir' }, { type: 'goog-remb' }, { type: 'transport-cc' }];
+
+/** What is offered, best first: what is encoded is constrained baseline in packetization mode 1 (RFC 6184 section 8.1). */
+const OFFERED: RTCRtpCodecParameters[] = [
+	new RTCRtpCodecParameters({ mimeType: 'video/H264', clockRate: 90_000, payloadType: 96, rtcpFeedback: FEEDBACK, parameters: 'level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f' }),
+	new RTCRtpCodecParameters({ mimeType: 'video/rtx', clockRate: 90_000, payloadType: 97, parameters: 'apt=96' }),
+	new RTCRtpCodecParameters({ mimeType: 'video/VP8', clockRate: 90_000, payloadType: 98, rtcpFeedback: FEEDBACK }),
+	new RTCRtpCodecParameters({ mimeType: 'video/rtx', clockRate: 90_000, payloadType: 99, parameters: 'apt=98' }),
+];
+
 /** On a machine without a network the loopback address is the only way to a viewer. */
 const loopbackIfAlone = (): string[] =>
 	Object.values(networkInterfaces()).some((addresses) => addresses?.some((address) => !address.internal)) ? [] : ['127.0.0.1'];
 
-const openConnection = (codec: VideoCodec, options: WebRtcOptions): RTCPeerConnection =>
+const openConnection = (codecs: RTCRtpCodecParameters[], options: WebRtcOptions): RTCPeerConnection =>
 	new RTCPeerConnection({
-		codecs: { audio: [], video: CODECS[codec] },
+		codecs: { audio: [], video: codecs },
 		headerExtensions: {
 			audio: [],
 			video: [useSdesMid(), useAbsSendTime(), useTransportWideCC(), ...[PLAYOUT_DELAY_URI, CAPTURE_TIME_URI].map((uri) => new RTCRtpHeaderExtensionParameters({ uri }))],
@@ -99,33 +109,78 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	const gone = { sent: 0, resent: 0, lost: 0 };
 	let isClosed = false;
 
-	const accept = async (offerSdp: string): Promise<ViewerOffer> => {
+	const addViewer = async (parts: Pick<ViewerParts, 'connection' | 'sender' | 'codec' | 'offer'>): Promise<WebRtcViewer> => {
+		const viewer = new WebRtcViewer({
+			...parts, frameIntervalMs: 1000 / options.fps, mostBps, random, log, clock,
+			onClosed: (closed) => {
+				viewers.delete(closed);
+				gone.sent += closed.packets.sent;
+				gone.resent += closed.packets.resent;
+				gone.lost += closed.packets.lost;
+			},
+		});
+		viewers.add(viewer);
+		if (isClosed) {
+			await viewer.close('the server is shutting down');
+		}
+		return viewer;
+	};
+
+	const gathered = <T>(work: Promise<T>): Promise<T> => {
+		work.catch(() => undefined);
+		return within(work, ANSWER_TIMEOUT_MS, clock, () =>
+			new TurbocastError('transport_failed', 'Gathering network addresses took too long; check the STUN and TURN servers of the configuration.'));
+	};
+
+	const assertOpen = (): void => {
 		if (isClosed) {
 			throw new TurbocastError('draining', 'The server is shutting down; offer again later.');
 		}
-		const offer = readOffer(offerSdp);
-		const connection = openConnection(offer.codec, options);
+	};
+
+	const offer = async (iceServers: readonly IceServerAddress[]): Promise<OutgoingOffer> => {
+		assertOpen();
+		const connection = openConnection(OFFERED, { ...options, iceServers: [...(options.iceServers ?? []), ...iceServers] });
+		const { sender } = connection.addTransceiver('video', { direction: 'sendonly' });
+		let wasAnswered = false;
+		const close = async (): Promise<void> => {
+			if (!wasAnswered) {
+				await connection.close().catch(() => undefined);
+			}
+		};
+		try {
+			await gathered(connection.createOffer().then((description) => connection.setLocalDescription(description)));
+		} catch (error) {
+			await close();
+			throw error;
+		}
+		return {
+			offerSdp: connection.localDescription?.sdp ?? '',
+			answered: async (answerSdp) => {
+				const answer = readAnswer(answerSdp);
+				try {
+					await connection.setRemoteDescription({ type: 'answer', sdp: answer.sdp });
+				} catch (error) {
+					throw new TurbocastError('invalid_sdp', `The answer does not fit the offer (${error instanceof Error ? error.message : String(error)}).`, { param: 'sdp', cause: error });
+				}
+				wasAnswered = true;
+				options.onConnection?.(connection);
+				return addViewer({ connection, sender, codec: answer.codec, offer: undefined });
+			},
+			close,
+		};
+	};
+
+	const accept = async (offerSdp: string): Promise<ViewerOffer> => {
+		assertOpen();
+		const read = readOffer(offerSdp);
+		const connection = openConnection(CODECS[read.codec], options);
 		const { sender } = connection.addTransceiver('video', { direction: 'sendonly' });
 		try {
-			const answering = answerOffer(connection, offer.sdp);
-			answering.catch(() => undefined);
-			const answerSdp = await within(answering, ANSWER_TIMEOUT_MS, clock, () =>
-				new TurbocastError('transport_failed', 'Gathering network addresses took too long; check the STUN and TURN servers of the configuration.'));
+			const answerSdp = await gathered(answerOffer(connection, read.sdp));
 			options.onConnection?.(connection);
-			const viewer = new WebRtcViewer({
-				connection, sender, codec: offer.codec, offer, frameIntervalMs: 1000 / options.fps, mostBps, random, log, clock,
-				onClosed: (closed) => {
-					viewers.delete(closed);
-					gone.sent += closed.packets.sent;
-					gone.resent += closed.packets.resent;
-					gone.lost += closed.packets.lost;
-				},
-			});
-			viewers.add(viewer);
-			log.info({ viewer: viewer.id, codec: offer.codec }, 'viewer answered');
-			if (isClosed) {
-				await viewer.close('the server is shutting down');
-			}
+			const viewer = await addViewer({ connection, sender, codec: read.codec, offer: read });
+			log.info({ viewer: viewer.id, codec: read.codec }, 'viewer answered');
 			return { viewer, answerSdp };
 		} catch (error) {
 			await connection.close().catch(() => undefined);
@@ -135,6 +190,7 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 
 	return {
 		accept,
+		offer,
 		counts: () => {
 			const total = { connected: 0, limited: 0, ...gone };
 			for (const { state, packets, bandwidthBps } of viewers) {

@@ -79,7 +79,7 @@ test('the schemas of all messages are valid JSON Schema', () => {
 });
 
 test('openapi.json has the addresses of the API', () => {
-	assert.deepEqual(Object.keys(wire(openApi())['paths'] as Tree), ['/healthz', '/readyz', '/metrics', '/v1/models', '/v1/models/{id}', WHEP_PATH, '/v1/realtime/sessions/{id}/whep', `${WHEP_PATH}/{player}`, '/v1/realtime/sessions/{id}/recording.mp4', CLIENT_SECRETS_PATH]);
+	assert.deepEqual(Object.keys(wire(openApi())['paths'] as Tree), ['/healthz', '/readyz', '/metrics', '/v1/models', '/v1/models/{id}', WHEP_PATH, '/v1/realtime/sessions/{id}/whep', `${WHEP_PATH}/{player}`, '/v1/realtime/sessions/{id}/recording.mp4', '/v1/realtime/sessions/{id}/publications', '/v1/realtime/sessions/{id}/publications/{publication}', CLIENT_SECRETS_PATH]);
 });
 
 test('both are served as they are', async () => {

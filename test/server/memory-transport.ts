@@ -3,7 +3,7 @@ import { EventEmitter, once } from 'node:events';
 import type { EncodedChunk, VideoCodec } from '../../src/base/frame.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 import type { FrameMeta } from '../../src/protocol/messages.js';
-import type { IceCandidate, Transport, TransportCounts, Viewer, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
+import type { IceCandidate, OutgoingOffer, Transport, TransportCounts, Viewer, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
 
 export class MemoryViewer implements Viewer {
 	readonly id: string;
@@ -103,6 +103,15 @@ export class MemoryTransport implements Transport {
 	/** Viewers connect by themselves, as soon as their offer is answered. */
 	connects = true;
 	isClosed = false;
+
+	/** An answer that begins like one makes a viewer. */
+	offer(): Promise<OutgoingOffer> {
+		return Promise.resolve({
+			offerSdp: 'v=0 offer',
+			answered: async (answerSdp) => (await this.accept(answerSdp)).viewer,
+			close: () => Promise.resolve(),
+		});
+	}
 
 	accept(offerSdp: string): Promise<ViewerOffer> {
 		if (!offerSdp.startsWith('v=0')) {

@@ -86,7 +86,7 @@ export const simulateSession = async (chunkTime: ChunkTime, maxLeadMs = 1000): P
 	const engine = simulatedEngine(clock, chunkTime);
 	const admission = new Admission({ engine, clock, places: 1, maxWaiting: 0, maxPerKey: 0, maxPerAddress: 0, maxShare: 1, usual: { width: model.width, height: model.height, steps: 2 } });
 	const transport = new MemoryTransport();
-	const metrics = createServerMetrics(new Metrics(), { version: '0', engine, admission, transport, connections: () => 1, sessionStates: () => [] });
+	const metrics = createServerMetrics(new Metrics(), { version: '0', engine, admission, transport, connections: () => 1, sessionStates: () => [], publicationStates: () => [] });
 	const viewer = new MemoryViewer('viewer');
 	viewer.become({ kind: 'connected' });
 	const messages: ServerMessage[] = [];

@@ -71,6 +71,13 @@ export class Receiver implements AsyncDisposable {
 		return viewer;
 	}
 
+	/** Takes the video that somebody offers, as a WHIP endpoint does. */
+	async answer(offerSdp: string): Promise<string> {
+		await this.connection.setRemoteDescription({ type: 'offer', sdp: offerSdp });
+		await this.connection.setLocalDescription(await this.connection.createAnswer());
+		return this.connection.localDescription?.sdp ?? '';
+	}
+
 	/** Another offer of the same connection, for a new ICE session. The library gives it another session id, against RFC 9429 section 5.2.2. */
 	async restartOffer(): Promise<string> {
 		const [origin = ''] = /^o=.*$/mu.exec(this.connection.localDescription?.sdp ?? '') ?? [];
