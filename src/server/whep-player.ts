@@ -91,10 +91,11 @@ export class WhepPlayer {
 		if (retryAfterMs > 0) {
 			throw new TurbocastError('rate_limited', `At most ${MOST_PATCHES_PER_MINUTE} requests a minute of one player; send candidates together.`, { retryAfterMs });
 		}
-		if (ifMatch === undefined) {
+		// Candidates that name the present ICE session themselves cannot be of another: clients that send no If-Match with them (whip-whep 1.2.0) lose nothing.
+		if (ifMatch === undefined && fragment.usernameFragment !== this.#usernameFragment) {
 			throw new TurbocastError('precondition_required', 'The request needs If-Match with the ETag of the answer, or "*" to restart ICE.');
 		}
-		if (!matches(ifMatch, this.#entityTag)) {
+		if (ifMatch !== undefined && !matches(ifMatch, this.#entityTag)) {
 			throw new TurbocastError('precondition_failed', 'ICE was restarted after the answer that If-Match names; send what belongs to the present ICE session.');
 		}
 		return fragment.usernameFragment === undefined || fragment.usernameFragment === this.#usernameFragment ? this.#trickle(fragment) : this.#restart(fragment);

@@ -153,6 +153,12 @@ test('PATCH needs If-Match, a fragment and the type of one; a player that asks t
 	const [path, etag] = [locationOf(made), made.headers.get('etag') ?? ''];
 	const candidate = 'a=mid:0\r\na=candidate:1 1 udp 2122260223 127.0.0.1 9 typ host\r\na=end-of-candidates\r\n';
 	assert.deepEqual(await answerOf(await ask(service, 'PATCH', path, candidate)), { status: 428, code: 'precondition_required' });
+	const offered = await someOffer();
+	const other = await ask(service, 'POST', START, offered);
+	const names = offered.split('\r\n').filter((line) => /^a=ice-(?:ufrag|pwd):/u.test(line)).slice(0, 2).join('\r\n');
+	assert.equal((await ask(service, 'PATCH', locationOf(other), `${names}\r\n${candidate}`)).status, 204, 'candidates that name the present ICE session need none');
+	assert.deepEqual(await answerOf(await ask(service, 'PATCH', locationOf(other), `a=ice-ufrag:else\r\na=ice-pwd:passwordpasswordpassword\r\n${candidate}`)), { status: 428, code: 'precondition_required' });
+	assert.equal((await ask(service, 'DELETE', locationOf(other))).status, 200);
 	assert.deepEqual(await answerOf(await ask(service, 'PATCH', path, candidate, { headers: { 'if-match': '"other"' } })), { status: 412, code: 'precondition_failed' });
 	assert.deepEqual(await answerOf(await ask(service, 'PATCH', path, candidate, { headers: { 'if-match': etag, 'content-type': SDP_TYPE } })), { status: 415, code: 'unsupported_media_type' });
 	assert.deepEqual(await answerOf(await ask(service, 'PATCH', path, 'hello', { headers: { 'if-match': etag } })), { status: 400, code: 'invalid_sdp' });
