@@ -2,9 +2,9 @@
  * The picture on real networks: a stream of 480x832 at 16 frames a second and 2 Mbit/s, and one of the product's own size, over links made in code, to a
  * Chromium that writes down when each picture was on the screen. Each row stands beside its goal.
  *
- *     npm run bench -- links [--only ROW] [--seconds S] [--viewers N] [--minutes M]
+ *     npm run bench -- links [--only ROW] [--seconds S] [--viewers N]
  *
- * Rows: localhost, own-size, loss-5, loss-10, outages, narrow, join, viewers, and, only when asked for, spikes. Added latency is from the moment at which a
+ * Rows: localhost, own-size, loss-5, loss-10, outages, narrow, join, viewers. Added latency is from the moment at which a
  * frame's turn came on the server (the queue that paces generation is not counted) to that at which the browser expects it on the screen.
  */
 import { fork } from 'node:child_process';
@@ -15,7 +15,6 @@ import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { fileURLToPath } from 'node:url';
 import { launchChromium } from '../test/browser/chromium.js';
-import { createRandom } from '../test/model/random-model.js';
 import { Receiver } from '../test/transport/receiver.js';
 import { SimulatedLink, type LinkConditions } from '../test/transport/simulated-link.js';
 import { processorSeconds } from './processes.js';
@@ -32,7 +31,7 @@ const SEED = 7;
 const FAR: LinkConditions = { delayMs: 20 };
 
 const { values: given } = parseArgs({
-	options: { only: { type: 'string' }, seconds: { type: 'string', default: '60' }, viewers: { type: 'string', default: '50' }, minutes: { type: 'string', default: '30' }, trace: { type: 'boolean', default: false }, sinks: { type: 'boolean', default: false } },
+	options: { only: { type: 'string' }, seconds: { type: 'string', default: '60' }, viewers: { type: 'string', default: '50' }, trace: { type: 'boolean', default: false }, sinks: { type: 'boolean', default: false } },
 });
 const seconds = Number(given.seconds);
 
@@ -203,57 +202,15 @@ const viewers = async (): Promise<Row[]> => {
 	return [row];
 };
 
-const SPIKE_MS = 1000;
-const SPIKE_SHARE = 0.05;
-
-const spikes = async (): Promise<Row[]> => {
-	const random = createRandom(SEED);
-	const spikesAt: number[] = [];
-	const options: StreamOptions = { ...OWN, chunkGenerationMs: () => {
-		const isSpike = random() < SPIKE_SHARE;
-		if (isSpike) {
-			spikesAt.push(performance.now());
-		}
-		return 300 + 250 * random() + (isSpike ? SPIKE_MS : 0);
-	} };
-	return watch(options, undefined, async ({ stream, view, startMs }) => {
-		const rss: number[] = [];
-		const sampling = setInterval(() => rss.push(process.memoryUsage.rss() / 1e6), 5000);
-		await pause(Number(given.minutes) * 60_000);
-		clearInterval(sampling);
-		const { shown, gapsMs } = await view(startMs, performance.now());
-		const freezes = gapsMs.flatMap((gapMs, index) => (gapMs > 250 ? [{ gapMs, atMs: (shown[index]?.atMs ?? 0) - performance.timeOrigin }] : []));
-		const outside = freezes.filter(({ atMs, gapMs }) => !spikesAt.some((spikeMs) => spikeMs < atMs + gapMs && atMs < spikeMs + SPIKE_MS + 1500));
-		const sent = [...stream.sent].filter(([, { atMs }]) => atMs >= startMs);
-		const [firstRtp, first] = sent[0] ?? [0, { atMs: 0 }];
-		// Medians of ten seconds each: a frame that is taken late by a busy machine says nothing of the clock.
-		const offsets = new Map<number, number[]>();
-		for (const [rtp, { atMs }] of sent) {
-			const window = Math.floor((atMs - first.atMs) / 10_000);
-			offsets.set(window, [...(offsets.get(window) ?? []), ((rtp - firstRtp) >>> 0) / 90 - (atMs - first.atMs)]);
-		}
-		const medians = [...offsets.values()].map((values) => percentile(values, 0.5));
-		const driftMs = medians.map((value) => value - (medians[0] ?? 0));
-		const half = Math.floor(rss.length / 2);
-		const mean = (values: readonly number[]): number => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
-		return [
-			['generation with random 1 s spikes: freezes outside a spike', 'none', `${outside.length} of ${freezes.length}, ${spikesAt.length} spikes`, met(outside.length === 0)],
-			['longest freeze', `<= ${SPIKE_MS} ms`, `${most(gapsMs).toFixed(0)} ms`, met(most(gapsMs) <= SPIKE_MS)],
-			['RTP clock against the wall clock', 'within 20 ms', `${Math.min(...driftMs).toFixed(1)} to ${Math.max(...driftMs).toFixed(1)} ms, medians of ten seconds`, met(most(driftMs.map(Math.abs)) <= 20)],
-			['resident memory, second half against first', 'flat', `${mean(rss.slice(0, half)).toFixed(0)} to ${mean(rss.slice(half)).toFixed(0)} MB`, met(mean(rss.slice(half)) <= 1.05 * mean(rss.slice(0, half)))],
-		];
-	});
-};
-
 const ROWS: { readonly [name: string]: () => Promise<Row[]> } = {
 	'localhost': local('480x832', BIG), 'own-size': local('256x256', OWN),
-	'loss-5': lossy(0.05, 250, 120), 'loss-10': lossy(0.1, 500, 200), outages, narrow, join, viewers, spikes,
+	'loss-5': lossy(0.05, 250, 120), 'loss-10': lossy(0.1, 500, 200), outages, narrow, join, viewers,
 };
 
 if (given.sinks === true) {
 	await beSinks();
 } else {
-	const names = given.only === undefined ? Object.keys(ROWS).filter((name) => name !== 'spikes') : given.only.split(',');
+	const names = given.only === undefined ? Object.keys(ROWS) : given.only.split(',');
 	printWhere();
 	const rows: Row[] = [];
 	for (const name of names) {

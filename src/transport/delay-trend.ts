@@ -14,9 +14,8 @@ type Burst = {
 	readonly queuedMs: number;
 	lastSentAtMs: number;
 	lastArrivedAtMs: number;
-	/** Of neighbours that were sent together: how far apart they arrived, as bits a second. */
-	readonly ratesBps: number[];
-	bytes: number;
+	/** Of packets right behind one that was sent with them: how many, how big, and how far behind they arrived. */
+	train: { packets: number; bytes: number; ms: number };
 };
 
 /** The least delay is that of this long, so that a way that became longer is known as such after it. */
@@ -44,7 +43,7 @@ export class DelayTrend {
 		const baseMs = this.#least(delayMs, sentAtMs);
 		const last = this.#bursts.at(-1);
 		if (last === undefined || burst > last.burst) {
-			this.#bursts = [...this.#bursts.slice(1 - MOST_BURSTS), { burst, sentAtMs, queuedMs: delayMs - baseMs, lastSentAtMs: sentAtMs, lastArrivedAtMs: arrivedAtMs, ratesBps: [], bytes }];
+			this.#bursts = [...this.#bursts.slice(1 - MOST_BURSTS), { burst, sentAtMs, queuedMs: delayMs - baseMs, lastSentAtMs: sentAtMs, lastArrivedAtMs: arrivedAtMs, train: { packets: 0, bytes: 0, ms: 0 } }];
 			return;
 		}
 		if (burst < last.burst) {
@@ -52,9 +51,10 @@ export class DelayTrend {
 		}
 		const distanceMs = arrivedAtMs - last.lastArrivedAtMs;
 		if (sentAtMs - last.lastSentAtMs <= TRAIN_GAP_MS) {
-			last.ratesBps.push((bytes * 8000) / Math.max(LEAST_DISTANCE_MS, distanceMs));
+			last.train.packets += 1;
+			last.train.bytes += bytes;
+			last.train.ms += Math.max(LEAST_DISTANCE_MS, distanceMs);
 		}
-		last.bytes += bytes;
 		last.lastSentAtMs = sentAtMs;
 		last.lastArrivedAtMs = Math.max(last.lastArrivedAtMs, arrivedAtMs);
 	}
@@ -81,9 +81,12 @@ export class DelayTrend {
 		return square === 0 ? 0 : points.reduce((sum, { sentAtMs, queuedMs }) => sum + (sentAtMs - meanX) * (queuedMs - meanY), 0) / square;
 	}
 
-	/** What the narrowest link carries by the last so many bursts, bits a second; `undefined` when they were too short to tell. */
+	/**
+	 * What the narrowest link carries by the last so many bursts, bits a second; `undefined` when they were too short to tell. Of each burst as a whole: a
+	 * receiver that is busy reads several packets at once, so that single distances are of its reading, some nothing and some too long.
+	 */
 	linkBps(bursts: number): number | undefined {
-		const rates = this.#bursts.filter(({ ratesBps }) => ratesBps.length >= LEAST_DISTANCES).slice(-bursts).map(({ ratesBps }) => median(ratesBps));
+		const rates = this.#bursts.filter(({ train }) => train.packets >= LEAST_DISTANCES).slice(-bursts).map(({ train }) => (train.bytes * 8000) / train.ms);
 		return rates.length === 0 ? undefined : median(rates);
 	}
 

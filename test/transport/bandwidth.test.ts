@@ -11,7 +11,7 @@ const MOST_BPS = 2_000_000;
 const FEEDBACK_MS = 60;
 const DELAY_MS = 20;
 
-type Link = { readonly rateBps: number; readonly loss?: number; readonly feedbackLoss?: number; readonly queueMs?: number };
+type Link = { readonly rateBps: number; readonly loss?: number; readonly feedbackLoss?: number; readonly queueMs?: number; readonly readEveryMs?: number };
 type Moment = { readonly atMs: number; readonly bps: number | undefined; readonly backlogMs: number; readonly queueMs: number };
 
 /** Sends at the estimate, or at the most, and skips while the backlog is long, as playout does. */
@@ -26,7 +26,7 @@ const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator
 	let sequence = 65_000;
 	let burst = 0;
 	for (let nowMs = 0; nowMs < seconds * 1000; nowMs += 1) {
-		const { rateBps, loss = 0, feedbackLoss = 0, queueMs = 400 } = linkAt(nowMs);
+		const { rateBps, loss = 0, feedbackLoss = 0, queueMs = 400, readEveryMs = 1 } = linkAt(nowMs);
 		if (nowMs % Math.round(1000 / FPS) === 0 && estimator.backlogMs(nowMs) < 150) {
 			burst += 1;
 			const bps = Math.min(MOST_BPS, estimator.bps(nowMs) ?? MOST_BPS);
@@ -39,7 +39,8 @@ const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator
 				if (!isLost) {
 					freeAtMs = Math.max(freeAtMs, nowMs) + (PACKET_BYTES * 8000) / rateBps;
 				}
-				const arrivedAtMs = Math.max(freeAtMs, nowMs) + DELAY_MS;
+				const reachedAtMs = Math.max(freeAtMs, nowMs) + DELAY_MS;
+				const arrivedAtMs = readEveryMs === 1 ? reachedAtMs : Math.ceil(reachedAtMs / readEveryMs) * readEveryMs;
 				// The receiver's clock is another.
 				waiting.push({ sequence, arrivedAtMs: isLost ? undefined : arrivedAtMs + 5_000_000, knownAtMs: arrivedAtMs });
 			}
@@ -76,6 +77,15 @@ describe('the bandwidth of a way', () => {
 		assert.ok((queues[Math.floor(queues.length * 0.95)] ?? Infinity) <= 150, `queue ${queues.at(-1)} ms`);
 		assert.ok(sentBps(27_000, 28_000) >= 1_500_000, `${sentBps(27_000, 28_000)} bit/s seven seconds after`);
 		assert.equal(moments.at(-1)?.bps, undefined, 'no limit in the end');
+	});
+
+	test('a receiver that is busy reads several packets at once: its link looks neither wider nor narrower for that', () => {
+		for (const readEveryMs of [20, 25]) {
+			const { moments, sentBps } = simulate((nowMs) => ({ rateBps: nowMs >= 5000 ? 800_000 : 3_000_000, readEveryMs }), 40);
+			const mostBps = moments.filter(({ atMs }) => atMs >= 8000).reduce((most, { bps }) => Math.max(most, bps ?? Infinity), 0);
+			assert.ok(mostBps <= 900_000, `${mostBps} bit/s, read every ${readEveryMs} ms`);
+			assert.ok(sentBps(8000, 40_000) >= 680_000, `${sentBps(8000, 40_000)} bit/s, read every ${readEveryMs} ms`);
+		}
 	});
 
 	test('a way that is narrow from the start is found out', () => {
