@@ -86,6 +86,10 @@ export class Turns {
 
 	async #run(group: readonly Work[]): Promise<void> {
 		const startMs = this.nowMs();
+		// Before the work: whoever is told of its end reads the clock.
+		for (const { turn, askedAtMs } of group) {
+			turn.lose(startMs - askedAtMs);
+		}
 		const steps = group.flatMap(({ what }) => (what.kind === 'step' ? [what.step] : []));
 		try {
 			const [first] = group;
@@ -95,15 +99,13 @@ export class Turns {
 				this.#forwards += 1;
 				this.#steps += steps.length;
 				const outputs = await forward(steps);
+				// A forward that was shared costs each its part.
+				const othersMs = (this.nowMs() - startMs) * (1 - 1 / group.length);
+				group.forEach(({ turn }) => turn.lose(othersMs));
 				steps.forEach((step, index) => step.done(outputs[index] as StepOutputs));
 			}
 		} catch (error) {
 			group.forEach((work) => work.fail(error));
-		}
-		const tookMs = this.nowMs() - startMs;
-		for (const { turn, askedAtMs } of group) {
-			// A forward that was shared costs each its part.
-			turn.lose(startMs - askedAtMs + tookMs * (1 - 1 / group.length));
 		}
 	}
 }

@@ -150,4 +150,11 @@ test('waiting is nobody’s own time, and a shared forward costs each its part',
 	// Two together for 12 ms, then the third alone for 12 ms; the first two have not asked again.
 	assert.deepEqual([one.lostMs, two.lostMs, three.lostMs], [6, 6, 12]);
 	assert.equal(three.nowMs() - (before[2] ?? 0), 12);
+
+	// Whoever is told of the end of work alone finds the waiting counted already: its clock never goes back.
+	const clocks = await Promise.all([one, two].map((turn) => turn.alone(async () => {
+		await networks.step(stepOf(0));
+	}).then(() => turn.nowMs())));
+	await new Promise((resolve) => setImmediate(resolve));
+	assert.deepEqual([one, two].map((turn) => turn.nowMs() >= (clocks[turn === one ? 0 : 1] ?? 0)), [true, true]);
 });
