@@ -2,7 +2,7 @@
 
     python leg.py --minutes 9 --out OUT                      → OUT/toybox, OUT/sheet.png, OUT/leg.log
 
-For a machine that is lent for minutes and has nothing but the repository: without a state the committed weights are restored first. A stage that fails
+For a machine that is rented for minutes and has nothing but the repository: without a state the committed weights are restored first. A stage that fails
 says so and the leg goes on with what there is; exit code 1 when the model folder could not be written. The shares are of the minutes left
 after set-up; the batches are those of a GPU with 80 GB where there is one.
 """
