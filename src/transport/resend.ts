@@ -37,7 +37,8 @@ const OVERTAKEN_BY = 3;
 
 /** `underWay`: sendings whose fate is not known. */
 type Entry<P> = { readonly packet: P; readonly sentAtMs: number; resentAtMs: number; underWay: number; hasArrived: boolean };
-type Sending<P> = { readonly number: number; readonly entry: Entry<P> };
+/** `isMissing`: reported so. */
+type Sending<P> = { readonly number: number; readonly entry: Entry<P>; isMissing: boolean };
 
 export type ResendOptions<P> = {
 	readonly clock: Clock;
@@ -57,7 +58,7 @@ export class Resender<P extends KeptPacket> {
 	readonly #options: ResendOptions<P>;
 	readonly #history: (Entry<P> | undefined)[] = new Array<Entry<P> | undefined>(HISTORY_PACKETS).fill(undefined);
 	readonly #sendings: (Sending<P> | undefined)[] = new Array<Sending<P> | undefined>(MOST_SENDINGS).fill(undefined);
-	/** Reported missing, and not yet overtaken by enough. */
+	/** Reported missing, and not yet overtaken by enough. Each once, and no longer than it is among the sendings, so that those bound it. */
 	#missing: Sending<P>[] = [];
 	#newestArrived: number | undefined;
 	/** The number that the next feedback begins at, unless one is lost. */
@@ -115,13 +116,17 @@ export class Resender<P extends KeptPacket> {
 				continue;
 			}
 			if (arrivedAtMs === undefined) {
-				this.#missing.push(sending);
+				if (!sending.isMissing) {
+					sending.isMissing = true;
+					this.#missing.push(sending);
+				}
 			} else {
 				this.#sendings[number % MOST_SENDINGS] = undefined;
 				sending.entry.hasArrived = true;
 				this.#newestArrived = this.#newestArrived === undefined || isAfter(number, this.#newestArrived) ? number : this.#newestArrived;
 			}
 		}
+		this.#missing = this.#missing.filter((sending) => this.#sendings[sending.number % MOST_SENDINGS] === sending);
 		const newest = this.#newestArrived;
 		if (newest === undefined) {
 			return;
@@ -182,7 +187,7 @@ export class Resender<P extends KeptPacket> {
 	#follow(entry: Entry<P>, number: number | undefined): void {
 		if (number !== undefined) {
 			entry.underWay += 1;
-			this.#sendings[number % MOST_SENDINGS] = { number, entry };
+			this.#sendings[number % MOST_SENDINGS] = { number, entry, isMissing: false };
 		}
 	}
 }

@@ -110,6 +110,18 @@ test('what feedback says is lost is sent again without being asked for, and so i
 	assert.deepEqual([sent, lost()], [[4, 4], 0], 'of no use any more, and not asked for');
 });
 
+test('a packet that is reported missing again and again is lost once', () => {
+	const { resender, sent } = setUp(40);
+	for (let sequence = 0; sequence < 4; sequence += 1) {
+		resender.remember({ sequence, bytes: 1000 }, 60_000 + sequence);
+	}
+	for (let times = 0; times < 3; times += 1) {
+		resender.reported([missing(60_000)]);
+	}
+	resender.reported([there(60_001), there(60_002), there(60_003)]);
+	assert.deepEqual(sent, [0]);
+});
+
 test('when feedback itself is lost on a lossy way, all that it spoke of goes once more', () => {
 	const opened = (loss: number): ReturnType<typeof setUp> => {
 		const set = setUp(40, loss);
