@@ -18,10 +18,13 @@ export const BASE_BYTES = 250e6;
 const SPARSE_PIECE_BYTES = 500e6;
 /** Tensors of a layer that exist side by side: of the width of the network, and of its hidden layer. */
 const [LIVE_WIDE, LIVE_HIDDEN] = [10, 3];
-/** Frames' worth of activations around one convolution over time: its input with the remembered frames, that laid side by side three times, its output, the sum. Measured: 32. */
-const LIVE_FRAMES = 33;
-/** Of a convolution's weights: folded for frames that lie side by side, laid out for the processor, and what the graph of the first latent leaves behind. Measured: 2.9 to 3.6. */
-const CONVOLUTION_COPIES = 3.5;
+/**
+ * Frames' worth of activations around one convolution over time: its input with the remembered frames, that laid side by side three times, its output, the sum, and
+ * what the library puts between them. Measured: 110, between 128x128 (1604 MB in all) and 256x256 (4548 MB).
+ */
+const LIVE_FRAMES = 111;
+/** Of a convolution's weights while graphs are made (folded for frames that lie side by side, laid out for the processor), and while they work. Measured: 2.65 to 2.98 (64x64, 1026 and 1123 MB in all), 1.27. */
+const [COPIES_WHILE_LOADING, COPIES_AT_WORK] = [3.1, 1.4];
 const FRAMES_AT_ONCE = 4;
 
 /** Bytes of each part while it works; those that are `state` stay whatever part is at work. */
@@ -99,9 +102,10 @@ const remembered = (spec: WanVaeSpec, part: WanVaePart): number => {
 	return total;
 };
 
-const wanVaePart = (spec: WanVaeSpec, part: WanVaePart, file: MappedSafetensors, pixels: number): number =>
-	CONVOLUTION_COPIES * loaded(file, (name) => (name.startsWith(part === 'decoder' ? 'encoder.' : 'decoder.') ? 0 : FLOAT))
-	+ (2 * remembered(spec, part) + LIVE_FRAMES * spec.dim) * pixels * FLOAT;
+const wanVaePart = (spec: WanVaeSpec, part: WanVaePart, file: MappedSafetensors, pixels: number): number => {
+	const weights = loaded(file, (name) => (name.startsWith(part === 'decoder' ? 'encoder.' : 'decoder.') ? 0 : FLOAT));
+	return Math.max(COPIES_WHILE_LOADING * weights, COPIES_AT_WORK * weights + (2 * remembered(spec, part) + LIVE_FRAMES * spec.dim) * pixels * FLOAT);
+};
 
 export const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixels: number): number => (vae.kind === 'wan-vae'
 	? wanVaePart(vae.network, 'decoder', file, pixels)

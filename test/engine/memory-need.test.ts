@@ -55,8 +55,8 @@ test('dense attention grows with the square of the tokens and is what makes a fu
 	// [12, 32760, 32760] scores, twice.
 	between(memoryNeed(request({ dense: true })).denoiser, 100, 110);
 	between(memoryNeed(request()).denoiser, 5, 12);
-	// The cache of the Wan VAE at 480p: 944 million numbers, before and after a latent.
-	between(memoryNeed(request()).decoder, 12, 15);
+	// 59.9 kB a pixel, as measured between 128x128 and 256x256, and its weights 1.27 times.
+	between(memoryNeed(request()).decoder, 23.9 + 0.37, 25);
 	between(memoryNeed(request({ taehv: true })).decoder, 1, 3);
 });
 
@@ -64,8 +64,8 @@ test('the encoder of pictures is counted from its own file, whatever decodes', (
 	const tiny = request({ taehv: true, latents: 1, width: 16, height: 16 });
 	const wanFile = headers(wanVaeTensors(VAE));
 	const spec = { ...tiny.spec, encoder: VAE };
-	// 53.6 million parameters of the encoder and what mixes its latents, three and a half times.
-	between(memoryNeed({ ...tiny, spec, files: { ...tiny.files, encoder: wanFile } }).encoder, 0.7, 0.87);
+	// 53.6 million parameters of the encoder and what mixes its latents, 2.98 times and more while they are loaded.
+	between(memoryNeed({ ...tiny, spec, files: { ...tiny.files, encoder: wanFile } }).encoder, 0.64, 0.7);
 	assert.equal(memoryNeed({ ...tiny, files: { ...tiny.files, encoder: wanFile } }).encoder, 0);
 });
 
@@ -76,7 +76,7 @@ test('all stay where all fit, each makes room where only that fits, and else it 
 	assert.equal(planResidency(request(), 'auto', sum), 'all');
 	assert.equal(planResidency(request(), 'auto', sum - 1), 'one');
 	assert.equal(planResidency(request(), 'one', sum), 'one');
-	assert.throws(() => planResidency(request(), 'all', sum - 1), { code: 'not_enough_memory', message: /81 frames of 832x480 needs about 4\d\.\d GB .* with engine\.residency: one it needs 1\d\.\d GB/u });
+	assert.throws(() => planResidency(request(), 'all', sum - 1), { code: 'not_enough_memory', message: /81 frames of 832x480 needs about 5\d\.\d GB .* with engine\.residency: one it needs 2\d\.\d GB/u });
 	const full = request({ dense: true, taehv: true });
 	// As if the text were encoded elsewhere.
 	const tiny = { ...full, files: { ...full.files, text: headers({}) } };
@@ -93,8 +93,8 @@ test('all stay where all fit, each makes room where only that fits, and else it 
 
 test('a clip that does not fit is refused before anything is loaded', async () => {
 	using model = await writeJoinedModel({ kind: 'turbodiffusion' });
-	const load = (latents: number) => loadNetworks({ folder: model.path, profile: 'cpu-fp32', width: 832, height: 480, threads: 1, latents, availableBytes: 0.9 * GB });
-	await assert.rejects(load(21), { code: 'not_enough_memory', message: /81 frames of 832x480.*0\.9 GB are free; there is room for \d+ frames/u });
+	const load = (latents: number) => loadNetworks({ folder: model.path, profile: 'cpu-fp32', width: 832, height: 480, threads: 1, latents, availableBytes: 1.4 * GB });
+	await assert.rejects(load(401), { code: 'not_enough_memory', message: /1601 frames of 832x480.*1\.4 GB are free; there is room for \d+ frames/u });
 	const networks = await load(1);
 	await networks.close();
 });
