@@ -2,7 +2,7 @@
  * What a session can say about the way to its picture, hop by hop, in the words of the table that `turbocast doctor` uses too
  * (src/protocol/diagnoses.ts). It looks at what is there, and asks the server one thing: /healthz.
  */
-import { fine, HOPS, judgeClock, judgeMedia, wrong, type Finding } from '../src/protocol/diagnoses.js';
+import { fine, HOPS, judgeClock, judgeMedia, judgeTurn, wrong, type Finding } from '../src/protocol/diagnoses.js';
 import type { TurbocastError } from '../src/protocol/errors.js';
 import type { ClockOffset } from './clock-sync.js';
 import type { IceServers } from './platform.js';
@@ -101,21 +101,6 @@ const codecHop = async ({ offerError }: SessionFacts): Promise<Finding> => {
 	return fine('codec', `This browser decodes ${over.join(' and ')} by WebRTC${hasWebCodecs ? ', and H.264 by WebCodecs' : '; it has no WebCodecs for H.264'}.`);
 };
 
-const turnHops = async (iceServers: IceServers, patienceMs: number): Promise<Finding[]> => {
-	const addresses = iceServers.flatMap(({ urls, ...credentials }) => urls.filter((url) => url.startsWith('turn')).map((url) => ({ url, ...credentials })));
-	return addresses.length === 0 ? [wrong('turn_missing', {}, 'doubtful')] : Promise.all(addresses.map(async ({ url, username = '', credential = '' }) => {
-		const outcome = await tryRelay({ urls: url, username, credential }, patienceMs);
-		switch (outcome.kind) {
-			case 'relays':
-				return fine('turn', `The TURN server ${url} relays.`);
-			case 'refuses':
-				return wrong('turn_refused', { url, why: outcome.why });
-			case 'silent':
-				return wrong('turn_unreached', { url });
-		}
-	}));
-};
-
 const mediaHop = ({ report, transport, offerError }: SessionFacts, url: URL, hasWebRtc: boolean): Finding => {
 	if (!hasWebRtc) {
 		return wrong('no_webrtc', {}, transport.transport === undefined ? 'broken' : 'doubtful');
@@ -150,7 +135,7 @@ export const diagnose = async (facts: SessionFacts, { patienceMs = DEFAULT_PATIE
 	const url = new URL(socketUrl(facts.url).replace(/^ws/u, 'http'));
 	const hasWebRtc = typeof RTCPeerConnection !== 'undefined' || facts.report !== undefined;
 	const [server, codec, turn] = await Promise.all([
-		serverHops(url, patienceMs), codecHop(facts), facts.iceServers === undefined || typeof RTCPeerConnection === 'undefined' ? [] : turnHops(facts.iceServers, patienceMs),
+		serverHops(url, patienceMs), codecHop(facts), facts.iceServers === undefined || typeof RTCPeerConnection === 'undefined' ? [] : judgeTurn(facts.iceServers, (urls, username, credential) => tryRelay({ urls, username, credential }, patienceMs)),
 	]);
 	const later = facts.iceServers === undefined ? [] : [codec, ...turn, mediaHop(facts, url, hasWebRtc), pictureHop(facts)];
 	return [...server, admissionHop(facts), ...later].sort((a, b) => HOPS.indexOf(a.hop) - HOPS.indexOf(b.hop));

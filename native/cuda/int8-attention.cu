@@ -268,18 +268,7 @@ extern "C" size_t tc_int8_attention_workspace(const tc_int8_attention *call) {
 extern "C" int tc_int8_attention_run(const tc_int8_attention *call, void *workspace, size_t bytes, void *stream) {
 	Int8Plan plan;
 	TC_CHECK(planOf(call, plan));
-	if (call->q == nullptr || call->k == nullptr || call->v == nullptr || call->out == nullptr || workspace == nullptr) {
-		return TC_BAD_ARGUMENT;
-	}
-	for (const tc_strides *strides : {&call->q_strides, &call->k_strides, &call->v_strides, &call->out_strides}) {
-		TC_CHECK(checkStrides(*strides, call->head_dim));
-	}
-	if (!isAligned(call->q) || !isAligned(call->k) || !isAligned(call->v) || !isAligned(call->out) || !isAligned(workspace)) {
-		return TC_MISALIGNED;
-	}
-	if (bytes < plan.bytes) {
-		return TC_WORKSPACE_TOO_SMALL;
-	}
+	TC_CHECK(checkTensors(*call, workspace, bytes, plan.bytes));
 	unsigned char *const memory = static_cast<unsigned char *>(workspace);
 	if (call->head_dim == 128) {
 		return call->type == TC_FLOAT16 ? runAs<Half, 128>(*call, plan, memory, stream) : runAs<Bfloat, 128>(*call, plan, memory, stream);

@@ -540,18 +540,10 @@ extern "C" size_t tc_sla_workspace(const tc_sla *call) {
 extern "C" int tc_sla_run(const tc_sla *call, void *workspace, size_t bytes, void *stream) {
 	Plan plan;
 	TC_CHECK(planOf(call, plan));
-	if (call->q == nullptr || call->k == nullptr || call->v == nullptr || call->out == nullptr || workspace == nullptr || (call->proj_weight == nullptr) != (call->proj_bias == nullptr)) {
+	if ((call->proj_weight == nullptr) != (call->proj_bias == nullptr)) {
 		return TC_BAD_ARGUMENT;
 	}
-	for (const tc_strides *strides : {&call->q_strides, &call->k_strides, &call->v_strides, &call->out_strides}) {
-		TC_CHECK(checkStrides(*strides, call->head_dim));
-	}
-	if (!isAligned(call->q) || !isAligned(call->k) || !isAligned(call->v) || !isAligned(call->out) || !isAligned(workspace)) {
-		return TC_MISALIGNED;
-	}
-	if (bytes < plan.bytes) {
-		return TC_WORKSPACE_TOO_SMALL;
-	}
+	TC_CHECK(checkTensors(*call, workspace, bytes, plan.bytes));
 	unsigned char *const memory = static_cast<unsigned char *>(workspace);
 	if (call->head_dim == 128) {
 		return call->type == TC_FLOAT16 ? runAs<Half, 128>(*call, plan, memory, stream) : runAs<Bfloat, 128>(*call, plan, memory, stream);

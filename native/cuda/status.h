@@ -30,4 +30,18 @@ inline int checkStrides(const tc_strides &strides, int headDim) {
 		}                                          \
 	} while (false)
 
+/** Of the tensors of an attention call, and of the `needed` bytes of its workspace. */
+template <class Call> int checkTensors(const Call &call, const void *workspace, size_t bytes, size_t needed) {
+	if (call.q == nullptr || call.k == nullptr || call.v == nullptr || call.out == nullptr || workspace == nullptr) {
+		return TC_BAD_ARGUMENT;
+	}
+	for (const tc_strides *strides : {&call.q_strides, &call.k_strides, &call.v_strides, &call.out_strides}) {
+		TC_CHECK(checkStrides(*strides, call.head_dim));
+	}
+	if (!isAligned(call.q) || !isAligned(call.k) || !isAligned(call.v) || !isAligned(call.out) || !isAligned(workspace)) {
+		return TC_MISALIGNED;
+	}
+	return bytes < needed ? TC_WORKSPACE_TOO_SMALL : TC_OK;
+}
+
 } // namespace turbocast

@@ -65,6 +65,27 @@ export const wrong = (diagnosis: DiagnosisCode, facts: Facts = {}, verdict: Excl
 
 export const fine = (hop: Hop, sentence: string): Finding => ({ hop, verdict: 'good', sentence });
 
+/** Of one try to have a TURN server relay. */
+export type TurnOutcome = { readonly kind: 'relays' | 'silent' } | { readonly kind: 'refuses'; readonly why: string };
+
+type TurnServers = readonly { readonly urls: readonly string[]; readonly username?: string | undefined; readonly credential?: string | undefined }[];
+
+/** One finding for each address of a TURN server; that there is none, when there is none. */
+export const judgeTurn = (servers: TurnServers, attempt: (url: string, username: string, credential: string) => Promise<TurnOutcome>): Promise<Finding[]> => {
+	const addresses = servers.flatMap(({ urls, username = '', credential = '' }) => urls.filter((url) => url.startsWith('turn')).map((url) => ({ url, username, credential })));
+	return addresses.length === 0 ? Promise.resolve([wrong('turn_missing', {}, 'doubtful')]) : Promise.all(addresses.map(async ({ url, username, credential }) => {
+		const outcome = await attempt(url, username, credential);
+		switch (outcome.kind) {
+			case 'relays':
+				return fine('turn', `The TURN server ${url} relays.`);
+			case 'refuses':
+				return wrong('turn_refused', { url, why: outcome.why });
+			case 'silent':
+				return wrong('turn_unreached', { url });
+		}
+	}));
+};
+
 /** Seconds by which clocks may differ: passwords and secrets live for minutes at least. */
 export const MOST_SKEW_SECONDS = 30;
 

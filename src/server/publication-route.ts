@@ -54,11 +54,7 @@ export const createPublicationRoute = (parts: SessionParts): PublicationRoute =>
 	const sessionFor = async (request: IncomingMessage, id: string): Promise<Session> => {
 		const credential = bearerOf(request);
 		if (credential?.startsWith(RESUME_TOKEN_PREFIX) === true) {
-			const session = sessions.findByToken(credential);
-			if (session?.id !== id) {
-				throw new TurbocastError('session_not_found', 'The session of this token has ended, or it is another one.');
-			}
-			return session;
+			return sessions.findWithToken(id, credential);
 		}
 		return sessions.find(id, (await auth.serverKey(request))?.id);
 	};

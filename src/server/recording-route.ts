@@ -32,11 +32,7 @@ export const createRecordingRoute = ({ config, auth, sessions, model }: Pick<Ses
 	const sessionFor = async (request: IncomingMessage, id: string): Promise<Session> => {
 		const credential = bearerOf(request);
 		if (credential?.startsWith(RESUME_TOKEN_PREFIX) === true) {
-			const session = sessions.findByToken(credential);
-			if (session?.id !== id) {
-				throw new TurbocastError('session_not_found', 'The session of this token has ended, or it is another one.');
-			}
-			return session;
+			return sessions.findWithToken(id, credential);
 		}
 		const grant = await auth.grant(request, model.id, 'look');
 		if (!grant.mayControl || (grant.sessionId !== undefined && grant.sessionId !== id)) {

@@ -30,6 +30,15 @@ export class SessionRegistry {
 		return session;
 	}
 
+	/** The session `id`, for whoever has its resume token. Throws `session_not_found`. */
+	findWithToken(id: string, token: string): Session {
+		const session = this.findByToken(token);
+		if (session?.id !== id) {
+			throw new TurbocastError('session_not_found', 'The session of this token has ended, or it is another one.');
+		}
+		return session;
+	}
+
 	/** The session of a resume token, while it runs or waits to be begun. */
 	findByToken(token: string): Session | undefined {
 		const session = this.#byToken.get(token);

@@ -10,13 +10,13 @@ import { EngineHost } from '../../engine/engine-host.js';
 import { clauseOf } from '../../media/encoder-choice.js';
 import { startEncoders } from '../../media/encoder-host.js';
 import type { Encoders } from '../../media/encoder.js';
-import { fine, judgeMedia, wrong, type Finding } from '../../protocol/diagnoses.js';
+import { fine, judgeMedia, judgeTurn, wrong, type Finding } from '../../protocol/diagnoses.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { IceServers } from '../../server/ice-servers.js';
 import { candidateAddresses, ownAddresses, Probe } from '../../transport/probe.js';
+import { tryTurn } from '../../transport/turn-probe.js';
 import { createWebRtcTransport } from '../../transport/webrtc.js';
 import { chosenProfile, engineOptions } from '../engine-options.js';
-import { examineTurn } from './turn-hop.js';
 
 export type MachineExamination = {
 	readonly config: Config;
@@ -150,7 +150,7 @@ export async function* examineMachine(examination: MachineExamination): AsyncGen
 		const udp = await examineUdpPorts(config.media);
 		yield udp;
 		const { turn_urls: urls, turn_secret: secret, turn_credential_seconds: credentialSeconds, ice_servers: fixed } = config.media;
-		yield* await examineTurn(new IceServers(fixed, urls.length === 0 ? undefined : { urls, secret, credentialSeconds }).list('doctor'), patienceMs);
+		yield* await judgeTurn(new IceServers(fixed, urls.length === 0 ? undefined : { urls, secret, credentialSeconds }).list('doctor'), (url, username, credential) => tryTurn(url, username, credential, patienceMs));
 		if (udp.verdict === 'good') {
 			yield* examineMedia(examination, encoders);
 		}

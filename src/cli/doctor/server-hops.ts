@@ -2,12 +2,12 @@
 import { get as httpGet, type IncomingMessage } from 'node:http';
 import { get as httpsGet } from 'node:https';
 import { Connection, Refused } from '../../conformance/connection.js';
-import { fine, judgeClock, judgeMedia, wrong, type Finding } from '../../protocol/diagnoses.js';
+import { fine, judgeClock, judgeMedia, judgeTurn, wrong, type Finding } from '../../protocol/diagnoses.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { REALTIME_PATH } from '../../protocol/limits.js';
 import type { ServerMessages } from '../../protocol/messages.js';
 import { candidateAddresses, ownAddresses, Probe } from '../../transport/probe.js';
-import { examineTurn } from './turn-hop.js';
+import { tryTurn } from '../../transport/turn-probe.js';
 
 export type ServerExamination = {
 	/** Of the server: http or https. */
@@ -154,7 +154,7 @@ export async function* examineServer(examination: ServerExamination): AsyncGener
 }
 
 async function* examineMedia(connection: Connection, { ice_servers: iceServers }: Greeting, reached: string, { patienceMs, wantsPicture }: ServerExamination): AsyncGenerator<Finding, Probe | undefined> {
-	const turn = examineTurn(iceServers, patienceMs);
+	const turn = judgeTurn(iceServers, (url, username, credential) => tryTurn(url, username, credential, patienceMs));
 	// Of no use here: whether it relays is asked of each by itself.
 	const probe = await Probe.open(iceServers.map((server) => ({ ...server, urls: server.urls.filter((each) => each.startsWith('stun')) })).filter(({ urls }) => urls.length > 0));
 	const eventId = connection.ask({ type: 'webrtc.offer', sdp: probe.offer });
