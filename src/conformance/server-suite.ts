@@ -8,9 +8,10 @@ import { SESSION_CASES } from './session-cases.js';
 import { SHARING_CASES } from './sharing-cases.js';
 import { SOCKET_VIDEO_CASES } from './socket-video-cases.js';
 import { Subject, type ServerCase } from './server-case.js';
+import { TELEMETRY_CASES } from './telemetry-cases.js';
 import { Inapplicable, type Result } from './verdict.js';
 
-export const SERVER_CASES: readonly ServerCase[] = [...OPENING_CASES, ...SESSION_CASES, ...RESUME_CASES, ...SHARING_CASES, ...SERVICE_CASES, ...SOCKET_VIDEO_CASES, ...PLAYER_CASES];
+export const SERVER_CASES: readonly ServerCase[] = [...OPENING_CASES, ...SESSION_CASES, ...RESUME_CASES, ...SHARING_CASES, ...SERVICE_CASES, ...SOCKET_VIDEO_CASES, ...TELEMETRY_CASES, ...PLAYER_CASES];
 
 export type ServerSuiteOptions = {
 	/** Of the control socket. */

@@ -117,10 +117,10 @@ const recordingPath = (): object => ({
 });
 
 const PUBLICATION: JsonSchema = {
-	type: 'object', required: ['object', 'id', 'session_id', 'url', 'state', 'codec', 'bandwidth_bps', 'connections', 'error'],
+	type: 'object', required: ['object', 'id', 'session_id', 'url', 'state', 'codec', 'bandwidth_bps', 'connections', 'ice_restarts', 'error'],
 	properties: {
 		object: { const: 'publication' }, id: { type: 'string' }, session_id: { type: 'string' }, url: { type: 'string' }, state: { enum: [...PUBLICATION_STATES] },
-		codec: { type: ['string', 'null'] }, bandwidth_bps: { type: ['integer', 'null'] }, connections: { type: 'integer' }, error: { type: ['object', 'null'] },
+		codec: { type: ['string', 'null'] }, bandwidth_bps: { type: ['integer', 'null'] }, connections: { type: 'integer' }, ice_restarts: { type: 'integer' }, error: { type: ['object', 'null'] },
 	},
 };
 

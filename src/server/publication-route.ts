@@ -25,11 +25,11 @@ const placeOf = (path: string): Place | undefined => {
 	return sessionId === undefined ? undefined : { sessionId, id };
 };
 
-const objectOf = ({ id, session, endpoint, state, viewer, connections, error }: Publication): object => ({
+const objectOf = ({ id, session, endpoint, state, video, connections, restarts, error }: Publication): object => ({
 	object: 'publication', id, session_id: session.id,
 	// What stands behind the question mark may be a secret.
 	url: `${endpoint.url.origin}${endpoint.url.pathname}`,
-	state, codec: viewer?.codec ?? null, bandwidth_bps: state === 'live' && viewer?.bandwidthBps !== undefined ? Math.round(viewer.bandwidthBps) : null, connections,
+	state, codec: video?.codec ?? null, bandwidth_bps: state === 'live' && video?.bandwidthBps !== undefined ? Math.round(video.bandwidthBps) : null, connections, ice_restarts: restarts,
 	error: error === undefined ? null : { code: error.code, message: error.message },
 });
 

@@ -52,7 +52,7 @@ export type ServerConfig = {
 	/** What is kept of each session; nothing when left out. */
 	readonly recording?: RecordingLimits | undefined;
 	/** Where sessions may be published to by WHIP, and how often each; nowhere when left out. */
-	readonly publish?: { readonly allowedOrigins: readonly string[]; readonly maxPerSession: number } | undefined;
+	readonly publish?: { readonly allowedOrigins: readonly string[]; readonly maxPerSession: number; /** Before the first attempt to come back; a second by default. */ readonly firstWaitMs?: number } | undefined;
 	readonly messagesPerSecond: number;
 	/** Mistakes of one connection before it is closed. */
 	readonly badMessagesPerMinute: number;

@@ -4,7 +4,7 @@
  */
 import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SDP_LENGTH } from '../protocol/limits.js';
-import { SDP_TYPE } from '../protocol/whep.js';
+import { FRAGMENT_TYPE, SDP_TYPE } from '../protocol/whep.js';
 import { linkedIceServers } from './ice-servers.js';
 import type { IceServer } from './server-config.js';
 
@@ -36,11 +36,16 @@ const readBody = async (response: Response): Promise<string> => {
 	return text + decoder.decode();
 };
 
+/** Without parameters. */
+const typeOf = ({ headers }: Response): string | undefined => headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase();
+
 /** Seconds, or a date (RFC 9110 section 10.2.3). */
 const retryAfterMs = (text: string | null): number | undefined => {
 	const ms = text === null ? Number.NaN : /^\d+$/u.test(text.trim()) ? Number(text) * 1000 : Date.parse(text) - Date.now();
 	return Number.isNaN(ms) ? undefined : Math.min(LONGEST_RETRY_AFTER_MS, Math.max(0, ms));
 };
+
+type RequestBody = { readonly type: string; readonly text: string; readonly headers?: { readonly [name: string]: string } };
 
 export type WhipEndpointOptions = {
 	readonly url: string;
@@ -70,16 +75,16 @@ export class WhipEndpoint {
 		}
 	}
 
-	/** STUN and TURN servers that the endpoint names before it is offered anything (RFC 9725 section 4.6); none when it does not know the question. */
+	/** STUN and TURN servers that the endpoint names before it is offered anything (RFC 9725 section 4.6); none when it does not know the question. Throws `publish_failed` when it cannot be reached. */
 	async iceServers(signal: AbortSignal): Promise<IceServer[]> {
-		const response = await this.#ask('OPTIONS', this.url, signal).catch(() => undefined);
-		void response?.body?.cancel().catch(() => undefined);
-		return response?.ok === true ? linkedIceServers(response.headers.get('link')) : [];
+		const response = await this.#ask('OPTIONS', this.url, signal);
+		void response.body?.cancel().catch(() => undefined);
+		return response.ok ? linkedIceServers(response.headers.get('link')) : [];
 	}
 
 	/** Throws `publish_refused`; `publish_failed` for what may be otherwise next time. */
 	async publish(offerSdp: string, signal: AbortSignal): Promise<Published> {
-		const response = await this.#ask('POST', this.url, signal, offerSdp);
+		const response = await this.#ask('POST', this.url, signal, { type: SDP_TYPE, text: offerSdp });
 		const { status, headers } = response;
 		const body = await readBody(response).catch((error: unknown) => {
 			throw TurbocastError.from(error, 'publish_failed');
@@ -91,10 +96,26 @@ export class WhipEndpoint {
 			const reason = body.replaceAll(/\s+/gu, ' ').trim().slice(0, MOST_REASON_CHARACTERS);
 			throw refused(`${this.url.origin} answered ${status}${reason === '' ? '' : ` (${reason})`}${status === 401 || status === 403 ? '; check the token' : status === 404 || status === 405 ? '; check the address' : ''}. WHIP wants 201.`);
 		}
-		if (headers.get('content-type')?.split(';', 1)[0]?.trim().toLowerCase() !== SDP_TYPE) {
+		if (typeOf(response) !== SDP_TYPE) {
 			throw refused(`${this.url.origin} answered with ${headers.get('content-type') ?? 'no type'} instead of ${SDP_TYPE}: is it a WHIP endpoint?`);
 		}
 		return { answerSdp: body, resource: this.#resource(response), iceServers: linkedIceServers(headers.get('link')) };
+	}
+
+	/**
+	 * Gives the fragment of an ICE restart, and gets that of the endpoint (RFC 9725 section 4.3.3). Throws `publish_refused` when it does not restart, as many
+	 * do not (405, 422, 501), or no longer knows the resource; `publish_failed` when it cannot be reached.
+	 */
+	async restart(resource: URL, fragment: string, signal: AbortSignal): Promise<string> {
+		// Of any ICE session: that of before is over.
+		const response = await this.#ask('PATCH', resource, signal, { type: FRAGMENT_TYPE, text: fragment, headers: { 'if-match': '*' } });
+		const body = await readBody(response).catch((error: unknown) => {
+			throw TurbocastError.from(error, 'publish_failed');
+		});
+		if (response.status !== 200 || typeOf(response) !== FRAGMENT_TYPE) {
+			throw refused(`${this.url.origin} answered an ICE restart with ${response.status}.`);
+		}
+		return body;
 	}
 
 	/** Tells the endpoint that the video is over. Whatever it answers, nothing more can be done. */
@@ -113,7 +134,7 @@ export class WhipEndpoint {
 	}
 
 	/** Follows redirects that keep the method (RFC 9725 section 4.5). Throws `publish_refused` or `publish_failed`. */
-	async #ask(method: 'OPTIONS' | 'POST' | 'DELETE', url: URL, signal: AbortSignal, body?: string): Promise<Response> {
+	async #ask(method: 'OPTIONS' | 'POST' | 'PATCH' | 'DELETE', url: URL, signal: AbortSignal, body?: RequestBody): Promise<Response> {
 		const within = AbortSignal.any([signal, AbortSignal.timeout(REQUEST_TIMEOUT_MS)]);
 		let target = url;
 		for (let redirects = 0; redirects <= MOST_REDIRECTS; redirects += 1) {
@@ -121,8 +142,8 @@ export class WhipEndpoint {
 			try {
 				response = await fetch(target, {
 					method, redirect: 'manual', signal: within,
-					headers: { ...(body === undefined ? {} : { 'content-type': SDP_TYPE, 'accept': SDP_TYPE }), ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }) },
-					...(body === undefined ? {} : { body }),
+					headers: { ...(body === undefined ? {} : { 'content-type': body.type, 'accept': body.type, ...body.headers }), ...(this.#token === undefined ? {} : { authorization: `Bearer ${this.#token}` }) },
+					...(body === undefined ? {} : { body: body.text }),
 				});
 			} catch (error) {
 				const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;

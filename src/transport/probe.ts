@@ -1,5 +1,4 @@
-/** A client that only wants to know whether media would come: offers like a browser, connects, counts packets. */
-import { networkInterfaces } from 'node:os';
+/** A client that wants to know what comes, and shows none of it: offers like a browser, connects, counts packets and hands over records. */
 import { RTCPeerConnection, RTCRtpCodecParameters, useSdesMid, useTransportWideCC } from 'werift';
 import { VIDEO_CODECS, type VideoCodec } from '../base/frame.js';
 import { TurbocastError } from '../protocol/errors.js';
@@ -14,9 +13,6 @@ const CODECS: { readonly [codec in VideoCodec]: RTCRtpCodecParameters } = {
 /** A STUN server that is silent must not delay the offer by more than this. */
 const STUN_GATHER_TIMEOUT_SECONDS = 1;
 
-/** Addresses of this machine, the loopback's among them. */
-export const ownAddresses = (): string[] => Object.values(networkInterfaces()).flatMap((addresses) => addresses?.map(({ address }) => address) ?? []);
-
 /** Of the candidates in a session description, each once. */
 export const candidateAddresses = (sdp: string): string[] =>
 	[...new Set([...sdp.matchAll(/^a=candidate:\S+ \d+ udp \d+ (\S+) \d+ typ/gimu)].map((match) => match[1] ?? ''))];
@@ -27,24 +23,32 @@ type Inside = { readonly nominated?: { readonly localCandidate: Candidate; reado
 
 const words = ({ type, host, port }: Candidate): string => `${type} ${host}:${port}`;
 
+export type ProbeEvents = {
+	/** A packet of media came, with this RTP timestamp. */
+	readonly onPacket?: (rtpTimestamp: number) => void;
+	/** On the telemetry channel. */
+	readonly onRecord?: (text: string) => void;
+};
+
 export class Probe implements AsyncDisposable {
 	readonly offer: string;
 	readonly #connection: RTCPeerConnection;
 	#packets = 0;
 	readonly #changes = new Set<() => void>();
 
-	private constructor(connection: RTCPeerConnection, offer: string) {
+	private constructor(connection: RTCPeerConnection, offer: string, { onPacket }: ProbeEvents) {
 		this.#connection = connection;
 		this.offer = offer;
 		connection.connectionStateChange.subscribe(() => this.#changed());
-		connection.onTrack.subscribe((track) => track.onReceiveRtp.subscribe(() => {
+		connection.onTrack.subscribe((track) => track.onReceiveRtp.subscribe(({ header }) => {
 			this.#packets += 1;
+			onPacket?.(header.timestamp);
 			this.#changed();
 		}));
 	}
 
 	/** With its candidates gathered. Throws `transport_failed`. */
-	static async open(iceServers: ProbeServers): Promise<Probe> {
+	static async open(iceServers: ProbeServers, events: ProbeEvents = {}): Promise<Probe> {
 		const connection = new RTCPeerConnection({
 			codecs: { audio: [], video: VIDEO_CODECS.map((codec) => CODECS[codec]) },
 			headerExtensions: { audio: [], video: [useSdesMid(), useTransportWideCC()] },
@@ -56,13 +60,14 @@ export class Probe implements AsyncDisposable {
 			bundlePolicy: 'max-bundle',
 		});
 		connection.addTransceiver('video', { direction: 'recvonly' });
-		connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });
+		const telemetry = connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });
+		telemetry.onMessage.subscribe((record) => events.onRecord?.(record.toString()));
 		await connection.setLocalDescription(await connection.createOffer());
 		const sdp = connection.localDescription?.sdp;
 		if (sdp === undefined) {
 			throw new TurbocastError('transport_failed', 'No offer for a video connection could be made.');
 		}
-		return new Probe(connection, sdp);
+		return new Probe(connection, sdp, events);
 	}
 
 	async answer(sdp: string): Promise<void> {

@@ -51,12 +51,29 @@ export type Viewer = {
 /** As `RTCIceServer` (https://www.w3.org/TR/webrtc/#rtciceserver-dictionary). */
 export type IceServerAddress = { readonly urls: string | readonly string[]; readonly username?: string | undefined; readonly credential?: string | undefined };
 
+/** An ICE restart that this side has begun. */
+export type RestartOffer = {
+	/** Credentials and all candidates of the new ICE session (RFC 8840 section 9). */
+	readonly fragment: string;
+	/** Takes those of the peer and looks for a way: the viewer is `connected` or `closed` then. Throws `invalid_sdp`. */
+	readonly answered: (fragment: string) => Promise<void>;
+};
+
+/** A viewer that was offered the video by this side, which therefore restarts ICE. It is `disconnected` as soon as nothing comes from its peer any more. */
+export type OfferedViewer = Viewer & {
+	/**
+	 * Begins an ICE restart, with other STUN and TURN servers beside those of the configuration. The way of before is gone then, and a restart that nobody
+	 * answers ends the viewer. Throws `invalid_state` when it is closed.
+	 */
+	readonly renew: (iceServers: readonly IceServerAddress[]) => Promise<RestartOffer>;
+};
+
 /** An offer of this side: whoever answers it gets the video. */
 export type OutgoingOffer = {
 	/** With all candidates of this side. */
 	readonly offerSdp: string;
 	/** Throws `invalid_sdp` for an answer that does not take the video; the offer can then only be closed. */
-	readonly answered: (answerSdp: string) => Promise<Viewer>;
+	readonly answered: (answerSdp: string) => Promise<OfferedViewer>;
 	/** Gives up an offer that was not answered. Idempotent; leaves the viewer of one that was. */
 	readonly close: () => Promise<void>;
 };

@@ -8,9 +8,12 @@ import { TurbocastError } from '../protocol/errors.js';
 import { TELEMETRY_LABEL } from '../protocol/limits.js';
 import type { FrameMeta } from '../protocol/messages.js';
 import { answerOffer } from './answer.js';
+import { iceServersOf } from './ice-servers.js';
 import { followNomination } from './nomination.js';
 import { isUsableCandidate, MAX_CANDIDATES, readOffer, type Offer } from './offer.js';
-import type { IceCandidate, Viewer, ViewerState } from './transport.js';
+import { fragmentOf, offerAgain, readFragment } from './sdp-fragment.js';
+import type { IceCandidate, IceServerAddress, OfferedViewer, RestartOffer, ViewerState } from './transport.js';
+import { watchWay, type WayWatchOptions } from './way-watch.js';
 import { VideoSender } from './webrtc-sender.js';
 
 /** From answer to connected. ICE gives up earlier when every pair has failed; a peer that never says anything is ended here. */
@@ -40,6 +43,11 @@ export type ViewerParts = {
 	readonly codec: VideoCodec;
 	/** What it was negotiated with; `undefined` when it was offered from here. */
 	readonly offer: Pick<Offer, 'peer' | 'usernameFragment' | 'mid' | 'mids'> | undefined;
+	/** What was answered to the offer from here. */
+	readonly answerSdp?: string;
+	/** Those of the configuration. */
+	readonly iceServers: readonly IceServerAddress[];
+	readonly way: Pick<WayWatchOptions, 'silenceMs' | 'ownAddresses'>;
 	/** Key frames are asked for at most this often. */
 	readonly frameIntervalMs: number;
 	/** The most that the video ever takes. */
@@ -50,7 +58,7 @@ export type ViewerParts = {
 	readonly onClosed: (viewer: WebRtcViewer) => void;
 };
 
-export class WebRtcViewer implements Viewer {
+export class WebRtcViewer implements OfferedViewer {
 	readonly id = randomUUID();
 	readonly codec: VideoCodec;
 	readonly #parts: ViewerParts;
@@ -59,6 +67,8 @@ export class WebRtcViewer implements Viewer {
 	readonly #keyframeListeners = new Set<() => void>();
 	/** Ends the wait for a connection, or for a restart. */
 	#waiting = new AbortController();
+	readonly #life = new AbortController();
+	#answerSdp: string | undefined;
 	#remoteFragment: string | undefined;
 	#isRestarting = false;
 	#state: ViewerState = { kind: 'connecting' };
@@ -76,6 +86,7 @@ export class WebRtcViewer implements Viewer {
 		this.#parts = parts;
 		this.codec = parts.codec;
 		this.#remoteFragment = parts.offer?.usernameFragment;
+		this.#answerSdp = parts.answerSdp;
 		const { clock, mostBps, random } = parts;
 		this.#video = new VideoSender(parts.sender, { clock, mostBps, random, events: { onPictureLost: () => this.#askForKeyframe() } });
 		followNomination(parts.sender.dtlsTransport.iceTransport);
@@ -88,6 +99,13 @@ export class WebRtcViewer implements Viewer {
 		});
 		parts.connection.onDataChannel.subscribe((channel) => this.#onDataChannel(channel));
 		this.#closeAfter(CONNECT_TIMEOUT_MS, `no connection within ${CONNECT_TIMEOUT_MS / 1000} s`);
+		if (parts.answerSdp !== undefined) {
+			// Of the others, the peer restarts ICE, and notices by itself.
+			watchWay(parts.sender.dtlsTransport.iceTransport, {
+				...parts.way, clock, signal: this.#life.signal,
+				onLost: (reason) => this.#onWay('disconnected', reason), onFound: () => this.#onWay('connected'),
+			});
+		}
 	}
 
 	/** Unless it is connected before. */
@@ -182,7 +200,7 @@ export class WebRtcViewer implements Viewer {
 	}
 
 	async restart(offerSdp: string): Promise<string> {
-		const { connection, sender, log } = this.#parts;
+		const { connection, log } = this.#parts;
 		if (this.#closing !== undefined) {
 			throw new TurbocastError('invalid_state', 'This video connection is closed; offer another one.');
 		}
@@ -203,15 +221,65 @@ export class WebRtcViewer implements Viewer {
 		this.#remoteFragment = offer.usernameFragment;
 		this.#candidates = 0;
 		log.info({ viewer: this.id }, 'viewer restarts ICE');
+		this.#awaitRestart();
+		void this.#check();
+		return answerSdp;
+	}
+
+	async renew(iceServers: readonly IceServerAddress[]): Promise<RestartOffer> {
+		const { connection, log, iceServers: own } = this.#parts;
+		const answerSdp = this.#answerSdp;
+		if (this.#closing !== undefined || answerSdp === undefined) {
+			throw new TurbocastError('invalid_state', 'This video connection is closed, or its peer restarts it.');
+		}
+		log.info({ viewer: this.id }, 'ICE is restarted');
+		this.#isRestarting = true;
+		this.#awaitRestart();
+		const offer = await connection.createOffer({ iceRestart: true });
+		// Only now: servers count for what is gathered from the restart on.
+		connection.setConfiguration({ iceServers: iceServersOf([...own, ...iceServers]) });
+		await connection.setLocalDescription(offer);
+		return {
+			fragment: fragmentOf(connection.localDescription?.sdp ?? ''),
+			answered: async (fragment) => {
+				// What is not of ICE stays as it was answered (RFC 9725 section 4.3.3).
+				const sdp = offerAgain(answerSdp, readFragment(fragment));
+				try {
+					await connection.setRemoteDescription({ type: 'answer', sdp });
+				} catch (error) {
+					throw new TurbocastError('invalid_sdp', `The answer to the restart does not fit (${error instanceof Error ? error.message : String(error)}).`, { cause: error });
+				}
+				this.#answerSdp = sdp;
+				await this.#check();
+				if (this.#state.kind !== 'connected') {
+					await this.close('no network path was found after a restart');
+				}
+			},
+		};
+	}
+
+	#awaitRestart(): void {
 		this.#setState({ kind: 'disconnected' });
 		this.#closeAfter(CONNECT_TIMEOUT_MS, `no connection within ${CONNECT_TIMEOUT_MS / 1000} s of a restart`);
+	}
+
+	/** The library begins the checks of a first negotiation only, and says at once that a second one is connected. */
+	#check(): Promise<void> {
 		const checked = (state: 'connected' | 'failed') => (): void => {
 			this.#isRestarting = false;
 			this.#onConnectionState(state);
 		};
-		// The library begins the checks of a first negotiation only, and says at once that a second one is connected.
-		sender.dtlsTransport.iceTransport.start().then(checked('connected'), checked('failed'));
-		return answerSdp;
+		return this.#parts.sender.dtlsTransport.iceTransport.start().then(checked('connected'), checked('failed'));
+	}
+
+	#onWay(state: 'connected' | 'disconnected', reason?: string): void {
+		if (this.#isRestarting || this.#state.kind === state || this.#parts.connection.connectionState !== 'connected') {
+			return;
+		}
+		if (reason !== undefined) {
+			this.#parts.log.info({ viewer: this.id, reason }, 'the way to a viewer is gone');
+		}
+		this.#onConnectionState(state);
 	}
 
 	async #apply(candidate: Parameters<RTCPeerConnection['addIceCandidate']>[0]): Promise<void> {
@@ -238,6 +306,7 @@ export class WebRtcViewer implements Viewer {
 
 	async #close(reason: string): Promise<void> {
 		this.#waiting.abort();
+		this.#life.abort(new TurbocastError('invalid_state', reason));
 		this.#setState({ kind: 'closed', reason });
 		this.#stateListeners.clear();
 		this.#keyframeListeners.clear();
@@ -264,8 +333,8 @@ export class WebRtcViewer implements Viewer {
 				this.#setState({ kind: 'disconnected' });
 				break;
 			case 'failed':
-				if (this.#state.kind === 'connecting' || this.#parts.offer === undefined) {
-					void this.close(this.#state.kind === 'connecting' ? 'no network path to the viewer was found' : 'the connection was lost');
+				if (this.#state.kind === 'connecting') {
+					void this.close('no network path to the viewer was found');
 				} else {
 					this.#setState({ kind: 'disconnected' });
 					this.#closeAfter(RESTART_WAIT_MS, 'the connection was lost');

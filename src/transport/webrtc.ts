@@ -1,14 +1,16 @@
 /** WebRTC by werift: answers offers and makes some of its own; makes viewers. */
-import { networkInterfaces } from 'node:os';
 import { RTCPeerConnection, RTCRtpCodecParameters, useAbsSendTime, useSdesMid, useTransportWideCC, RTCRtpHeaderExtensionParameters } from 'werift';
 import type { VideoCodec } from '../base/frame.js';
 import type { Log } from '../base/log.js';
 import type { Clock } from '../base/time.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { answerOffer } from './answer.js';
+import { iceServersOf } from './ice-servers.js';
 import { readAnswer, readOffer } from './offer.js';
+import { loopbackIfAlone, ownAddresses } from './own-addresses.js';
 import { repairCompoundParsing } from './rtcp-repair.js';
 import type { IceServerAddress, OutgoingOffer, Transport, ViewerOffer } from './transport.js';
+import { DEFAULT_SILENCE_MS } from './way-watch.js';
 import { WebRtcViewer, type ViewerParts } from './webrtc-viewer.js';
 import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI } from './rtp-writer.js';
 
@@ -27,6 +29,10 @@ export type WebRtcOptions = {
 	readonly clock: Clock;
 	/** 0 (included) to 1 (excluded). Default `Math.random`. */
 	readonly random?: () => number;
+	/** For how long nothing may come from whoever was offered the video, before the way to it counts as gone. */
+	readonly silenceMs?: number;
+	/** Those of this machine, whenever they are asked for. */
+	readonly ownAddresses?: () => readonly string[];
 	/** Told each connection when its offer has been answered and before anything passes: a simulated link can be put in between. */
 	readonly onConnection?: (connection: RTCPeerConnection) => void;
 };
@@ -60,10 +66,6 @@ const OFFERED: RTCRtpCodecParameters[] = [
 	new RTCRtpCodecParameters({ mimeType: 'video/rtx', clockRate: 90_000, payloadType: 99, parameters: 'apt=98' }),
 ];
 
-/** On a machine without a network the loopback address is the only way to a viewer. */
-const loopbackIfAlone = (): string[] =>
-	Object.values(networkInterfaces()).some((addresses) => addresses?.some((address) => !address.internal)) ? [] : ['127.0.0.1'];
-
 const openConnection = (codecs: RTCRtpCodecParameters[], options: WebRtcOptions): RTCPeerConnection =>
 	new RTCPeerConnection({
 		codecs: { audio: [], video: codecs },
@@ -71,13 +73,7 @@ const openConnection = (codecs: RTCRtpCodecParameters[], options: WebRtcOptions)
 			audio: [],
 			video: [useSdesMid(), useAbsSendTime(), useTransportWideCC(), ...[PLAYOUT_DELAY_URI, CAPTURE_TIME_URI].map((uri) => new RTCRtpHeaderExtensionParameters({ uri }))],
 		},
-		// Given even when empty: the library's default is a public server.
-		iceServers: (options.iceServers ?? []).flatMap(({ urls, username, credential }) =>
-			(typeof urls === 'string' ? [urls] : urls).map((url) => ({
-				urls: url,
-				...(username === undefined ? {} : { username }),
-				...(credential === undefined ? {} : { credential }),
-			}))),
+		iceServers: iceServersOf(options.iceServers ?? []),
 		iceStunGatherTimeout: STUN_GATHER_TIMEOUT_SECONDS,
 		iceAdditionalHostAddresses: [...(options.announceAddresses ?? []), ...loopbackIfAlone()],
 		// The library's passive TCP failed in 3 of 7 attempts where it was measured.
@@ -109,9 +105,10 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	const gone = { sent: 0, resent: 0, lost: 0 };
 	let isClosed = false;
 
-	const addViewer = async (parts: Pick<ViewerParts, 'connection' | 'sender' | 'codec' | 'offer'>): Promise<WebRtcViewer> => {
+	const addViewer = async (parts: Pick<ViewerParts, 'connection' | 'sender' | 'codec' | 'offer' | 'answerSdp'>): Promise<WebRtcViewer> => {
 		const viewer = new WebRtcViewer({
-			...parts, frameIntervalMs: 1000 / options.fps, mostBps, random, log, clock,
+			...parts, frameIntervalMs: 1000 / options.fps, mostBps, random, log, clock, iceServers: options.iceServers ?? [],
+			way: { silenceMs: options.silenceMs ?? DEFAULT_SILENCE_MS, ownAddresses: options.ownAddresses ?? ownAddresses },
 			onClosed: (closed) => {
 				viewers.delete(closed);
 				gone.sent += closed.packets.sent;
@@ -165,7 +162,7 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 				}
 				wasAnswered = true;
 				options.onConnection?.(connection);
-				return addViewer({ connection, sender, codec: answer.codec, offer: undefined });
+				return addViewer({ connection, sender, codec: answer.codec, offer: undefined, answerSdp: answer.sdp });
 			},
 			close,
 		};

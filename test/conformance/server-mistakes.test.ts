@@ -38,6 +38,8 @@ const MISTAKES: readonly (readonly [mistake: string, caseName: string, says: Reg
 		answer: (message) => (message['type'] === 'session.pause' ? { type: 'session.paused', event_id: message['event_id'], frame_id: 0, media_ms: 0 } : undefined),
 	}],
 	['pictures without their records', 'video.open brings pictures', /no frame.meta followed the picture of frame/u, spoilt('frame.meta', () => undefined)],
+	['an answer without the telemetry channel', 'each frame has one record', /refuses the data channel/u, spoilt('webrtc.answer', (message) => ({ ...message, sdp: String(message['sdp']).replace(/^m=application \d+/mu, 'm=application 0') }))],
+	['a change whose frame has another time than its record', 'the first frame that carries a change', /rtp_timestamp and chunk_index of the record is/u, spoilt('event.applied', (message) => ({ ...message, rtp_timestamp: Number(message['rtp_timestamp']) + 1 }))],
 	['the greeting comes second', 'session.created is the first message', /the first message was pong instead of session.created/u, spoilt('session.created', () => ({ type: 'pong', server_ms: 1 }))],
 ];
 

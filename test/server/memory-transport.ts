@@ -3,9 +3,9 @@ import { EventEmitter, once } from 'node:events';
 import type { EncodedChunk, VideoCodec } from '../../src/base/frame.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 import type { FrameMeta } from '../../src/protocol/messages.js';
-import type { IceCandidate, OutgoingOffer, Transport, TransportCounts, Viewer, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
+import type { IceCandidate, OfferedViewer, OutgoingOffer, RestartOffer, Transport, TransportCounts, ViewerOffer, ViewerState } from '../../src/transport/transport.js';
 
-export class MemoryViewer implements Viewer {
+export class MemoryViewer implements OfferedViewer {
 	readonly id: string;
 	readonly codec: VideoCodec;
 	/** Takes nothing, and then nothing until a key frame, as a real one. */
@@ -82,6 +82,18 @@ export class MemoryViewer implements Viewer {
 		return Promise.resolve('v=0 answer again');
 	}
 
+	renew(): Promise<RestartOffer> {
+		this.become({ kind: 'disconnected' });
+		return Promise.resolve({
+			fragment: 'a=ice-ufrag:memory',
+			answered: (fragment) => {
+				this.restarts.push(fragment);
+				this.become({ kind: 'connected' });
+				return Promise.resolve();
+			},
+		});
+	}
+
 	close(reason: string): Promise<void> {
 		if (this.#state.kind !== 'closed') {
 			this.become({ kind: 'closed', reason });
@@ -108,12 +120,16 @@ export class MemoryTransport implements Transport {
 	offer(): Promise<OutgoingOffer> {
 		return Promise.resolve({
 			offerSdp: 'v=0 offer',
-			answered: async (answerSdp) => (await this.accept(answerSdp)).viewer,
+			answered: async (answerSdp) => (await this.#accept(answerSdp)).viewer,
 			close: () => Promise.resolve(),
 		});
 	}
 
 	accept(offerSdp: string): Promise<ViewerOffer> {
+		return this.#accept(offerSdp);
+	}
+
+	#accept(offerSdp: string): Promise<ViewerOffer & { readonly viewer: MemoryViewer }> {
 		if (!offerSdp.startsWith('v=0')) {
 			return Promise.reject(new TurbocastError('invalid_sdp', 'The offer does not begin with v=0.', { param: 'sdp' }));
 		}

@@ -5,7 +5,8 @@ import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
 import { linkedIceServers } from '../../src/server/ice-servers.js';
 import { newServerKey } from '../../src/server/keys.js';
-import { createWebRtcTransport } from '../../src/transport/webrtc.js';
+import { ownAddresses } from '../../src/transport/own-addresses.js';
+import { createWebRtcTransport, type WebRtcOptions } from '../../src/transport/webrtc.js';
 import { ControlClient } from './control-client.js';
 import { startMachine, startService, type Machine, type Service } from './service.js';
 import { WhipServer } from './whip-server.js';
@@ -18,9 +19,9 @@ after(() => machine[Symbol.asyncDispose]());
 
 const TOKEN = 'secret.of~the-endpoint/+==';
 
-type PublicationObject = { readonly id: string; readonly url: string; readonly state: string; readonly codec: string | null; readonly connections: number; readonly error: { readonly code: string } | null };
+type PublicationObject = { readonly id: string; readonly url: string; readonly state: string; readonly codec: string | null; readonly connections: number; readonly ice_restarts: number; readonly error: { readonly code: string } | null };
 
-const openTransport = () => createWebRtcTransport({ announceAddresses: ['127.0.0.1'], fps: 16, log: silentLog, clock: systemClock });
+const openTransport = (options: Partial<WebRtcOptions> = {}) => createWebRtcTransport({ announceAddresses: ['127.0.0.1'], fps: 16, log: silentLog, clock: systemClock, ...options });
 
 const ask = (service: Service, method: string, path: string, { body, token, headers = {} }: { readonly body?: unknown; readonly token?: string; readonly headers?: { readonly [name: string]: string } } = {}): Promise<Response> =>
 	fetch(new URL(path, service.url), {
@@ -51,7 +52,7 @@ const startSession = async (client: ControlClient): Promise<{ path: string; toke
 	return { path: `/v1/realtime/sessions/${id}/publications`, token: token ?? '' };
 };
 
-const allowing = (...endpoints: readonly WhipServer[]) => ({ publish: { allowedOrigins: endpoints.map(({ origin }) => origin), maxPerSession: 2 } });
+const allowing = (...endpoints: readonly WhipServer[]) => ({ publish: { allowedOrigins: endpoints.map(({ origin }) => origin), maxPerSession: 2, firstWaitMs: 2 } });
 
 describe('over a real connection', () => {
 	for (const codec of ['h264', 'vp8'] as const) {
@@ -101,6 +102,119 @@ describe('over a real connection', () => {
 		assert.equal(connections, 2);
 		assert.equal(endpoint.of('DELETE').length, 1, 'the resource of before is deleted');
 	});
+});
+
+test('a publication whose machine gets another address restarts ICE: the endpoint keeps its resource, and pictures go on', async () => {
+	let addresses: readonly string[] = ownAddresses();
+	await using endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint), openTransport({ ownAddresses: () => addresses }));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	assert.equal((await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live`, token: TOKEN } })).status, 201);
+	const [receiver] = endpoint.receivers;
+	await receiver?.until(() => receiver.units.length >= 3);
+	// The way is looked at once a second: until then it is not known to begin at an address of this machine.
+	await systemClock.sleep(1500);
+	addresses = [];
+	const { connections } = await untilState(service, path, ({ ice_restarts: restarts, state }) => restarts === 1 && state === 'live');
+	assert.equal(connections, 1);
+	const shown = receiver?.units.length ?? 0;
+	await receiver?.until(() => receiver.units.length >= shown + 5);
+	const [restart] = endpoint.of('PATCH');
+	assert.deepEqual([restart?.path, restart?.ifMatch, restart?.contentType, restart?.authorization], ['/live/resource-0', '*', 'application/trickle-ice-sdpfrag', `Bearer ${TOKEN}`]);
+	const fragmentIn = (text: string | undefined): string | undefined => /^a=ice-ufrag:(\S+)/mu.exec(text ?? '')?.[1];
+	assert.notEqual(fragmentIn(restart?.body), undefined);
+	assert.notEqual(fragmentIn(restart?.body), fragmentIn(endpoint.of('POST')[0]?.body));
+	assert.match(restart?.body ?? '', /^a=candidate:/mu);
+	assert.deepEqual([endpoint.of('POST').length, endpoint.of('DELETE').length, endpoint.receivers.length], [1, 0, 1]);
+});
+
+test('an endpoint that restarts no ICE is offered the video anew, whatever it answers', async () => {
+	await using endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	assert.equal((await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } })).status, 201);
+	const replies = [
+		{ status: 405 }, { status: 412 }, { status: 422 }, { status: 501 }, { status: 204 }, { status: 500 },
+		{ status: 200, headers: { 'content-type': 'text/html' }, body: '<p>' },
+	];
+	for (const [index, reply] of replies.entries()) {
+		endpoint.reply = ({ method }) => (method === 'PATCH' ? reply : undefined);
+		service.memory.viewers.at(-1)?.become({ kind: 'disconnected' });
+		await untilState(service, path, ({ connections, state }) => connections === index + 2 && state === 'live');
+		assert.deepEqual([endpoint.of('PATCH').length, endpoint.of('DELETE').length, endpoint.of('POST').length], [index + 1, index + 1, index + 2], `after ${reply.status}`);
+		assert.equal(service.memory.viewers.at(-2)?.state.kind, 'closed');
+	}
+	assert.deepEqual((await listOf(service, path)).map(({ ice_restarts: restarts }) => restarts), [0]);
+});
+
+test('a connection restarts ICE a few times, then another is made', async () => {
+	await using endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	assert.equal((await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } })).status, 201);
+	endpoint.reply = ({ method }) => (method === 'PATCH' ? { status: 200, headers: { 'content-type': 'application/trickle-ice-sdpfrag' }, body: 'a=ice-ufrag:next' } : undefined);
+	const [viewer] = service.memory.viewers;
+	for (let restarts = 1; restarts <= 8; restarts += 1) {
+		viewer?.become({ kind: 'disconnected' });
+		await untilState(service, path, ({ ice_restarts: count, state }) => count === restarts && state === 'live');
+	}
+	assert.deepEqual(viewer?.restarts, Array.from({ length: 8 }, () => 'a=ice-ufrag:next'));
+	viewer?.become({ kind: 'disconnected' });
+	const { connections, ice_restarts: restarts } = await untilState(service, path, ({ connections: count, state }) => count === 2 && state === 'live');
+	assert.deepEqual([connections, restarts, endpoint.of('PATCH').length, endpoint.of('POST').length], [2, 8, 8, 2]);
+});
+
+test('where all of the network stands still, a publication waits for the way of before', async () => {
+	const endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	assert.equal((await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } })).status, 201);
+	await endpoint[Symbol.asyncDispose]();
+	const [viewer] = service.memory.viewers;
+	viewer?.become({ kind: 'disconnected' });
+	await untilState(service, path, ({ state }) => state === 'connecting');
+	viewer?.become({ kind: 'connected' });
+	const { connections, ice_restarts: restarts } = await untilState(service, path, ({ state }) => state === 'live');
+	assert.deepEqual([connections, restarts, service.memory.viewers.length, endpoint.of('PATCH').length], [1, 0, 1, 0]);
+});
+
+test('a publication is over after twelve failures in a row, and one success among them begins the count anew', async () => {
+	await using endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	assert.equal((await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } })).status, 201);
+	const FIRST_FAILURES = 5;
+	// The offer that was taken, some that are not, one that is, and from then on none.
+	endpoint.reply = ({ method }) => (method === 'POST' && endpoint.of('POST').length !== FIRST_FAILURES + 2 ? { status: 503, headers: { 'retry-after': '0' } } : undefined);
+	service.memory.viewers.at(-1)?.become({ kind: 'closed', reason: 'lost' });
+	await untilState(service, path, ({ connections, state }) => connections === 2 && state === 'live');
+	service.memory.viewers.at(-1)?.become({ kind: 'closed', reason: 'lost' });
+	const { error, connections } = await untilState(service, path, ({ state }) => state === 'ended');
+	assert.deepEqual([error?.code, connections], ['publish_failed', 2]);
+	// The loss is the first failure, each offer that is not taken another.
+	assert.equal(endpoint.of('POST').length, 1 + FIRST_FAILURES + 1 + 12);
+	assert.ok(await client.isAlive());
+});
+
+test('of publications that are over the last sixteen can be asked about', async () => {
+	await using endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	const ids: string[] = [];
+	for (let count = 0; count < 18; count += 1) {
+		const made = (await (await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } })).json()) as PublicationObject;
+		assert.equal((await ask(service, 'DELETE', `${path}/${made.id}`)).status, 200);
+		ids.push(made.id);
+	}
+	const running = (await (await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } })).json()) as PublicationObject;
+	assert.deepEqual((await listOf(service, path)).map(({ id }) => id), [...ids.slice(2), running.id]);
+	assert.equal((await ask(service, 'GET', `${path}/${ids[1] ?? ''}`)).status, 404);
 });
 
 test('the endpoint is told when the session ends, and when the server does', async () => {

@@ -3,9 +3,10 @@ import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { VideoCodec } from '../../src/base/frame.js';
+import { fragmentOf, offerAgain, readFragment } from '../../src/transport/sdp-fragment.js';
 import { Receiver } from '../transport/receiver.js';
 
-export type Asked = { readonly method: string; readonly path: string; readonly authorization: string | undefined; readonly contentType: string | undefined; readonly body: string };
+export type Asked = { readonly method: string; readonly path: string; readonly authorization: string | undefined; readonly contentType: string | undefined; readonly ifMatch: string | undefined; readonly body: string };
 export type Reply = { readonly status: number; readonly headers?: { readonly [name: string]: string | readonly string[] }; readonly body?: string };
 
 export class WhipServer implements AsyncDisposable {
@@ -63,7 +64,7 @@ export class WhipServer implements AsyncDisposable {
 		for await (const part of request) {
 			body += String(part);
 		}
-		const asked: Asked = { method: request.method ?? '', path: request.url ?? '', authorization: request.headers.authorization, contentType: request.headers['content-type'], body };
+		const asked: Asked = { method: request.method ?? '', path: request.url ?? '', authorization: request.headers.authorization, contentType: request.headers['content-type'], ifMatch: request.headers['if-match'], body };
 		this.asked.push(asked);
 		const reply = this.reply(asked) ?? (await this.#usual(asked));
 		for (const [name, value] of Object.entries(reply.headers ?? {})) {
@@ -77,6 +78,14 @@ export class WhipServer implements AsyncDisposable {
 		const link = this.link.length === 0 ? {} : { link: this.link };
 		if (method === 'OPTIONS') {
 			return { status: 204, headers: { 'accept-post': 'application/sdp', ...link } };
+		}
+		if (method === 'PATCH') {
+			const receiver = this.receivers.at(Number(path.split('-').at(-1)));
+			const offer = receiver?.connection.remoteDescription?.sdp;
+			const answer = receiver === undefined || offer === undefined ? undefined : await receiver.answerRestart(offerAgain(offer, readFragment(body)));
+			return answer === undefined
+				? { status: 404 }
+				: { status: 200, headers: { 'content-type': 'application/trickle-ice-sdpfrag', 'etag': '"next"' }, body: fragmentOf(answer) };
 		}
 		if (method === 'DELETE') {
 			return { status: 200 };

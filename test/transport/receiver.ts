@@ -78,6 +78,13 @@ export class Receiver implements AsyncDisposable {
 		return this.connection.localDescription?.sdp ?? '';
 	}
 
+	/** The same for a new ICE session of such a connection: begins the checks, which the library leaves to us. */
+	async answerRestart(offerSdp: string): Promise<string> {
+		const answerSdp = await this.answer(offerSdp);
+		this.connection.iceTransports.forEach((ice) => void ice.start().catch(() => undefined));
+		return answerSdp;
+	}
+
 	/** Another offer of the same connection, for a new ICE session. The library gives it another session id, against RFC 9429 section 5.2.2. */
 	async restartOffer(): Promise<string> {
 		const [origin = ''] = /^o=.*$/mu.exec(this.connection.localDescription?.sdp ?? '') ?? [];

@@ -6,7 +6,8 @@ import { fine, judgeClock, judgeMedia, judgeTurn, wrong, type Finding } from '..
 import { TurbocastError } from '../../protocol/errors.js';
 import { REALTIME_PATH } from '../../protocol/limits.js';
 import type { ServerMessages } from '../../protocol/messages.js';
-import { candidateAddresses, ownAddresses, Probe } from '../../transport/probe.js';
+import { ownAddresses } from '../../transport/own-addresses.js';
+import { candidateAddresses, Probe } from '../../transport/probe.js';
 import { tryTurn } from '../../transport/turn-probe.js';
 
 export type ServerExamination = {
