@@ -1,6 +1,6 @@
 /**
  * One video track out: payloads to encrypted RTP packets, retransmission, what the receiver says back, and what it says of the way.
- * Reaches into private fields of werift's `RTCRtpSender` and transports where its public face has a defect or is slow; all such places are in this file, but for the one of `nomination.ts`.
+ * Reaches into private fields of werift's `RTCRtpSender` and transports where its public face has a defect or is slow; all such places are in this file, but for those of `nomination.ts`, `hello-repair.ts` and `way-watch.ts`.
  */
 import type { RTCDtlsTransport, RTCRtpSender, RtcpPacket } from 'werift';
 import type { EncodedChunk } from '../base/frame.js';

@@ -8,6 +8,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { TELEMETRY_LABEL } from '../protocol/limits.js';
 import type { FrameMeta } from '../protocol/messages.js';
 import { answerOffer } from './answer.js';
+import { passOverRepeatedVerify } from './hello-repair.js';
 import { iceServersOf } from './ice-servers.js';
 import { followNomination } from './nomination.js';
 import { isUsableCandidate, MAX_CANDIDATES, readOffer, type Offer } from './offer.js';
@@ -90,6 +91,7 @@ export class WebRtcViewer implements OfferedViewer {
 		const { clock, mostBps, random } = parts;
 		this.#video = new VideoSender(parts.sender, { clock, mostBps, random, events: { onPictureLost: () => this.#askForKeyframe() } });
 		followNomination(parts.sender.dtlsTransport.iceTransport);
+		passOverRepeatedVerify(parts.sender.dtlsTransport);
 		parts.connection.connectionStateChange.subscribe((state) => this.#onConnectionState(state));
 		// A browser that closes its connection says so in DTLS; the library's connection state would follow 30 s later.
 		parts.sender.dtlsTransport.onStateChange.subscribe((state) => {

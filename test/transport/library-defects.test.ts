@@ -1,7 +1,7 @@
 /** Defects of the library that webrtc-sender.ts goes around: when one of these tests fails, the way around it can go. Those of RTCP parsing are in rtcp-repair.test.ts. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RtcpTransportLayerFeedback, RTCRtpSender, ntpTime, GenericNack, RtpPacket, RtpHeader, type RTCPeerConnection, type RtcpPacket } from 'werift';
+import { RtcpTransportLayerFeedback, RTCRtpSender, ntpTime, GenericNack, RtpPacket, RtpHeader, RTCPeerConnection, type RtcpPacket } from 'werift';
 import { silentLog } from '../../src/base/log.js';
 import { ntpMs, ntpTimestamp } from '../../src/base/ntp.js';
 import { systemClock } from '../../src/base/time.js';
@@ -50,6 +50,25 @@ test('feedback that names the stream of retransmissions reaches the transport, a
 	assert.deepEqual(named(atTransport), [sender.rtxSsrc, sender.ssrc]);
 	assert.deepEqual(named(atSender), [sender.ssrc], 'the defect is gone: listen to the sender');
 	await transport.close();
+});
+
+test('a client of the library gives up when it is asked twice for the cookie of its handshake (fails when it does not: then hello-repair.ts can go)', async () => {
+	await using receiver = new Receiver('h264');
+	const asked = receiver.repeatVerify();
+	const answerer = new RTCPeerConnection({ iceServers: [], iceUseIpv6: false, iceAdditionalHostAddresses: ['127.0.0.1'], bundlePolicy: 'max-bundle' });
+	try {
+		answerer.addTransceiver('video', { direction: 'sendonly' });
+		await receiver.connection.setLocalDescription(await receiver.connection.createOffer());
+		await answerer.setRemoteDescription({ type: 'offer', sdp: receiver.connection.localDescription?.sdp ?? '' });
+		await answerer.setLocalDescription(await answerer.createAnswer());
+		const [dtls] = answerer.dtlsTransports;
+		const failed = dtls?.onStateChange.watch((state) => state === 'failed');
+		await receiver.connection.setRemoteDescription({ type: 'answer', sdp: answerer.localDescription?.sdp ?? '' });
+		await asked;
+		await failed;
+	} finally {
+		await answerer.close();
+	}
 });
 
 test('a repeat of the library keeps the transport-wide number of the first sending', () => {

@@ -131,6 +131,23 @@ export class Receiver implements AsyncDisposable {
 		}
 	}
 
+	/** Asks twice for the cookie of the DTLS handshake, as is done for a ClientHello that was repeated. Resolves when it has. Before the offer. */
+	repeatVerify(): Promise<void> {
+		return new Promise((resolve) => {
+			for (const { connection } of this.connection.iceTransports) {
+				const send = connection.send.bind(connection);
+				connection.send = async (data) => {
+					await send(data);
+					// A handshake record (RFC 6347 section 4.1) with a HelloVerifyRequest.
+					if (data[0] === 22 && data[13] === 3) {
+						await send(data);
+						resolve();
+					}
+				};
+			}
+		});
+	}
+
 	#onPacket(packet: RtpPacket): void {
 		this.mediaSsrc = packet.header.ssrc;
 		this.packets.push(packet);

@@ -66,6 +66,16 @@ describe('a viewer', () => {
 		await viewer.close('test is over');
 	});
 
+	test('a peer that asks twice for the cookie of the handshake is connected', async () => {
+		await using receiver = new Receiver('h264');
+		const asked = receiver.repeatVerify();
+		const viewer = await receiver.connect(transport);
+		await asked;
+		viewer.send(chunk('h264', 0, 3000, true));
+		await receiver.until(() => receiver.units.length === 1);
+		await viewer.close('test is over');
+	});
+
 	test('asks for a key frame when it connects, and when the receiver reports a lost picture', async () => {
 		await using receiver = new Receiver('h264');
 		const viewer = await receiver.offerTo(transport);
