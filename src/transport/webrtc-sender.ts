@@ -23,8 +23,8 @@ const FORMAT_PICTURE_LOSS = 1;
 const FORMAT_FULL_INTRA = 4;
 const FORMAT_APPLICATION = 15;
 
-/** Of what a way carries: the rest are headers, tags and the odd repeat. */
-const VIDEO_SHARE = 0.94;
+/** Of what a way carries: the rest are headers, tags, the odd repeat, and room for pictures that came out larger than asked for, each of which would keep the next waiting. */
+const VIDEO_SHARE = 0.9;
 /** IPv4 and UDP, which the network counts too. */
 const NETWORK_HEADER_BYTES = 28;
 /** An estimate this far above the highest rate of the video is no limit. */

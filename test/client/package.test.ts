@@ -1,9 +1,10 @@
 /** What is published, as it is published: packed by npm, installed from the tarball, bundled, run. */
 import assert from 'node:assert/strict';
-import { execFile, execFileSync } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { after, before, test } from 'node:test';
 import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
@@ -62,6 +63,26 @@ test('its declarations stand alone: strict programs for page, Node and React com
 		include: ['program*'],
 	}));
 	execFileSync(process.execPath, [join(repositoryRoot, 'node_modules', 'typescript', 'bin', 'tsc'), '-p', app], { encoding: 'utf8', stdio: ['ignore', 'inherit', 'inherit'] });
+});
+
+test('the programs of Node in the pages run as they stand there, from the installed package, and give frames with their records', async () => {
+	await using machine = await startMachine();
+	await using service = await startService(machine, { iceServers: [] }, createWebRtcTransport({ announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log: silentLog, clock: systemClock }));
+	for (const page of [installed('README.md'), join(repositoryRoot, 'docs', 'client.md')]) {
+		const text = [...readFileSync(page, 'utf8').matchAll(/```ts\n([\s\S]*?)```/gu)].map((match) => match[1] ?? '').find((each) => each.includes('turbocast-client/node')) ?? assert.fail('no program');
+		assert.ok(text.includes("'ws://127.0.0.1:8080'") && text.trimEnd().split('\n').length <= 8);
+		writeFileSync(join(folder, 'app', 'page-program.js'), text.replace("'ws://127.0.0.1:8080'", `'${service.url}'`));
+		// It has no end.
+		const program = spawn(process.execPath, ['page-program.js'], { cwd: join(folder, 'app'), stdio: ['ignore', 'pipe', 'inherit'] });
+		const lines: string[] = [];
+		for await (const line of createInterface(program.stdout)) {
+			lines.push(line);
+			if (lines.length === 8) {
+				program.kill();
+			}
+		}
+		assert.ok(lines.some((line) => /^\d+ .*(?:h264|vp8) \d+/u.test(line)), lines.join('\n'));
+	}
 });
 
 test('the eight-line program of Node runs from the installed package, and hears how long its change took', async () => {
