@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import type { Feeds, Graph } from '../src/engine/backend.js';
 import { createOnnxRuntime } from '../src/engine/backends/onnxruntime.js';
-import { networkSizes } from '../src/engine/networks.js';
+import { networkSizes } from '../src/engine/network-sizes.js';
 import { denoiserArithmetic } from '../src/engine/profile.js';
 import type { EngineProfile } from '../src/engine/protocol.js';
 import { CPU_PROFILES } from '../src/engine/protocol.js';

@@ -1,6 +1,7 @@
 /** The stages of an own model, and a whole chunk as an engine makes it. */
 import { Generator } from '../engine/generator.js';
-import { loadNetworks, networkSizes } from '../engine/networks.js';
+import { networkSizes } from '../engine/network-sizes.js';
+import { loadNetworks } from '../engine/networks.js';
 import { decoderArithmetic, denoiserArithmetic, deviceOf } from '../engine/profile.js';
 import { PromptEncoder } from '../engine/prompt-encoder.js';
 import type { EngineProfile } from '../engine/protocol.js';

@@ -86,11 +86,11 @@ export class EngineServer {
 			// A published network is loaded when it is used: at which size is not known yet, and a forward may take minutes.
 			return { loadMs: loadedMs - startMs, warmMs: 0 };
 		}
-		const steps = Math.min(...Object.keys(spec.schedules).map(Number));
+		const [least = 1, more = least] = Object.keys(spec.schedules).map(Number).sort((a, b) => a - b);
 		const generator = new Generator(networks, prompts, nowMs, { seed: 0, firstChunkIndex: 0 });
 		try {
-			// Twice: without a past and with one.
-			for (let chunk = 0; chunk < 2; chunk++) {
+			// Twice: without a past and with one. On a device what comes between two steps is a graph of its own.
+			for (const steps of [least, networks.resident === undefined ? least : more]) {
 				await generator.generateChunk({ prompt: spec.examples[0] ?? '', steps, controls: {} }, () => undefined, new AbortController().signal);
 			}
 		} catch (error) {
@@ -99,6 +99,8 @@ export class EngineServer {
 			throw failure.code === 'generation_invalid'
 				? new TurbocastError('model_invalid', `The weights of the model ${spec.name} make no picture: ${failure.message}`, { cause: error })
 				: failure;
+		} finally {
+			generator.close();
 		}
 		return { loadMs: loadedMs - startMs, warmMs: nowMs() - loadedMs };
 	}

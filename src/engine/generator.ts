@@ -5,7 +5,7 @@ import { closeState, type StateTensor } from './backend.js';
 import { KvCache, type LayerKv, type LayerState, type StreamKv } from './kv-cache.js';
 import type { DecoderMemory, Networks } from './networks.js';
 import type { PromptEncoder } from './prompt-encoder.js';
-import { cleanPass, denoiseChunk, latentFrame, type ChunkContext } from './sampler.js';
+import { cleanPass, denoiseChunk, type ChunkContext } from './sampler.js';
 import { inWindow, MAX_CHECKPOINT_KV_BYTES, type Checkpoint, type ChunkMemory, type StreamSnapshot } from './stream-state.js';
 
 /** Takes the pictures of one latent frame as soon as they are decoded; `firstIndexInChunk` is that of the first. */
@@ -48,21 +48,25 @@ const readLayers = async ({ resident }: Networks, layers: readonly LayerState[])
 	return read;
 };
 
-const readMemory = async ({ resident }: Networks, memory: DecoderMemory): Promise<readonly Float32Array[]> => {
+const readTensor = async ({ resident }: Networks, tensor: StateTensor): Promise<Float32Array> => (resident === undefined ? tensor as Float32Array : resident.read(tensor));
+
+const readMemory = async (networks: Networks, memory: DecoderMemory): Promise<readonly Float32Array[]> => {
 	const read: Float32Array[] = [];
 	for (const tensor of memory) {
-		read.push(resident === undefined ? tensor as Float32Array : await resident.read(tensor));
+		read.push(await readTensor(networks, tensor));
 	}
 	return read;
 };
 
+/** A finished chunk as the stream remembers it, besides keys and values, which the cache holds. */
+type PastChunk = Omit<ChunkMemory, 'latent' | 'layers'> & { readonly latent: StateTensor };
+
 /** What the next chunk sees of those before. */
 type Past = {
 	readonly kv: StreamKv;
-	/** Without `layers`, which the cache holds. */
-	readonly chunks: readonly ChunkMemory[];
+	readonly chunks: readonly PastChunk[];
 	readonly memory: DecoderMemory;
-	/** Chunks whose keys and values were just made again; `undefined` when the past is as it was. */
+	/** Chunks whose keys and values were just made again, for handing over; `undefined` when the past is as it was. */
 	readonly rebuilt: readonly ChunkMemory[] | undefined;
 };
 
@@ -96,7 +100,7 @@ export class Generator {
 	 */
 	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal, handsOver = true): Promise<GeneratedChunk> {
 		const networks = this.#networks;
-		const { stream, vae } = networks.spec;
+		const { stream } = networks.spec;
 		const checkpoint = async (): Promise<void> => {
 			await breathe();
 			signal.throwIfAborted();
@@ -113,16 +117,20 @@ export class Generator {
 		const recacheMs = lap();
 
 		let { memory } = past;
+		/** What is closed if the chunk does not become history. */
+		let made: readonly StateTensor[] = [];
 		try {
 			const chunkIndex = this.#nextChunkIndex;
 			const context: ChunkContext = { ...common, past: past.kv, control, chunkIndex };
-			const latent = await denoiseChunk(context, inputs.steps);
+			const { latent, frames } = await denoiseChunk(context, inputs.steps);
+			made = [latent, ...frames];
 			const denoiseMs = lap();
 
 			let emitted = 0;
-			for (let index = 0; index < stream.latents_per_chunk; index++) {
+			for (const frame of frames) {
 				await checkpoint();
-				const decoded = await networks.decodeLatent(latentFrame(latent, vae.latent_channels, stream.latents_per_chunk, index), memory);
+				const decoded = await networks.decodeLatent(frame, memory);
+				closeState([frame]);
 				this.#closeMemory(memory);
 				memory = decoded.memory;
 				emit(emitted, decoded.frames);
@@ -132,25 +140,26 @@ export class Generator {
 
 			const handed = await this.#undisturbed(async () => {
 				const layers = await cleanPass(context, latent);
-				const read = handsOver ? { memory: await readMemory(networks, memory), layers: await readLayers(networks, layers) } : undefined;
+				const read = handsOver ? { latent: await readTensor(networks, latent), memory: await readMemory(networks, memory), layers: await readLayers(networks, layers) } : undefined;
 				// Heard before the chunk becomes history: a cancellation that came during the clean pass still counts.
 				await checkpoint();
 				await past.kv.append(layers, stream.latents_per_chunk);
 				return read;
 			});
-			const chunk: ChunkMemory = { chunkIndex, ordinal: (past.chunks.at(-1)?.ordinal ?? -1) + 1, latent, control };
-			this.#enter({ kv: past.kv, chunks: inWindow(networks.spec, [...past.chunks, chunk]), memory, rebuilt: undefined });
+			const chunk = { chunkIndex, ordinal: (past.chunks.at(-1)?.ordinal ?? -1) + 1, control };
+			this.#enter({ kv: past.kv, chunks: inWindow(networks.spec, [...past.chunks, { ...chunk, latent }]), memory, rebuilt: undefined }, latent);
 			this.#nextChunkIndex = chunkIndex + 1;
 			return {
 				timings: { textMs, recacheMs, denoiseMs, decodeMs, cleanMs: lap() },
 				...(handed === undefined ? {} : {
 					checkpoint: {
 						nextChunkIndex: this.#nextChunkIndex, isWhole: past.rebuilt !== undefined, memory: handed.memory,
-						chunks: [...(past.rebuilt ?? []), handed.layers === undefined ? chunk : { ...chunk, layers: handed.layers }],
+						chunks: [...(past.rebuilt ?? []), { ...chunk, latent: handed.latent, ...(handed.layers === undefined ? {} : { layers: handed.layers }) }],
 					},
 				}),
 			};
 		} catch (error) {
+			closeState(made);
 			this.#closeMemory(memory);
 			if (past.kv !== this.#past.kv) {
 				past.kv.close();
@@ -178,19 +187,21 @@ export class Generator {
 
 	/** Frees what lies on a device; the stream is not used again. Idempotent. */
 	close(): void {
-		this.#past.kv.close();
-		closeState(this.#past.memory);
+		const { kv, chunks, memory } = this.#past;
+		kv.close();
+		closeState([...chunks.map(({ latent }) => latent), ...memory]);
 	}
 
-	/** The stream has moved on: what only the past before had is freed. */
-	#enter(past: Past): void {
+	/** The stream has moved on: what only the past before had is freed, and the newest latents where no window holds them. */
+	#enter(past: Past, newest: StateTensor): void {
 		const before = this.#past;
 		this.#past = past;
 		this.#mustRebuild = false;
 		if (before.kv !== past.kv) {
 			before.kv.close();
 		}
-		closeState(before.memory.filter((tensor) => !past.memory.includes(tensor)));
+		const kept = new Set<StateTensor>([...past.memory, ...past.chunks.map(({ latent }) => latent)]);
+		closeState([...before.memory, ...before.chunks.map(({ latent }) => latent), newest].filter((tensor) => !kept.has(tensor)));
 	}
 
 	/** Frees the memory of a chunk that is being made, unless it is that of the stream. */
@@ -232,19 +243,19 @@ export class Generator {
 		const rebuilt: ChunkMemory[] = [];
 		try {
 			for (const [ordinal, { chunkIndex, latent, control }] of this.#past.chunks.entries()) {
-				const handed = await this.#undisturbed(async () => {
+				await this.#undisturbed(async () => {
 					const layers = await cleanPass({ ...common, past: kv, control, chunkIndex }, latent);
-					const read = handsOver ? await readLayers(this.#networks, layers) : undefined;
+					if (handsOver) {
+						const read = await readLayers(this.#networks, layers);
+						rebuilt.push({ chunkIndex, ordinal, latent: await readTensor(this.#networks, latent), control, ...(read === undefined ? {} : { layers: read }) });
+					}
 					await kv.append(layers, this.#networks.spec.stream.latents_per_chunk);
-					return read;
 				});
-				rebuilt.push({ chunkIndex, ordinal, latent, control, ...(handed === undefined ? {} : { layers: handed }) });
 			}
 		} catch (error) {
 			kv.close();
 			throw error;
 		}
-		// eslint-disable-next-line @typescript-eslint/no-unused-vars
-		return { kv, chunks: rebuilt.map(({ layers: _, ...rest }) => rest), memory: this.#past.memory, rebuilt };
+		return { kv, chunks: this.#past.chunks.map((chunk, ordinal) => ({ ...chunk, ordinal })), memory: this.#past.memory, rebuilt };
 	}
 }

@@ -15,13 +15,14 @@ import { textKeysGraph } from '../model/text-keys.js';
 import { timeSinusoids } from '../model/time-embedding.js';
 import { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Backend, Feeds, Graph, GraphLoading, GraphSession, Tensor } from './backend.js';
+import type { Backend, Feeds, Graph, GraphLoading, GraphSession, StateTensor, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { createEmbeddingCache } from './embedding-cache.js';
 import { withImage } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
 import { planResidency } from './memory-need.js';
-import { type DecodedLatent, type DecoderMemory, type Networks, networkSizes, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
+import { type DecodedLatent, type DecoderMemory, type Networks, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
+import { networkSizes } from './network-sizes.js';
 import { openDevice } from './open-device.js';
 import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import { stateFeed } from './resident-kv.js';
@@ -166,10 +167,10 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		};
 	};
 
-	const decodeLatent = async (latent: Float32Array, memory: DecoderMemory): Promise<DecodedLatent> => {
+	const decodeLatent = async (latent: StateTensor, memory: DecoderMemory): Promise<DecodedLatent> => {
 		const isFirst = memory.length === 0;
 		const session = await decoder(isFirst ? 'first' : 'next');
-		const results = await session.run({ latent: float32([vae.latent_channels, height, width], latent), ...decoding.memoryFeeds(session, memory as readonly Float32Array[]) });
+		const results = await session.run({ latent: stateFeed(latent, [vae.latent_channels, height, width], 'float32'), ...decoding.memoryFeeds(session, memory as readonly Float32Array[]) });
 		const packed = results['frames']?.data as Uint8Array;
 		const bytes = i420Bytes(sizes.width, sizes.height);
 		const skipped = isFirst ? packed.length / bytes - 1 : 0;

@@ -6,8 +6,7 @@ import { i420Bytes } from '../base/frame.js';
 import { ditGraph } from '../model/dit.js';
 import { openModelFolder } from '../model/model-folder.js';
 import { ropeTables } from '../model/rope.js';
-import { checkSize } from '../model/sizes.js';
-import { isOwnModel, type ModelSpec, type OwnModelSpec } from '../model/spec.js';
+import { isOwnModel, type ModelSpec } from '../model/spec.js';
 import { nameOfStream } from '../model/stream-names.js';
 import { textEncoderGraph } from '../model/text-encoder.js';
 import { textKeysGraph } from '../model/text-keys.js';
@@ -15,15 +14,17 @@ import { timeSinusoids } from '../model/time-embedding.js';
 import type { Tokenizer } from '../model/tokenizer.js';
 import { decoderGraph } from '../model/vae-decoder.js';
 import { Weights } from '../model/weights.js';
-import type { Feeds, GraphSession, StateTensor, Tensor } from './backend.js';
+import type { Feeds, GraphSession, ResidentTensor, StateTensor, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
-import { deviceNetworks } from './device-networks.js';
+import { loadDeviceNetworks } from './device-networks.js';
 import { loadJoinedNetworks } from './joined-networks.js';
+import { memoryShapes, networkSizes } from './network-sizes.js';
 import { openDevice, type OpenDevice } from './open-device.js';
 import type { KvShape, LayerState, StreamKv } from './kv-cache.js';
 import { decoderArithmetic, denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import type { BatchChoice, EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
 import { stateFeed } from './resident-kv.js';
+import type { StepFactors } from './schedule.js';
 import { noSuchSize, sharedFeeds } from './shared-feeds.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
@@ -86,10 +87,32 @@ export type DecodedLatent = {
 	readonly memory: DecoderMemory;
 };
 
-/** What networks on a device with memory of its own offer besides: the state of streams stays there. */
+/** A forward whose latent may lie on the device. */
+export type ResidentStepInputs = Omit<StepInputs, 'latent'> & { readonly latent: StateTensor };
+
+/** A forward and what the sampler makes of its velocity, which is asked for no more. */
+export type AdvanceInputs = ResidentStepInputs & {
+	readonly factors: StepFactors;
+	/** Asked only where its factor is not 0, while the device computes; the size of the latent. */
+	readonly freshNoise: () => Float32Array;
+	/** Whether the latent is clean after it, and its frames are wanted one by one. */
+	readonly isLast: boolean;
+};
+
+/** Closed by whoever asked for it. */
+export type Advanced = {
+	/** [in_dim, latents_per_chunk, latentHeight, latentWidth] */
+	readonly latent: ResidentTensor;
+	/** After the last step: each latent frame, as the decoder takes it. None has a finite number where any of the latent has not. */
+	readonly frames: readonly ResidentTensor[];
+};
+
+/** What networks on a device with memory of its own offer besides: a chunk is made there, and the state of streams stays there. */
 export type ResidentNetworks = {
+	/** One stream's step, or those of as many as one of `together.sizes`. Nothing comes back to us; numbers that are not finite show when a frame is decoded. */
+	readonly advance: (all: readonly AdvanceInputs[]) => Promise<readonly Advanced[]>;
 	/** As `step` with keys and values, but those stay where they are, until the next call. */
-	readonly cleanPass: (inputs: StepInputs) => Promise<readonly LayerState[]>;
+	readonly cleanPass: (inputs: ResidentStepInputs) => Promise<readonly LayerState[]>;
 	readonly createKv: (shape: KvShape) => StreamKv;
 	readonly read: (tensor: StateTensor) => Promise<Float32Array>;
 };
@@ -120,8 +143,8 @@ export type Networks = {
 	readonly step: (inputs: StepInputs) => Promise<StepOutputs>;
 	/** Several streams' forwards as one. Absent where there is none for more than one. */
 	readonly together?: StepsTogether | undefined;
-	/** `latent` [latent_channels, latentHeight, latentWidth], normalised (as the denoiser has it). */
-	readonly decodeLatent: (latent: Float32Array, memory: DecoderMemory) => Promise<DecodedLatent>;
+	/** `latent` [latent_channels, latentHeight, latentWidth], normalised (as the denoiser has it). On a device it throws `generation_invalid` for numbers that are not finite. */
+	readonly decodeLatent: (latent: StateTensor, memory: DecoderMemory) => Promise<DecodedLatent>;
 	/** The memory of a stream that has decoded nothing yet. */
 	readonly emptyMemory: () => DecoderMemory;
 	/** Absent where everything is ours. */
@@ -160,27 +183,6 @@ export type NetworksOptions = {
 	/** A sentence for people about something that is not as usual. */
 	readonly warn?: ((sentence: string) => void) | undefined;
 };
-
-/** The sizes that follow from a spec and an output size. Throws `invalid_request` for a size that the model does not have. */
-export const networkSizes = (spec: ModelSpec, width: number, height: number, latents = spec.stream.latents_per_chunk) => {
-	checkSize(spec, width, height);
-	const [, patchHeight = 1, patchWidth = 1] = spec.dit.patch_size;
-	const latentWidth = width / spec.vae.spatial_stride;
-	const latentHeight = height / spec.vae.spatial_stride;
-	const rows = latentHeight / patchHeight;
-	const columns = latentWidth / patchWidth;
-	return {
-		width, height, latentWidth, latentHeight, rows, columns,
-		tokensPerLatent: rows * columns,
-		tokensPerChunk: rows * columns * latents,
-		headDim: spec.dit.dim / spec.dit.num_heads,
-	};
-};
-
-/** The blocks of the decoder that remember something, in order: names and shapes of their memories. */
-export const memoryShapes = (spec: OwnModelSpec, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>
-	spec.vae.widths.flatMap((levelWidth, level) => Array.from({ length: spec.vae.blocks[level] ?? 0 }, (_, block) => (
-		{ name: `${level}.${block}`, dims: [levelWidth, latentHeight << level, latentWidth << level] as [number, number, number] })));
 
 /** Of shared forwards: a graph for each, and another number is done in parts. */
 export const TOGETHER_SIZES = [2, 4, 8] as const;
@@ -256,7 +258,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 				: {
 					kind: 'device' as const, device: await owned(Promise.resolve(device)), denoiser: await owned(device.load(denoiser)),
 					shared: await loadEach(together, (streams) => owned(device.load(denoiserOf(streams)))),
-					decoder: await owned(device.loadResident(decoderGraph(spec.vae, { ...decoding, output: 'i420 words' }), ['frames'])),
+					decoder: await owned(device.loadResident(decoderGraph(spec.vae, { ...decoding, output: 'i420 words', checksLatent: true }), ['frames', 'magnitude'])),
 				}),
 		};
 	};
@@ -297,12 +299,13 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 
 	const newKeys = Array.from({ length: layers }, (_, layer) => [`new_k.${layer}`, `new_v.${layer}`]).flat();
 	const noControl = new Float32Array(frames * spec.dit.control_dim);
+	const chunkDims = [spec.dit.in_dim, frames, latentHeight, latentWidth] as const;
 
 	/** All but keys and values. */
-	const stepFeeds = (inputs: StepInputs): Record<string, Feeds[string]> => {
+	const stepFeeds = (inputs: ResidentStepInputs): Record<string, Feeds[string]> => {
 		const { cos, sin } = ropeAt(inputs.firstPosition);
 		return {
-			latent: float32([spec.dit.in_dim, frames, latentHeight, latentWidth], inputs.latent),
+			latent: stateFeed(inputs.latent, chunkDims, 'float32'),
 			time: float32([inputs.timesteps.length, spec.dit.freq_dim], timeSinusoids(inputs.timesteps, spec.dit.freq_dim)),
 			rope_cos: cos, rope_sin: sin,
 			...(spec.dit.control_dim > 0 ? { control: float32([frames, spec.dit.control_dim], inputs.control ?? noControl) } : {}),
@@ -353,7 +356,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 			},
 		}),
 		decodeLatent: async (latent, memory) => {
-			const feeds: Record<string, Feeds[string]> = { latent: float32(latentDims, latent) };
+			const feeds: Record<string, Feeds[string]> = { latent: stateFeed(latent, latentDims, 'float32') };
 			for (const [index, { name, dims }] of memories.entries()) {
 				feeds[`memory.${name}`] = stateFeed(memory[index] ?? new Float32Array(0), dims, 'float32');
 			}
@@ -366,10 +369,13 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 			};
 		},
 	});
-	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder, graphs.shared) : await owned(Promise.resolve(deviceNetworks({
+	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder, graphs.shared) : await owned(loadDeviceNetworks({
 		device: graphs.device, denoiser: graphs.denoiser, shared: graphs.shared, decoder: graphs.decoder, type: stateType(profile),
-		layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds, latentDims, memories, width: sizes.width, height: sizes.height,
-	})));
+		layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds, chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims, memories, width: sizes.width, height: sizes.height,
+	}).catch(async (error: unknown) => {
+		await closeAll();
+		throw error;
+	}));
 
 	let closing: Promise<void> | undefined;
 	return {

@@ -3,10 +3,11 @@
  * (Self-Forcing's inference loop). Between any two runs of a network comes the caller's `checkpoint`.
  */
 import { TurbocastError } from '../protocol/errors.js';
+import { closeState, type StateTensor } from './backend.js';
 import type { LayerState, StreamKv } from './kv-cache.js';
-import type { Networks, PromptTensors, StepInputs } from './networks.js';
+import type { Networks, PromptTensors, ResidentNetworks, StepInputs } from './networks.js';
 import { gaussianNoise } from './noise.js';
-import { advance, scheduleOf } from './schedule.js';
+import { advance, scheduleOf, stepFactors } from './schedule.js';
 
 /** What all forwards of one chunk have in common. */
 export type ChunkContext = {
@@ -38,7 +39,7 @@ export const checkFinite = (array: Float32Array, what: string): void => {
 	}
 };
 
-const stepInputs = (context: ChunkContext, latent: Float32Array, timestep: number, wantKeysAndValues: boolean): StepInputs => {
+const stepInputs = <Latent extends StateTensor>(context: ChunkContext, latent: Latent, timestep: number, wantKeysAndValues: boolean): Omit<StepInputs, 'latent'> & { readonly latent: Latent } => {
 	const { latents_per_chunk: latents } = context.networks.spec.stream;
 	const { layers, past } = context.past;
 	return {
@@ -55,36 +56,73 @@ const stepInputs = (context: ChunkContext, latent: Float32Array, timestep: numbe
 	};
 };
 
-/**
- * Noise to clean latents `[C, latents_per_chunk, h, w]` in `steps` forwards. The noise of a tensor is named by (seed, chunk, step),
- * the first being that of step 0, so a chunk comes out the same whenever and however often it is made.
- */
-export const denoiseChunk = async (context: ChunkContext, steps: number): Promise<Float32Array> => {
-	const { networks, seed, chunkIndex } = context;
+/** The clean latents of a chunk. What lies on a device is closed by whoever asked for it. */
+export type CleanChunk = {
+	/** [C, latents_per_chunk, h, w] */
+	readonly latent: StateTensor;
+	/** Each latent frame as the decoder takes it, [C, h, w]. */
+	readonly frames: readonly StateTensor[];
+};
+
+/** Of the noise before step `stepIndex`. */
+const noiseOf = ({ networks, seed, chunkIndex }: ChunkContext, stepIndex: number): Float32Array => {
 	const { spec, latentWidth, latentHeight } = networks;
-	const count = spec.dit.in_dim * spec.stream.latents_per_chunk * latentHeight * latentWidth;
-	let x = gaussianNoise({ seed, chunkIndex, stepIndex: 0 }, count);
+	return gaussianNoise({ seed, chunkIndex, stepIndex }, spec.dit.in_dim * spec.stream.latents_per_chunk * latentHeight * latentWidth);
+};
+
+const denoiseHere = async (context: ChunkContext, steps: number): Promise<CleanChunk> => {
+	const { networks } = context;
+	const { spec } = networks;
+	let x = noiseOf(context, 0);
 	for (const [stepIndex, step] of scheduleOf(spec, steps).entries()) {
 		await context.checkpoint();
 		const { velocity } = await networks.step(stepInputs(context, x, step.timestep, false));
 		checkFinite(velocity, `step ${stepIndex + 1} of ${steps}`);
-		x = advance(spec.sampler, step, x, velocity, () => gaussianNoise({ seed, chunkIndex, stepIndex: stepIndex + 1 }, count));
+		x = advance(spec.sampler, step, x, velocity, () => noiseOf(context, stepIndex + 1));
 	}
-	return x;
+	const { latents_per_chunk: latents } = spec.stream;
+	return { latent: x, frames: Array.from({ length: latents }, (_, index) => latentFrame(x, spec.vae.latent_channels, latents, index)) };
 };
+
+/** The same without a latent or a velocity coming back; numbers that are not finite show when the first frame is decoded. */
+const denoiseThere = async (context: ChunkContext, steps: number, resident: ResidentNetworks): Promise<CleanChunk> => {
+	const { spec } = context.networks;
+	let clean: CleanChunk = { latent: noiseOf(context, 0), frames: [] };
+	for (const [stepIndex, step] of scheduleOf(spec, steps).entries()) {
+		const { latent } = clean;
+		try {
+			await context.checkpoint();
+			const [advanced] = await resident.advance([{
+				...stepInputs(context, latent, step.timestep, false), factors: stepFactors(spec.sampler, step),
+				freshNoise: () => noiseOf(context, stepIndex + 1), isLast: step.nextSigma === undefined,
+			}]);
+			clean = advanced as CleanChunk;
+		} finally {
+			closeState([latent]);
+		}
+	}
+	return clean;
+};
+
+/**
+ * Noise to clean latents in `steps` forwards. The noise of a tensor is named by (seed, chunk, step), the first being that of step 0, so a chunk comes
+ * out the same whenever and however often it is made.
+ */
+export const denoiseChunk = (context: ChunkContext, steps: number): Promise<CleanChunk> =>
+	(context.networks.resident === undefined ? denoiseHere(context, steps) : denoiseThere(context, steps, context.networks.resident));
 
 /**
  * Keys and values of the finished latents, for the cache; computed at the model's context timestep. Those on a device are good until the next
  * clean pass, and checked by the cache.
  */
-export const cleanPass = async (context: ChunkContext, latent: Float32Array): Promise<readonly LayerState[]> => {
+export const cleanPass = async (context: ChunkContext, latent: StateTensor): Promise<readonly LayerState[]> => {
 	await context.checkpoint();
 	const { networks } = context;
-	const inputs = stepInputs(context, latent, networks.spec.stream.context_timestep, true);
+	const { context_timestep: timestep } = networks.spec.stream;
 	if (networks.resident !== undefined) {
-		return networks.resident.cleanPass(inputs);
+		return networks.resident.cleanPass(stepInputs(context, latent, timestep, true));
 	}
-	const { newK, newV } = await networks.step(inputs);
+	const { newK, newV } = await networks.step(stepInputs(context, latent as Float32Array, timestep, true));
 	if (newK === undefined || newV === undefined) {
 		throw new TurbocastError('internal', 'The denoiser gave no keys and values for the clean pass.');
 	}

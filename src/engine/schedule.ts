@@ -63,3 +63,21 @@ export const advance = (
 			return assertNever(sampler);
 	}
 };
+
+/** A step as a sum: x' = latent x + velocity v + noise n. */
+export type StepFactors = { readonly latent: number; readonly velocity: number; readonly noise: number };
+
+/** What `advance` does, as a device takes it. The factor of the noise is 0 where `advance` draws none. */
+export const stepFactors = (sampler: ModelSpec['sampler'], { sigma, nextSigma }: ScheduleStep): StepFactors => {
+	if (nextSigma === undefined) {
+		return { latent: 1, velocity: -sigma, noise: 0 };
+	}
+	switch (sampler) {
+		case 'renoise':
+			return { latent: 1 - nextSigma, velocity: -(1 - nextSigma) * sigma, noise: nextSigma };
+		case 'euler':
+			return { latent: 1, velocity: nextSigma - sigma, noise: 0 };
+		default:
+			return assertNever(sampler);
+	}
+};

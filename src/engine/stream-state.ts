@@ -37,7 +37,7 @@ export type StreamSnapshot = { readonly nextChunkIndex: number; readonly chunks:
 export const MAX_CHECKPOINT_KV_BYTES = 16 * 1024 * 1024;
 
 /** The chunks of `chunks` that are still in the window: those of the sink, and the latest. */
-export const inWindow = (spec: ModelSpec, chunks: readonly ChunkMemory[]): readonly ChunkMemory[] => {
+export const inWindow = <Chunk extends { readonly ordinal: number }>(spec: ModelSpec, chunks: readonly Chunk[]): readonly Chunk[] => {
 	const { latents_per_chunk: perChunk, window_latents: window, sink_latents: sink } = spec.stream;
 	const sinkChunks = Math.ceil(sink / perChunk);
 	const recentChunks = Math.ceil((window - perChunk) / perChunk);

@@ -2,12 +2,15 @@
  * Who runs a network next, where several streams want to: the one whose pictures are due first. Steps of several streams are computed as one forward where
  * the networks can. One piece of work at a time, none of them longer than one run of a network, so that whoever is in a hurry waits for one run at most.
  */
-import type { Networks, StepInputs, StepOutputs, StepsTogether } from './networks.js';
+import type { Advanced, AdvanceInputs, Networks, ResidentNetworks, StepInputs, StepOutputs, StepsTogether } from './networks.js';
 
 /** Lets those come who were waiting for what has just ended: their next step is the other half of the next forward. */
 const gather = (): Promise<void> => new Promise((resolve) => setImmediate(() => setImmediate(resolve)));
 
-type Step = { readonly networks: Networks; readonly inputs: StepInputs; readonly done: (outputs: StepOutputs) => void };
+/** One forward: for its velocity or, on a device, for the latent after it. */
+type Step = { readonly networks: Networks } & (
+	| { readonly wants: 'velocity'; readonly inputs: StepInputs; readonly done: (outputs: StepOutputs) => void }
+	| { readonly wants: 'latent'; readonly inputs: AdvanceInputs; readonly done: (advanced: Advanced) => void });
 
 type Work = {
 	readonly turn: Turn;
@@ -75,10 +78,10 @@ export class Turns {
 	}
 
 	/** The step that is due first and those after it that can be computed with it; the number is one that there is a forward for. */
-	#companyOf({ networks }: Step): Work[] {
+	#companyOf({ networks, wants }: Step): Work[] {
 		const { together } = networks;
 		const canJoin = ({ what }: Work): boolean =>
-			what.kind === 'step' && what.step.networks === networks && (together?.takesCleanPasses === true || !what.step.inputs.wantKeysAndValues);
+			what.kind === 'step' && what.step.networks === networks && what.step.wants === wants && (together?.takesCleanPasses === true || !what.step.inputs.wantKeysAndValues);
 		const [first, ...others] = this.#waiting as [Work, ...Work[]];
 		const group = canJoin(first) ? [first, ...others.filter(canJoin)] : [first];
 		return group.slice(0, Math.max(1, ...(together?.sizes ?? []).filter((size) => size <= group.length)));
@@ -98,11 +101,11 @@ export class Turns {
 			} else {
 				this.#forwards += 1;
 				this.#steps += steps.length;
-				const outputs = await forward(steps);
+				const tell = await forward(steps);
 				// A forward that was shared costs each its part.
 				const othersMs = (this.nowMs() - startMs) * (1 - 1 / group.length);
 				group.forEach(({ turn }) => turn.lose(othersMs));
-				steps.forEach((step, index) => step.done(outputs[index] as StepOutputs));
+				tell();
 			}
 		} catch (error) {
 			group.forEach((work) => work.fail(error));
@@ -110,9 +113,18 @@ export class Turns {
 	}
 }
 
-const forward = async (steps: readonly Step[]): Promise<readonly StepOutputs[]> => {
-	const [first] = steps as readonly [Step];
-	return steps.length === 1 ? [await first.networks.step(first.inputs)] : (first.networks.together as StepsTogether).steps(steps.map(({ inputs }) => inputs));
+/** Computes steps that want the same; returns how they are told. */
+const forward = async (steps: readonly Step[]): Promise<() => void> => {
+	const [{ networks }] = steps as readonly [Step];
+	const forLatents = steps.flatMap((step) => (step.wants === 'latent' ? [step] : []));
+	if (forLatents.length > 0) {
+		const advanced = await (networks.resident as ResidentNetworks).advance(forLatents.map(({ inputs }) => inputs));
+		return () => forLatents.forEach((step, index) => step.done(advanced[index] as Advanced));
+	}
+	const forVelocities = steps.flatMap((step) => (step.wants === 'velocity' ? [step] : []));
+	const all = forVelocities.map(({ inputs }) => inputs);
+	const outputs = all.length === 1 ? [await networks.step(all[0] as StepInputs)] : await (networks.together as StepsTogether).steps(all);
+	return () => forVelocities.forEach((step, index) => step.done(outputs[index] as StepOutputs));
 };
 
 /** The work of one stream, a chunk at a time. */
@@ -174,7 +186,15 @@ export class Turn {
 
 	/** One forward, perhaps together with others'. */
 	step(networks: Networks, inputs: StepInputs): Promise<StepOutputs> {
-		return this.#isAlone ? networks.step(inputs) : this.#ask((done) => ({ kind: 'step', step: { networks, inputs, done } }));
+		return this.#isAlone ? networks.step(inputs) : this.#ask((done) => ({ kind: 'step', step: { networks, wants: 'velocity', inputs, done } }));
+	}
+
+	/** The same on a device, with the sampler's update. */
+	async advance(networks: Networks, inputs: AdvanceInputs): Promise<Advanced> {
+		if (this.#isAlone) {
+			return (await (networks.resident as ResidentNetworks).advance([inputs]))[0] as Advanced;
+		}
+		return this.#ask((done) => ({ kind: 'step', step: { networks, wants: 'latent', inputs, done } }));
 	}
 
 	#ask<Result>(what: (resolve: (result: Result) => void) => Work['what']): Promise<Result> {
@@ -189,6 +209,7 @@ export class Turn {
 export const inTurn = (networks: Networks, turn: Turn): Networks => ({
 	...networks,
 	step: (inputs) => turn.step(networks, inputs),
+	...(networks.resident === undefined ? {} : { resident: { ...networks.resident, advance: (all) => Promise.all(all.map((inputs) => turn.advance(networks, inputs))) } }),
 	encodePrompt: (text) => turn.alone(() => networks.encodePrompt(text)),
 	decodeLatent: (latent, memory) => turn.alone(() => networks.decodeLatent(latent, memory)),
 	alone: (work) => turn.alone(work),

@@ -7,7 +7,7 @@
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { toI420, toI420Words } from './i420.js';
-import { add, cast, clip, concat, convolution, multiply, pixelShuffle, relu, reshape, slice } from './operators.js';
+import { absolute, add, cast, clip, concat, convolution, multiply, pixelShuffle, relu, reshape, slice, sum } from './operators.js';
 import type { VaeSpec } from './spec.js';
 import { int8Decoder } from './vae-decoder-int8.js';
 import type { Weights } from './weights.js';
@@ -21,6 +21,8 @@ export type DecoderOptions = {
 	readonly width: number;
 	/** What comes out: I420 bytes, those bytes in 32-bit words (i420.ts), or float32 RGB [T, 3, H, W] for tests. Default I420. */
 	readonly output?: 'i420' | 'i420 words' | 'rgb';
+	/** Adds the output `magnitude` [1], the sum of the absolute values of the latent: finite only if all of them are. Default false. */
+	readonly checksLatent?: boolean;
 };
 
 /** What the arithmetic of a decoder has to offer; `X` is its idea of an activation [T, W, h, w]. */
@@ -65,7 +67,11 @@ const floatDecoder = (g: GraphBuilder, spec: VaeSpec, weights: Weights, type: 'f
 const run = <X>(g: GraphBuilder, spec: VaeSpec, options: DecoderOptions, arithmetic: DecoderArithmetic<X>): Value => {
 	const { height, width } = options;
 	const channels = spec.latent_channels;
-	const normalised = reshape(g, 'latent/batch', g.input('latent', 'float32', [channels, height, width]), [1, channels, height, width]);
+	const given = g.input('latent', 'float32', [channels, height, width]);
+	if (options.checksLatent === true) {
+		g.output('magnitude', reshape(g, 'latent/magnitude', sum(g, 'latent/sum', reshape(g, 'latent/flat', absolute(g, 'latent/absolute', given), [1, channels * height * width]), 1), [1]));
+	}
+	const normalised = reshape(g, 'latent/batch', given, [1, channels, height, width]);
 	const perChannel = (name: string, values: readonly number[]): Value => g.floats(name, [1, channels, 1, 1], values);
 	const latent = add(g, 'latent/shifted', multiply(g, 'latent/scaled', normalised, perChannel('std', spec.latent_std)), perChannel('mean', spec.latent_mean));
 	let x = arithmetic.start(latent);

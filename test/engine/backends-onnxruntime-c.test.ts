@@ -24,7 +24,7 @@ import { concat, matMul, multiply } from '../../src/model/operators.js';
 import { transferGraph } from '../../src/model/state-graphs.js';
 import { Weights } from '../../src/model/weights.js';
 import { randomNormals, writeRandomModel } from '../model/random-model.js';
-import { holdStreamToCpu } from './device-stream.js';
+import { holdChunkToDevice, holdPoisonOnDevice, holdStreamToCpu } from './device-stream.js';
 
 const createNative = (): DeviceBackend => createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } });
 const openHandles = () => ortLibrary().open();
@@ -305,6 +305,13 @@ for (const [profile, levels] of [['cuda-fp32', 1], ['cuda-fp16', 24]] as const) 
 	test(`a stream of ${profile}, computed by the processor through the same calls, shows what the CPU shows, over eviction, a sink and snapshots`, async () => {
 		const before = openHandles();
 		await holdStreamToCpu(profile, levels, { openDevice: () => createNative() });
+		assert.deepEqual(openHandles(), before);
+	});
+
+	test(`a chunk of ${profile} is made where its tensors lie: only its pictures and a few numbers that say they are some come back, in any number of steps`, async () => {
+		const before = openHandles();
+		await holdChunkToDevice(profile, levels, () => createNative());
+		await holdPoisonOnDevice(profile, { openDevice: () => createNative() });
 		assert.deepEqual(openHandles(), before);
 	});
 }

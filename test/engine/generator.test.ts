@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import type { StateTensor } from '../../src/engine/backend.js';
 import { Generator } from '../../src/engine/generator.js';
 import { loadNetworks, type Networks } from '../../src/engine/networks.js';
 import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
@@ -135,7 +136,7 @@ test('the event loop turns between any two runs of a network, however quickly th
 });
 
 test('the decoder remembers from chunk to chunk: frames are those of one unbroken decode', async () => {
-	const latents: Float32Array[] = [];
+	const latents: StateTensor[] = [];
 	const generator = openGenerator(7, 0, {
 		...networks,
 		decodeLatent: (latent, memory) => {

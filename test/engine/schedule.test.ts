@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { advance, cleanEstimate, scheduleOf } from '../../src/engine/schedule.js';
+import { advance, cleanEstimate, scheduleOf, stepFactors } from '../../src/engine/schedule.js';
 import type { ModelSpec } from '../../src/model/spec.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 
@@ -58,5 +58,22 @@ for (const sampler of ['renoise', 'euler'] as const) {
 		const before = x.slice();
 		assertClose(advance(sampler, { timestep: 500, sigma: 0.5, nextSigma: undefined }, x, VELOCITY, () => assert.fail('noise drawn')), X0);
 		assert.deepEqual(x, before);
+	});
+}
+
+for (const sampler of ['renoise', 'euler'] as const) {
+	test(`${sampler}: as a sum of latent, velocity and noise a step is what it is in parts, and takes noise only where that does`, () => {
+		const fresh = Float32Array.from([1, -1, 0.5]);
+		for (const nextSigma of [0.75, 0.05, undefined]) {
+			const step = { timestep: 900, sigma: 0.9, nextSigma };
+			let hasDrawn = false;
+			const expected = advance(sampler, step, at(0.9), VELOCITY, () => {
+				hasDrawn = true;
+				return fresh;
+			});
+			const factors = stepFactors(sampler, step);
+			assert.equal(factors.noise !== 0, hasDrawn);
+			assertClose(at(0.9).map((x, index) => factors.latent * x + factors.velocity * (VELOCITY[index] ?? 0) + factors.noise * (fresh[index] ?? 0)), expected);
+		}
 	});
 }

@@ -122,10 +122,18 @@ const holdToApart = async (used: Networks, levels: number): Promise<void> => {
 	let shared = 0;
 	const { together } = used;
 	assert.deepEqual(together?.sizes, [2, 4]);
-	const counting: Networks = { ...used, together: { ...together, steps: (all) => {
-		shared += 1;
-		return together.steps(all);
-	} } };
+	const { resident } = used;
+	const counting: Networks = {
+		...used,
+		together: { ...together, steps: (all) => {
+			shared += 1;
+			return together.steps(all);
+		} },
+		resident: resident === undefined ? undefined : { ...resident, advance: (all) => {
+			shared += all.length > 1 ? 1 : 0;
+			return resident.advance(all);
+		} },
+	};
 	const [apart, joined] = [await framesOf({ ...used, together: undefined }), await framesOf(counting)];
 	assert.ok(shared > 0);
 	for (const [stream, frames] of apart.entries()) {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Networks, PromptTensors, StepInputs, StepOutputs } from '../../src/engine/networks.js';
+import type { Advanced, AdvanceInputs, Networks, PromptTensors, StepInputs, StepOutputs } from '../../src/engine/networks.js';
 import { inTurn, Turn, Turns } from '../../src/engine/turns.js';
 
 /** A step whose velocity names it, so that outputs which went to the wrong stream show. */
@@ -107,6 +107,29 @@ test('clean passes and steps of other networks are not joined where they cannot 
 	]);
 	assert.deepEqual(own.forwards, [[1, 4], [2]]);
 	assert.deepEqual(other.forwards, [[3, 5]]);
+});
+
+test('steps whose latents stay on a device are computed together with their like, each stream gets its own, and others go between two of them', async () => {
+	const { networks, forwards } = notedNetworks([2]);
+	const wanted: number[][] = [];
+	const advance = (all: readonly AdvanceInputs[]): Promise<Advanced[]> => {
+		wanted.push(all.map(({ firstPosition }) => firstPosition));
+		return Promise.resolve(all.map(({ firstPosition }) => ({ latent: { type: 'float32', dims: [firstPosition], isResident: true, close: () => undefined }, frames: [] })));
+	};
+	const onDevice = { ...networks, resident: { advance } } as unknown as Networks;
+	const turns = new Turns({ nowMs: () => 0 });
+	const advanceOf = (firstPosition: number): AdvanceInputs => ({ ...stepOf(0), firstPosition, factors: { latent: 1, velocity: -1, noise: 0 }, freshNoise: () => new Float32Array(1), isLast: false });
+	const cancel = new AbortController();
+	const cancelled = inTurn(onDevice, begun(turns, 9, cancel.signal)).resident?.advance([advanceOf(9)]);
+	const [hurried, one, two] = [begun(turns, 1), begun(turns, 2), begun(turns, 3)];
+	const advanced = [two, one].map((turn, index) => inTurn(onDevice, turn).resident?.advance([advanceOf(3 - index)]));
+	cancel.abort(new Error('enough'));
+	await Promise.all([assert.rejects(cancelled as Promise<unknown>, /enough/u), hurried.step(onDevice, stepOf(1))]);
+	assert.deepEqual((await Promise.all(advanced)).map((all) => all?.[0]?.latent.dims), [[3], [2]]);
+	assert.deepEqual([forwards, wanted], [[[1]], [[2, 3]]]);
+	// Inside of what it does alone a stream has its turn already.
+	await one.alone(async () => assert.deepEqual((await one.advance(onDevice, advanceOf(7))).latent.dims, [7]));
+	assert.deepEqual(turns.counts, { forwards: 2, steps: 3 });
 });
 
 test('nobody comes between what is done alone, and what it asks for itself it gets', async () => {

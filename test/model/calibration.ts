@@ -2,7 +2,7 @@
 import { ReferenceDecoder } from '../../src/engine/backends/reference-decoder.js';
 import type { OwnModelSpec, VaeSpec } from '../../src/model/spec.js';
 import type { Weights } from '../../src/model/weights.js';
-import { memoryShapes } from '../../src/engine/networks.js';
+import { memoryShapes } from '../../src/engine/network-sizes.js';
 import { randomNormals } from './random-model.js';
 
 export const zeroMemory = (spec: OwnModelSpec, width: number, height: number): Float32Array[] =>

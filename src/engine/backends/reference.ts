@@ -5,7 +5,8 @@
 import { openModelFolder } from '../../model/model-folder.js';
 import { ownModel } from '../../model/spec.js';
 import { Weights } from '../../model/weights.js';
-import { memoryShapes, type Networks, networkSizes } from '../networks.js';
+import { memoryShapes, networkSizes } from '../network-sizes.js';
+import type { Networks } from '../networks.js';
 import { ReferenceDecoder, rgbToI420 } from './reference-decoder.js';
 import { ReferenceDit } from './reference-dit.js';
 import { encodeText } from './reference-text.js';
@@ -36,7 +37,7 @@ export const loadReferenceNetworks = async (options: { readonly folder: string; 
 		},
 		decodeLatent: (latent, memory) => {
 			const next = [...memory as Float32Array[]];
-			return Promise.resolve({ frames: decoder.decode([latent], height, width, next).map(rgbToI420), memory: next });
+			return Promise.resolve({ frames: decoder.decode([latent as Float32Array], height, width, next).map(rgbToI420), memory: next });
 		},
 		emptyMemory: () => memoryShapes(spec, width, height).map(({ dims }) => new Float32Array(dims[0] * dims[1] * dims[2])),
 		close: () => Promise.resolve(),

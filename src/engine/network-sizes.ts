@@ -1,0 +1,24 @@
+/** Sizes that follow from what a model is; nothing here imports the tensor library. */
+import { checkSize } from '../model/sizes.js';
+import type { ModelSpec, OwnModelSpec } from '../model/spec.js';
+
+/** The sizes that follow from a spec and an output size. Throws `invalid_request` for a size that the model does not have. */
+export const networkSizes = (spec: ModelSpec, width: number, height: number, latents = spec.stream.latents_per_chunk) => {
+	checkSize(spec, width, height);
+	const [, patchHeight = 1, patchWidth = 1] = spec.dit.patch_size;
+	const latentWidth = width / spec.vae.spatial_stride;
+	const latentHeight = height / spec.vae.spatial_stride;
+	const rows = latentHeight / patchHeight;
+	const columns = latentWidth / patchWidth;
+	return {
+		width, height, latentWidth, latentHeight, rows, columns,
+		tokensPerLatent: rows * columns,
+		tokensPerChunk: rows * columns * latents,
+		headDim: spec.dit.dim / spec.dit.num_heads,
+	};
+};
+
+/** The blocks of the decoder that remember something, in order: names and shapes of their memories. */
+export const memoryShapes = (spec: OwnModelSpec, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>
+	spec.vae.widths.flatMap((levelWidth, level) => Array.from({ length: spec.vae.blocks[level] ?? 0 }, (_, block) => (
+		{ name: `${level}.${block}`, dims: [levelWidth, latentHeight << level, latentWidth << level] as [number, number, number] })));
