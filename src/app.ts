@@ -8,11 +8,15 @@ import { Metrics } from './base/metrics.js';
 import { systemClock } from './base/time.js';
 import { chosenProfile, engineOptions } from './cli/engine-options.js';
 import type { Config } from './config.js';
+import { freeCardBytes } from './engine/card-memory.js';
 import { EngineHost } from './engine/engine-host.js';
 import type { Engine } from './engine/engine.js';
+import { deviceOf } from './engine/profile.js';
+import { streamBytes } from './engine/stream-memory.js';
 import { startEncoders } from './media/encoder-host.js';
 import { Auth } from './server/auth.js';
 import { keysFilePath } from './server/key-file.js';
+import { MemoryBudget } from './server/memory-budget.js';
 import { startServer, type Server } from './server/server.js';
 import { createWebRtcTransport } from './transport/webrtc.js';
 import { TURBOCAST_VERSION } from './version.js';
@@ -33,6 +37,24 @@ export type AppOptions = {
 	readonly log?: Log;
 	/** Sees every frame before it is encoded: for tests and recorders; must not keep or change the bytes. */
 	readonly onFrame?: (frame: RawFrame) => void;
+};
+
+/** What streams may take of the memory where the engine keeps them, and of this machine's, which has a copy of each. */
+const memoryBudget = (engine: EngineHost, configuredMb: number): MemoryBudget => {
+	const isOnCard = deviceOf(engine.profile) !== 'cpu';
+	let freeOnCard: number | undefined;
+	if (isOnCard) {
+		// Weights and all are there by then. Why it never was ready is told elsewhere.
+		engine.ready().then(async () => {
+			freeOnCard = await freeCardBytes();
+		}).catch(() => undefined);
+	}
+	return new MemoryBudget({
+		bytesOf: (size) => streamBytes(engine.model, size, engine.profile),
+		configuredBytes: configuredMb === 0 ? undefined : configuredMb * 1e6,
+		place: isOnCard ? 'card' : 'host',
+		freeBytes: { host: () => process.availableMemory(), card: () => freeOnCard },
+	});
 };
 
 /** Starts the whole service. Throws `invalid_config`, `port_in_use`, `model_not_found`, `model_invalid`, `weights_corrupt`. */
@@ -103,6 +125,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 				messagesPerSecond: config.limits.messages_per_second,
 				badMessagesPerMinute: config.limits.bad_messages_per_minute,
 			},
+			memory: memoryBudget(engine, config.engine.memory_mb),
 			version: TURBOCAST_VERSION, engine, encoders, transport, auth, log: log.child({ part: 'server' }), metrics, clock,
 			...(onFrame === undefined ? {} : { onFrame }),
 		});

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
-import { BATCH_CHOICES, DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
+import { BATCH_CHOICES, DEFAULT_MAX_STREAMS, DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
 import { ENCODER_CHOICES } from './media/encoder-protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
@@ -34,6 +34,8 @@ export const CONFIG_SCHEMA = object({
 		profile: withDefault(oneOf(['auto', ...ENGINE_PROFILES]), 'auto'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
 		batch: withDefault(oneOf(BATCH_CHOICES), 'auto'),
+		max_streams: withDefault(integer({ min: 2, max: 4096 }), DEFAULT_MAX_STREAMS),
+		memory_mb: withDefault(integer({ min: 0, max: 10_000_000 }), 0),
 		residency: withDefault(oneOf(RESIDENCIES), 'auto'),
 		standby: withDefault(oneOf(STANDBY_MODES), 'auto'),
 		embedding_cache_dir: withDefault(string({ max: 4096 }), ''),
@@ -131,6 +133,9 @@ export const parseConfig = (value: unknown, from: string): Config => {
 	}
 	if (mistakes.length === 0 && config.media.udp_port_max !== 0 && config.media.udp_port_min >= config.media.udp_port_max) {
 		mistakes.push('`media.udp_port_min` must be below `media.udp_port_max`.');
+	}
+	if (mistakes.length === 0 && config.engine.max_streams < 2 * config.limits.max_sessions) {
+		mistakes.push(`\`engine.max_streams\` must be at least twice \`limits.max_sessions\` (${2 * config.limits.max_sessions}): a stream that ends is closed a little after its place was given to another.`);
 	}
 	if (mistakes.length === 0 && (config.media.turn_urls.length === 0) !== (config.media.turn_secret === '')) {
 		mistakes.push('`media.turn_urls` and `media.turn_secret` must be set together.');

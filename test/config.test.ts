@@ -71,6 +71,12 @@ test('half a UDP port range is refused', () => {
 	assert.throws(() => parseConfig({ media: { udp_port_min: 40_000, udp_port_max: 40_000 } }, 'x'), isInvalidConfig(/below/u));
 });
 
+test('an engine has room for twice as many streams as there may be sessions', () => {
+	assert.equal(parseConfig({ engine: { max_streams: 20 }, limits: { max_sessions: 10 } }, 'x').engine.max_streams, 20);
+	assert.throws(() => parseConfig({ engine: { max_streams: 19 }, limits: { max_sessions: 10 } }, 'x'), isInvalidConfig(/engine\.max_streams/u, /twice `limits\.max_sessions` \(20\)/u));
+	assert.throws(() => parseConfig({ limits: { max_sessions: 1000 } }, 'x'), isInvalidConfig(/engine\.max_streams/u));
+});
+
 test('flags win over the environment, which wins over the file', () => {
 	inFile('server:\n  port: 1\n  host: file\nlog:\n  level: warn\n', (file) => {
 		const config = loadConfig({ file, environment: { TURBOCAST_SERVER__PORT: '2', TURBOCAST_SERVER__HOST: 'environment' }, flags: { server: { port: 3 } } });

@@ -30,6 +30,7 @@ export const engineOptions = ({ engine }: Pick<Config, 'engine'>, profile: Engin
 	profile,
 	threads: engine.threads,
 	batch: engine.batch,
+	maxStreams: engine.max_streams,
 	residency: engine.residency,
 	...(engine.embedding_cache_bytes === 0 ? {} : { embeddingCache: { folder: cacheFolder(engine.embedding_cache_dir), maxBytes: engine.embedding_cache_bytes } }),
 });

@@ -77,6 +77,8 @@ export type DeviceBackend = Omit<Backend, 'load'> & {
 	readonly upload: (data: Float32Array, dims: readonly number[], type?: 'float32' | 'float16') => Promise<ResidentTensor>;
 	/** The numbers of a float32 or float16 tensor. */
 	readonly download: (tensor: ResidentTensor) => Promise<Float32Array>;
+	/** Resolves when all that the device was given is done. Absent where each run waits for its end. */
+	readonly settle?: () => Promise<void>;
 	/** Ends the sessions of its own; those that were loaded are closed by whoever loaded them. Idempotent. */
 	readonly close: () => Promise<void>;
 };

@@ -195,6 +195,7 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 				return Array.from({ length: layers }, (_, layer) => ({ k: placed(`new_k.${layer}`), v: placed(`new_v.${layer}`) }));
 			},
 			createKv: (shape) => new ResidentKv(shape, appends),
+			settle: device.settle,
 			read,
 		},
 		close: async () => {

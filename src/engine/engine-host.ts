@@ -12,7 +12,7 @@ import { TurbocastError } from '../protocol/errors.js';
 import { MAX_SEED } from '../protocol/limits.js';
 import { EngineChild, type EngineChildListener, type EngineProcessOptions } from './engine-child.js';
 import type { Engine, EngineState, EngineStream, StreamOptions } from './engine.js';
-import { MAX_CLIP_LATENTS, MAX_STREAMS, type EngineEvent, type EngineProfile, type StandbyMode } from './protocol.js';
+import { DEFAULT_MAX_STREAMS, MAX_CLIP_LATENTS, type EngineEvent, type EngineProfile, type StandbyMode } from './protocol.js';
 import { EnginePatience } from './patience.js';
 import { RESTART_POLICY, restartDelayMs } from './restart-policy.js';
 import { type Spare, Standby, wantsStandby } from './standby.js';
@@ -179,8 +179,9 @@ export class EngineHost implements Engine {
 		if (!isWhole(firstChunkIndex, MAX_SEED) || !isWhole(firstFrameId, Number.MAX_SAFE_INTEGER)) {
 			throw new TurbocastError('invalid_request', 'firstChunkIndex and firstFrameId must be whole numbers from 0.', { param: 'firstChunkIndex' });
 		}
-		if (this.#streams.size >= MAX_STREAMS) {
-			throw new TurbocastError('capacity_exhausted', `This engine serves ${MAX_STREAMS} streams already; close one first.`);
+		const { maxStreams = DEFAULT_MAX_STREAMS } = this.#options;
+		if (this.#streams.size >= maxStreams) {
+			throw new TurbocastError('capacity_exhausted', `This engine serves ${maxStreams} streams already (engine.max_streams); close one first.`);
 		}
 	}
 
@@ -192,9 +193,9 @@ export class EngineHost implements Engine {
 	}
 
 	#start(listener: EngineChildListener): EngineChild {
-		const { clock, modelFolder, profile, threads, batch, residency, embeddingCache, loadsAhead } = this.#options;
+		const { clock, modelFolder, profile, threads, batch, maxStreams, residency, embeddingCache, loadsAhead } = this.#options;
 		const patience = { loadMs: this.#patience.loadMs, silentMs: () => this.#patience.silentMs([...this.#sizes.values()]) };
-		return new EngineChild({ modelFolder, profile, threads, batch, residency, embeddingCache, loadsAhead }, { clock, patience }, listener);
+		return new EngineChild({ modelFolder, profile, threads, batch, maxStreams, residency, embeddingCache, loadsAhead }, { clock, patience }, listener);
 	}
 
 	#spawn(): void {

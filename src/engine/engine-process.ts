@@ -16,7 +16,7 @@ const send = (event: EngineEvent, whenSent: () => void = () => undefined): void 
 };
 
 const main = async (): Promise<void> => {
-	const { modelFolder, loadsAhead, ...options } = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
+	const { modelFolder, loadsAhead, maxStreams, ...options } = JSON.parse(process.argv[2] ?? '{}') as EngineProcessOptions;
 	// Ctrl-C reaches the whole process group: the parent decides when an engine ends, and tells it.
 	process.on('SIGINT', () => undefined);
 	process.on('SIGTERM', () => undefined);
@@ -29,6 +29,7 @@ const main = async (): Promise<void> => {
 		load: (size) => loadNetworks({ folder: modelFolder, ...options, warn: (sentence) => process.emitWarning(sentence), ...size }),
 		send,
 		isBatchMeasured: options.batch === 'auto',
+		maxStreams,
 		nowMs: systemClock.nowMs,
 	});
 	process.on('message', (message) => {

@@ -11,7 +11,7 @@ import type { Networks } from './networks.js';
 import { PromptEncoder } from './prompt-encoder.js';
 import { sizesThatPay } from './sizes-that-pay.js';
 import { inTurn, Turn, Turns } from './turns.js';
-import { MAX_STREAMS, type EngineEvent, type EngineRequest } from './protocol.js';
+import { DEFAULT_MAX_STREAMS, type EngineEvent, type EngineRequest } from './protocol.js';
 
 /** Prompts waiting to be encoded ahead of their use; newer ones push out the oldest, which is then encoded when it is used. */
 const MAX_HINTS = 8;
@@ -34,6 +34,8 @@ export type EngineServerOptions = {
 	readonly send: (event: EngineEvent) => void;
 	/** Whether steps of several streams are computed together only in such numbers as were measured to pay, when the networks are warmed. Default false. */
 	readonly isBatchMeasured?: boolean;
+	/** Default `DEFAULT_MAX_STREAMS`. */
+	readonly maxStreams?: number | undefined;
 	readonly nowMs: () => number;
 };
 
@@ -116,7 +118,7 @@ export class EngineServer {
 		switch (request.type) {
 			case 'stream.open':
 				// The host counts too; beyond the bound a stream simply does not exist, and its chunks fail.
-				if (this.#streams.size < MAX_STREAMS) {
+				if (this.#streams.size < (this.#options.maxStreams ?? DEFAULT_MAX_STREAMS)) {
 					this.#streams.set(request.stream, { options: request, generator: undefined, turn: new Turn(this.#turns), job: undefined });
 				}
 				return;

@@ -8,6 +8,9 @@ import type { PromptEncoder } from './prompt-encoder.js';
 import { cleanPass, denoiseChunk, type ChunkContext } from './sampler.js';
 import { inWindow, MAX_CHECKPOINT_KV_BYTES, type Checkpoint, type ChunkMemory, type StreamSnapshot } from './stream-state.js';
 
+/** Chunks of which one waits for its steps, on a device that goes on by itself: a little, and often enough for a mean over ten. */
+const MEASURED_EVERY = 16;
+
 /** Takes the pictures of one latent frame as soon as they are decoded; `firstIndexInChunk` is that of the first. */
 export type EmitFrames = (firstIndexInChunk: number, frames: readonly Uint8Array[]) => void;
 
@@ -77,6 +80,8 @@ export class Generator {
 	#seed: number;
 	#nextChunkIndex: number;
 	#past: Past;
+	/** What the steps of a chunk took when that was measured last. */
+	#measured: { readonly steps: number; readonly denoiseMs: number } | undefined;
 	/** Restored without keys and values: the next chunk makes them first. */
 	#mustRebuild = false;
 
@@ -124,7 +129,8 @@ export class Generator {
 			const context: ChunkContext = { ...common, past: past.kv, control, chunkIndex };
 			const { latent, frames } = await denoiseChunk(context, inputs.steps);
 			made = [latent, ...frames];
-			const denoiseMs = lap();
+			const isMeasured = await this.#settleNowAndThen(inputs.steps);
+			const stepsMs = lap();
 
 			let emitted = 0;
 			for (const frame of frames) {
@@ -136,7 +142,7 @@ export class Generator {
 				emit(emitted, decoded.frames);
 				emitted += decoded.frames.length;
 			}
-			const decodeMs = lap();
+			const { denoiseMs, decodeMs } = this.#phases(inputs.steps, isMeasured, stepsMs, lap());
 
 			const handed = await this.#undisturbed(async () => {
 				const layers = await cleanPass(context, latent);
@@ -221,6 +227,32 @@ export class Generator {
 		};
 		const kv = this.#networks.resident?.createKv(shape) ?? new KvCache(shape);
 		return { kv, chunks: [], memory: this.#networks.emptyMemory(), rebuilt: undefined };
+	}
+
+	/**
+	 * A device that is given work and goes on by itself has not taken its steps when it was given them. Waiting for it would leave it idle for a moment, so one chunk of
+	 * some waits, and each with another number of steps: what they take decides who is let in. Returns whether this one's time is that of its steps.
+	 */
+	async #settleNowAndThen(steps: number): Promise<boolean> {
+		const settle = this.#networks.resident?.settle;
+		if (settle === undefined) {
+			return true;
+		}
+		const isMeasured = this.#measured?.steps !== steps || this.#nextChunkIndex % MEASURED_EVERY === 0;
+		if (isMeasured) {
+			await settle();
+		}
+		return isMeasured;
+	}
+
+	/** What went by until the steps were given, and until the last picture was there, as the time of steps and of decoding. */
+	#phases(steps: number, isMeasured: boolean, stepsMs: number, restMs: number): { readonly denoiseMs: number; readonly decodeMs: number } {
+		if (isMeasured) {
+			this.#measured = { steps, denoiseMs: stepsMs };
+		}
+		const allMs = stepsMs + restMs;
+		const denoiseMs = Math.min(this.#measured?.denoiseMs ?? stepsMs, allMs);
+		return { denoiseMs, decodeMs: allMs - denoiseMs };
 	}
 
 	/** Keys and values that lie on a device are good until the next clean pass, which may be another stream's. */

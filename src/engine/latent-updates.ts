@@ -1,6 +1,6 @@
 /** The sampler's part of a step on a device: from a latent and its velocity to the next latent, with graphs of `latent-graphs.ts`. */
 import { latentEndGraph, type LatentDims, latentUpdateGraph } from '../model/latent-graphs.js';
-import { type DeviceBackend, type Feeds, type ResidentSession, type ResidentTensor, type StateTensor } from './backend.js';
+import type { DeviceBackend, Feeds, ResidentSession, ResidentTensor, StateTensor } from './backend.js';
 import type { Advanced, AdvanceInputs } from './networks.js';
 import { stateFeed } from './resident-kv.js';
 

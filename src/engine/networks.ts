@@ -114,6 +114,8 @@ export type ResidentNetworks = {
 	/** As `step` with keys and values, but those stay where they are, until the next call. */
 	readonly cleanPass: (inputs: ResidentStepInputs) => Promise<readonly LayerState[]>;
 	readonly createKv: (shape: KvShape) => StreamKv;
+	/** Resolves when all that the device was given is done; absent where each call waits for that. */
+	readonly settle?: (() => Promise<void>) | undefined;
 	readonly read: (tensor: StateTensor) => Promise<Float32Array>;
 };
 

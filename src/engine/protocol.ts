@@ -78,8 +78,11 @@ export type EngineRequest =
 
 export type ChunkTimings = { readonly queueMs: number; readonly textMs: number; readonly recacheMs: number; readonly denoiseMs: number; readonly cleanMs: number; readonly decodeMs: number };
 
-/** Streams on one engine. Each holds its window in memory (a few MB for a small model) and waits for the others' chunks in turn. */
-export const MAX_STREAMS = 16;
+/**
+ * Streams on one engine, unless it is told otherwise (`engine.max_streams`): two for each of 128 sessions, because one that ends is closed a little after its place was
+ * given to another. A stream takes memory from its first chunk on; how much all of them may take is decided where sessions are let in.
+ */
+export const DEFAULT_MAX_STREAMS = 256;
 
 /** Longest clip that a stream may ask for, latent frames: two minutes and more of Wan's. Memory ends long before. */
 export const MAX_CLIP_LATENTS = 512;

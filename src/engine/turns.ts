@@ -102,6 +102,10 @@ export class Turns {
 				this.#forwards += 1;
 				this.#steps += steps.length;
 				const tell = await forward(steps);
+				if (this.#waiting.length > 0) {
+					// Whoever is next waits for this run, and not for all that a device was given before.
+					await steps[0]?.networks.resident?.settle?.();
+				}
 				// A forward that was shared costs each its part.
 				const othersMs = (this.nowMs() - startMs) * (1 - 1 / group.length);
 				group.forEach(({ turn }) => turn.lose(othersMs));
@@ -205,11 +209,20 @@ export class Turn {
 	}
 }
 
+const residentInTurn = (networks: Networks, resident: ResidentNetworks, turn: Turn): ResidentNetworks => {
+	const { settle } = resident;
+	return {
+		...resident,
+		advance: (all) => Promise.all(all.map((inputs) => turn.advance(networks, inputs))),
+		settle: settle === undefined ? undefined : () => turn.alone(settle),
+	};
+};
+
 /** The networks as a stream sees them that takes turns. Closed by whoever loaded them. */
 export const inTurn = (networks: Networks, turn: Turn): Networks => ({
 	...networks,
 	step: (inputs) => turn.step(networks, inputs),
-	...(networks.resident === undefined ? {} : { resident: { ...networks.resident, advance: (all) => Promise.all(all.map((inputs) => turn.advance(networks, inputs))) } }),
+	...(networks.resident === undefined ? {} : { resident: residentInTurn(networks, networks.resident, turn) }),
 	encodePrompt: (text) => turn.alone(() => networks.encodePrompt(text)),
 	decodeLatent: (latent, memory) => turn.alone(() => networks.decodeLatent(latent, memory)),
 	alone: (work) => turn.alone(work),

@@ -1,5 +1,5 @@
 /**
- * Who may generate, and who waits. A session is let in while there is a place and the engine's time suffices for it and those that
+ * Who may generate, and who waits. A session is let in while there is a place, memory for its stream, and the engine's time suffices for it and those that
  * run, some of which may give way by taking fewer steps; others wait in one line, first come, first served, which no key and no address may fill alone.
  */
 import type { Clock } from '../base/time.js';
@@ -9,6 +9,7 @@ import { chunkMs } from '../model/spec.js';
 import { assertNever } from '../protocol/assert-never.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { ChunkCost, type ChunkShape } from './chunk-cost.js';
+import { megabytes, type MemoryBudget, placeName, type Shortage } from './memory-budget.js';
 
 /** How long a session is taken to last before any has ended: a short one. */
 const FIRST_GUESS_MS = 10_000;
@@ -34,6 +35,8 @@ export type AdmissionOptions = {
 	readonly maxPerAddress: number;
 	/** Share of real time, 0 to 1, that all sessions together may take of the engine. */
 	readonly maxShare: number;
+	/** Of all streams together; without it memory keeps nobody out. */
+	readonly memory?: MemoryBudget | undefined;
 	/** What a prompt without wishes would ask for. */
 	readonly usual: ChunkShape;
 };
@@ -166,11 +169,15 @@ export class Admission {
 		return this.#closed() ?? (this.startsAtOnce || this.#waiting.length < this.#placesInLine ? undefined : this.#full());
 	}
 
-	/** A place, or one in the line. Throws why there is neither. */
+	/** A place, or one in the line. Throws why there is neither, `not_enough_memory` where there never would be. */
 	enter(wish: Wish): Ticket {
 		const closed = this.#closed();
 		if (closed !== undefined) {
 			throw closed;
+		}
+		const lacking = this.#options.memory?.shortage([wish]);
+		if (lacking !== undefined) {
+			throw new TurbocastError('not_enough_memory', `A stream of ${wish.width}x${wish.height} needs ${megabytes(lacking.neededBytes)} of the memory ${placeName(lacking.place)}, and streams may take ${megabytes(lacking.budgetBytes)} (engine.memory_mb); ask for a smaller size.`, { param: 'size' });
 		}
 		this.#checkLimits(wish);
 		const ticket = new Ticket(this, wish);
@@ -268,7 +275,9 @@ export class Admission {
 
 	#full(): TurbocastError {
 		const { places } = this.#options;
-		const taken = this.free > 0 ? 'The sessions that run leave no time for another' : places === 1 ? 'The only place is taken' : `All ${places} places are taken`;
+		const lacking = this.free > 0 ? this.#shortageWith(this.#waiting[0]?.wish ?? this.#options.usual) : undefined;
+		const taken = lacking !== undefined ? `With another session streams would take ${megabytes(lacking.neededBytes)} of the memory ${placeName(lacking.place)}, of ${megabytes(lacking.budgetBytes)} that they may (engine.memory_mb)`
+			: this.free > 0 ? 'The sessions that run leave no time for another' : places === 1 ? 'The only place is taken' : `All ${places} places are taken`;
 		const line = this.#waiting.length === 0 ? '' : `, and ${this.#waiting.length} ${this.#waiting.length === 1 ? 'waits' : 'wait'}`;
 		return new TurbocastError('capacity_exhausted', `${taken}${line}; try again when a session has ended.`, { retryAfterMs: this.#retryAfterMs() });
 	}
@@ -308,7 +317,7 @@ export class Admission {
 	 * way, who allow it, a level at a time from whoever has most. A session alone always fits: it may be slow, but it runs.
 	 */
 	#planFor(shape: ChunkShape, allowFewer: boolean): Plan | undefined {
-		if (this.free <= 0 || this.#isMeasuring) {
+		if (this.free <= 0 || this.#isMeasuring || this.#shortageWith(shape) !== undefined) {
 			return undefined;
 		}
 		const giveWay = new Map<Ticket, number>();
@@ -335,6 +344,11 @@ export class Admission {
 			steps = fits(least) ? least : undefined;
 		}
 		return { steps, giveWay };
+	}
+
+	/** What lacks of memory for one more beside those that run. */
+	#shortageWith(shape: ChunkShape): Shortage | undefined {
+		return this.#options.memory?.shortage([...[...this.#running].map(({ wish }) => wish), shape]);
 	}
 
 	/** Gives back the steps that sessions were let in without, or gave way with, while nobody waits. */

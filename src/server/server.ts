@@ -16,6 +16,7 @@ import { createAddressOf } from './client-address.js';
 import { ConnectionLimit } from './connection-limit.js';
 import { createControl } from './control.js';
 import { IceServers } from './ice-servers.js';
+import type { MemoryBudget } from './memory-budget.js';
 import { modelInfo } from './model-info.js';
 import { createPublicationRoute } from './publication-route.js';
 import { createRecordingRoute } from './recording-route.js';
@@ -39,6 +40,8 @@ export type ServerParts = {
 	readonly clock: Clock;
 	/** Unsigned 32 bits, for seeds and first timestamps. Default: the system's randomness. */
 	readonly randomUint32?: () => number;
+	/** Of the streams of sessions; without it memory keeps nobody out. */
+	readonly memory?: MemoryBudget;
 	/** Sees every frame before it is encoded; must not keep or change the bytes. */
 	readonly onFrame?: (frame: RawFrame) => void;
 };
@@ -89,7 +92,7 @@ export const startServer = async (parts: ServerParts): Promise<Server> => {
 	auth.assertMayListen(config.host);
 	const admission = new Admission({
 		engine, clock, places: config.maxSessions, maxWaiting: config.maxWaiting, maxPerKey: config.maxSessionsPerKey,
-		maxPerAddress: config.maxSessionsPerAddress, maxShare: config.maxEngineShare,
+		maxPerAddress: config.maxSessionsPerAddress, maxShare: config.maxEngineShare, memory: parts.memory,
 		usual: { width: engine.model.width, height: engine.model.height, steps: config.defaultSteps === 0 ? engine.model.default_steps : config.defaultSteps },
 	});
 	const model = modelInfo(engine.model);

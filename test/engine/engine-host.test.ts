@@ -11,7 +11,7 @@ import { systemClock, type Clock } from '../../src/base/time.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
 import type { ChunkRun, Engine, EngineState } from '../../src/engine/engine.js';
 import { PUBLISHED } from '../../src/engine/patience.js';
-import { HEARTBEAT_INTERVAL_MS, MAX_STREAMS } from '../../src/engine/protocol.js';
+import { HEARTBEAT_INTERVAL_MS } from '../../src/engine/protocol.js';
 import { RESTART_POLICY } from '../../src/engine/restart-policy.js';
 import { framesPerChunk } from '../../src/model/spec.js';
 import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
@@ -21,8 +21,8 @@ import { writeRandomModel, type RandomModel } from '../model/random-model.js';
 const INPUTS = { prompt: 'a cat jumps', steps: 2, controls: {} };
 const hasCode = (code: ErrorCode) => (error: unknown): boolean => error instanceof TurbocastError && error.code === code;
 
-const startEngine = async (model: RandomModel, clock: Clock = systemClock, log: Log = silentLog): Promise<EngineHost & AsyncDisposable> => {
-	const engine = await EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, log, clock });
+const startEngine = async (model: RandomModel, clock: Clock = systemClock, log: Log = silentLog, maxStreams?: number): Promise<EngineHost & AsyncDisposable> => {
+	const engine = await EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, maxStreams, log, clock });
 	return Object.assign(engine, { [Symbol.asyncDispose]: () => engine.close() });
 };
 
@@ -260,7 +260,7 @@ test('words that the model does not know are told as they were written, without 
 
 test('streams that cannot be are refused: size, seed, indices, one too many', async () => {
 	await using model = await writeRandomModel();
-	await using engine = await startEngine(model);
+	await using engine = await startEngine(model, systemClock, silentLog, 3);
 	await assert.rejects(engine.openStream({ seed: 7, ...sizeOf(model) }), hasCode('not_ready'));
 	await engine.ready();
 	for (const options of [
@@ -269,7 +269,7 @@ test('streams that cannot be are refused: size, seed, indices, one too many', as
 	]) {
 		await assert.rejects(engine.openStream(options), hasCode('invalid_request'), JSON.stringify(options));
 	}
-	const streams = await Promise.all(Array.from({ length: MAX_STREAMS }, () => engine.openStream({ seed: 7, ...sizeOf(model) })));
+	const streams = await Promise.all(Array.from({ length: 3 }, () => engine.openStream({ seed: 7, ...sizeOf(model) })));
 	await assert.rejects(engine.openStream({ seed: 7, ...sizeOf(model) }), hasCode('capacity_exhausted'));
 	await streams[0]?.close();
 	await engine.openStream({ seed: 7, ...sizeOf(model) });

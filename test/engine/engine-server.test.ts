@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { EngineServer } from '../../src/engine/engine-server.js';
 import { loadNetworks, type Networks } from '../../src/engine/networks.js';
-import { MAX_STREAMS, type EngineEvent, type EngineRequest } from '../../src/engine/protocol.js';
+import { type EngineEvent, type EngineRequest } from '../../src/engine/protocol.js';
 import { writeRandomModel, type RandomModel } from '../model/random-model.js';
 import { poisonWord, POISONED } from './poisoned-model.js';
 
@@ -31,11 +31,12 @@ type Served = {
 	readonly until: (wanted: (event: EngineEvent) => boolean) => Promise<EngineEvent>;
 };
 
-const serve = (onEvent: (event: EngineEvent, server: EngineServer) => void = () => undefined, prepare?: Networks['prepare']): Served => {
+const serve = (onEvent: (event: EngineEvent, server: EngineServer) => void = () => undefined, prepare?: Networks['prepare'], maxStreams?: number): Served => {
 	const events: EngineEvent[] = [];
 	const prompts: string[] = [];
 	const listeners = new Set<() => void>();
 	const server: EngineServer = new EngineServer({
+		maxStreams,
 		load: ({ width, height }) => {
 			assert.deepEqual([width, height], [networks.width, networks.height]);
 			return Promise.resolve({
@@ -201,11 +202,11 @@ test('a closed stream is gone: its chunk stops, and it takes no more', async () 
 });
 
 test('beyond the bound a stream does not exist', async () => {
-	const { server, events } = serve();
-	for (let stream = 0; stream <= MAX_STREAMS; stream++) {
+	const { server, events } = serve(undefined, undefined, 3);
+	for (let stream = 0; stream <= 3; stream++) {
 		server.receive(open(stream));
 	}
-	server.receive(generate(MAX_STREAMS, 0));
+	server.receive(generate(3, 0));
 	const event = events.at(-1);
 	assert.ok(event?.type === 'chunk.failed' && event.code === 'invalid_state');
 	await server.close();

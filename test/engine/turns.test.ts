@@ -116,7 +116,12 @@ test('steps whose latents stay on a device are computed together with their like
 		wanted.push(all.map(({ firstPosition }) => firstPosition));
 		return Promise.resolve(all.map(({ firstPosition }) => ({ latent: { type: 'float32', dims: [firstPosition], isResident: true, close: () => undefined }, frames: [] })));
 	};
-	const onDevice = { ...networks, resident: { advance } } as unknown as Networks;
+	let settled = 0;
+	const settle = (): Promise<void> => {
+		settled += 1;
+		return Promise.resolve();
+	};
+	const onDevice = { ...networks, resident: { advance, settle } } as unknown as Networks;
 	const turns = new Turns({ nowMs: () => 0 });
 	const advanceOf = (firstPosition: number): AdvanceInputs => ({ ...stepOf(0), firstPosition, factors: { latent: 1, velocity: -1, noise: 0 }, freshNoise: () => new Float32Array(1), isLast: false });
 	const cancel = new AbortController();
@@ -127,6 +132,7 @@ test('steps whose latents stay on a device are computed together with their like
 	await Promise.all([assert.rejects(cancelled as Promise<unknown>, /enough/u), hurried.step(onDevice, stepOf(1))]);
 	assert.deepEqual((await Promise.all(advanced)).map((all) => all?.[0]?.latent.dims), [[3], [2]]);
 	assert.deepEqual([forwards, wanted], [[[1]], [[2, 3]]]);
+	assert.equal(settled, 1, 'the device is waited for when somebody else is next, and not after the last');
 	// Inside of what it does alone a stream has its turn already.
 	await one.alone(async () => assert.deepEqual((await one.advance(onDevice, advanceOf(7))).latent.dims, [7]));
 	assert.deepEqual(turns.counts, { forwards: 2, steps: 3 });

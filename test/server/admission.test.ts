@@ -5,6 +5,7 @@ import type { Engine, EngineState } from '../../src/engine/engine.js';
 import type { ChunkTimings } from '../../src/engine/protocol.js';
 import { TurbocastError, type ErrorCode } from '../../src/protocol/errors.js';
 import { Admission, type AdmissionOptions, type QueuePlace, type Ticket, type Wish } from '../../src/server/admission.js';
+import { MemoryBudget } from '../../src/server/memory-budget.js';
 import { newServerKey } from '../../src/server/keys.js';
 import { ControlClient } from './control-client.js';
 import { startMachine, startService, type Machine } from './service.js';
@@ -124,6 +125,37 @@ test('what fits is what was measured: the share of real time, not only the place
 	}
 	await second.admitted;
 	first.release();
+});
+
+/** A stream takes a byte a pixel on the card, and two on this machine. */
+const budgetOf = (card: number | undefined, host: number | undefined, configuredBytes?: number): MemoryBudget => new MemoryBudget({
+	bytesOf: ({ width, height }) => ({ card: width * height, host: 2 * width * height }), place: 'card', configuredBytes, freeBytes: { card: () => card, host: () => host },
+});
+
+test('a session waits until there is memory for its stream, and one for which there never would be is refused with the figures', async () => {
+	const { width, height } = machine.engine.model;
+	const stream = width * height;
+	const places = 8;
+	const measured = (door: Door): void => door.admission.observe({ width, height, steps: 4 }, costing(1, 4));
+	const door = doorOf({ places, maxWaiting: 1, memory: budgetOf(undefined, undefined, 2.5 * stream) });
+	const first = door.enter('a');
+	measured(door);
+	door.enter('b');
+	assert.deepEqual([door.admission.free, door.admission.startsAtOnce], [6, false], 'places are not what lacks');
+	const third = door.enter('c');
+	assert.equal(third.isWaiting, true);
+	assert.throws(() => door.enter('d'), (error) => hasCode('capacity_exhausted')(error) && /streams would take 1 MB of the memory of the graphics card, of 1 MB that they may \(engine\.memory_mb\)/u.test((error as Error).message));
+	first.release();
+	await third.admitted;
+	for (const memory of [budgetOf(undefined, undefined, 0.9 * stream), budgetOf(1.2 * stream, undefined), budgetOf(undefined, 3.9 * stream)]) {
+		assert.throws(() => doorOf({ places, memory }).enter('a'), (error) => hasCode('not_enough_memory')(error) && (error as Error).message.includes(`A stream of ${width}x${height} needs 1 MB`));
+	}
+	// What is measured is measured once; where nobody tells, memory keeps nobody out.
+	let asked = 0;
+	const memory = new MemoryBudget({ bytesOf: () => ({ card: 0, host: 1 }), place: 'host', freeBytes: { card: () => undefined, host: () => (asked += 1) * 4 } });
+	assert.deepEqual([memory.shortage([{ width, height }, { width, height }]), memory.shortage(new Array(3).fill({ width, height }))], [undefined, { place: 'host', neededBytes: 3, budgetBytes: 2 }]);
+	assert.equal(asked, 1);
+	assert.equal(budgetOf(undefined, undefined).shortage(new Array(1000).fill({ width, height })), undefined);
 });
 
 test('a session alone runs however slow it is', () => {

@@ -20,6 +20,9 @@ export const TEST_CONFIG: ServerConfig = {
 	maxSessions: 2, maxWaiting: 0, maxSessionsPerKey: 0, maxSessionsPerAddress: 0, maxEngineShare: 0.85, maxViewers: 8, maxConnections: 8, maxConnectionsPerAddress: 0, trustedProxies: [], sessionMaxMs: 3_600_000, idleTimeoutMs: 60_000, startTimeoutMs: 60_000, resumeGraceMs: 0, whepOffersPerMinute: 60, messagesPerSecond: 200, badMessagesPerMinute: 60,
 };
 
+/** So few that a test can use them up. */
+export const MAX_STREAMS = 16;
+
 /** The processes that many servers of one test file share. */
 export type Machine = { readonly model: RandomModel; readonly engine: EngineHost; readonly encoders: EncoderHost };
 
@@ -27,7 +30,7 @@ export const startMachine = async (prepareModel: (model: RandomModel) => Promise
 	const model = await writeRandomModel();
 	await prepareModel(model);
 	const [engine, encoders] = await Promise.all([
-		EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, log: silentLog, clock: systemClock }),
+		EngineHost.start({ modelFolder: model.path, profile: 'cpu-fp32', threads: 1, maxStreams: MAX_STREAMS, log: silentLog, clock: systemClock }),
 		startEncoders({ implementation: 'auto', log: silentLog, clock: systemClock }),
 	]);
 	await engine.ready();

@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { MAX_STREAMS } from '../../src/engine/protocol.js';
-import { startMachine, startService, type Machine } from './service.js';
+import { MAX_STREAMS, startMachine, startService, type Machine } from './service.js';
 
 let machine: Machine & AsyncDisposable;
 before(async () => {

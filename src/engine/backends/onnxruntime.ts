@@ -147,23 +147,29 @@ export const createWebGpu = (options: OnnxRuntimeOptions): DeviceBackend => {
 		sessions.set(key, session);
 		return session;
 	};
+	const upload: DeviceBackend['upload'] = async (data, dims, type = 'float32') => {
+		const session = await once(uploads, type, () => loadResident(transferGraph('upload', 'float32', type)));
+		const { resident: { y } } = await session.run({ x: { type: 'float32', dims: [data.length], data } });
+		const flat = y as GpuTensor;
+		return new GpuTensor(flat.view(dims), flat.tensor);
+	};
+	const download: DeviceBackend['download'] = async (tensor) => {
+		const type = tensor.type as 'float32' | 'float16';
+		const session = await once(downloads, type, async () => createSession(transferGraph('download', type, 'float32'), await open(transferGraph('download', type, 'float32'), 'webgpu', options), true));
+		const size = tensor.dims.reduce((product, dimension) => product * dimension, 1);
+		const flat = new GpuTensor((tensor as GpuTensor).view([size]));
+		return (await session.run({ x: flat }))['y']?.data as Float32Array;
+	};
 	let closing: Promise<void> | undefined;
 	return {
 		name: `onnxruntime ${ort.env.versions.node ?? ''} webgpu`.trim(),
 		load: async (graph, loading) => createSession(graph, await open(graph, 'webgpu', options, loading), true),
-		loadResident,
-		upload: async (data, dims, type = 'float32') => {
-			const session = await once(uploads, type, () => loadResident(transferGraph('upload', 'float32', type)));
-			const { resident: { y } } = await session.run({ x: { type: 'float32', dims: [data.length], data } });
-			const flat = y as GpuTensor;
-			return new GpuTensor(flat.view(dims), flat.tensor);
-		},
-		download: async (tensor) => {
-			const type = tensor.type as 'float32' | 'float16';
-			const session = await once(downloads, type, async () => createSession(transferGraph('download', type, 'float32'), await open(transferGraph('download', type, 'float32'), 'webgpu', options), true));
-			const size = tensor.dims.reduce((product, dimension) => product * dimension, 1);
-			const flat = new GpuTensor((tensor as GpuTensor).view([size]));
-			return (await session.run({ x: flat }))['y']?.data as Float32Array;
+		loadResident, upload, download,
+		// Runs whose outputs all stay on the card are over here when they are in its queue; what is read comes after all that was queued before.
+		settle: async () => {
+			const one = await upload(new Float32Array(1), [1]);
+			await download(one);
+			one.close();
 		},
 		close: () => (closing ??= (async () => {
 			for (const session of [...uploads.values(), ...downloads.values()]) {
