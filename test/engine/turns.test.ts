@@ -127,10 +127,10 @@ test('steps whose latents stay on a device are computed together with their like
 	const cancel = new AbortController();
 	const cancelled = inTurn(onDevice, begun(turns, 9, cancel.signal)).resident?.advance([advanceOf(9)]);
 	const [hurried, one, two] = [begun(turns, 1), begun(turns, 2), begun(turns, 3)];
-	const advanced = [two, one].map((turn, index) => inTurn(onDevice, turn).resident?.advance([advanceOf(3 - index)]));
+	const advanced = [two, one].map((turn, index) => inTurn(onDevice, turn).resident?.advance([advanceOf(3 - index)]) ?? assert.fail('no device'));
 	cancel.abort(new Error('enough'));
 	await Promise.all([assert.rejects(cancelled as Promise<unknown>, /enough/u), hurried.step(onDevice, stepOf(1))]);
-	assert.deepEqual((await Promise.all(advanced)).map((all) => all?.[0]?.latent.dims), [[3], [2]]);
+	assert.deepEqual((await Promise.all(advanced)).map((all) => all[0]?.latent.dims), [[3], [2]]);
 	assert.deepEqual([forwards, wanted], [[[1]], [[2, 3]]]);
 	assert.equal(settled, 1, 'the device is waited for when somebody else is next, and not after the last');
 	// Inside of what it does alone a stream has its turn already.
