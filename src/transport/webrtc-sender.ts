@@ -1,6 +1,6 @@
 /**
  * One video track out: payloads to encrypted RTP packets, retransmission, what the receiver says back, and what it says of the way.
- * Reaches into private fields of werift's `RTCRtpSender` and transports where its public face has a defect or is slow; all such places are in this file, but for those of `nomination.ts`, `hello-repair.ts` and `way-watch.ts`.
+ * Reaches into private fields of werift's `RTCRtpSender` and transports where its public face has a defect or is slow; all such places are in this file, but for those of `nomination.ts`, `hello-repair.ts`, `way-watch.ts` and `udp-way.ts`.
  */
 import type { RTCDtlsTransport, RTCRtpSender, RtcpPacket } from 'werift';
 import type { EncodedChunk } from '../base/frame.js';
@@ -11,7 +11,8 @@ import { packetise, type Payload } from './packetise.js';
 import { Resender, type KeptPacket } from './resend.js';
 import { lostSequences, readTransportFeedback } from './rtcp-repair.js';
 import { RtpWriter, type HeaderFields } from './rtp-writer.js';
-import { createSrtpWriter, SRTP_PROFILE, type SrtpWriter } from './srtp-writer.js';
+import { createSrtpWriter, SRTP_PROFILE, type PlainPacket, type SrtpWriter } from './srtp-writer.js';
+import { SENT, waitingInSocket } from './udp-way.js';
 
 const RTCP_RECEIVER_REPORT = 201;
 const RTCP_TRANSPORT_FEEDBACK = 205;
@@ -155,7 +156,7 @@ export class VideoSender {
 
 	/** Packets that the operating system has not taken yet. */
 	get waitingPackets(): number {
-		return this.#waiting;
+		return this.#waiting + waitingInSocket(this.#transport.iceTransport.connection);
 	}
 
 	/** What the way carries of video; `undefined`: no limit is known. */
@@ -179,16 +180,20 @@ export class VideoSender {
 		const capturedAt = ntpTimestamp(ntpMs(chunk.capturedAtMs ?? nowMs));
 		this.#burst += 1;
 		this.#reportOn(chunk, payloads, capturedAt);
-		for (const [index, { data, marker }] of payloads.entries()) {
+		const sentAtNtpMs = ntpMs(nowMs);
+		const plain: PlainPacket[] = [];
+		let last = 0;
+		for (const { data, marker } of payloads) {
 			const { sequence, rollover } = this.#numbers.take();
-			this.packets += 1;
-			const number = this.#write(keyed, keyed.media, this.#sender.ssrc, data, rollover, {
-				marker, sequence, timestamp: chunk.rtpTimestamp, transportSequence: 0, sentAtNtpMs: ntpMs(nowMs), capturedAt: index === 0 ? capturedAt : undefined,
-			});
-			this.#resender.remember({ sequence, rollover, bytes: data.length, payload: data, marker, timestamp: chunk.rtpTimestamp }, number);
-			if (marker && keyed.repeats !== undefined) {
-				this.#resender.pictureSent(sequence);
-			}
+			const fields = { marker, sequence, timestamp: chunk.rtpTimestamp, transportSequence: this.#nextTransportSequence(keyed), sentAtNtpMs, capturedAt: plain.length === 0 ? capturedAt : undefined };
+			plain.push(this.#headed(keyed, keyed.media, this.#sender.ssrc, data, rollover, fields, nowMs));
+			this.#resender.remember({ sequence, rollover, bytes: data.length, payload: data, marker, timestamp: chunk.rtpTimestamp }, keyed.media.isNumbered ? fields.transportSequence : undefined);
+			last = sequence;
+		}
+		this.packets += payloads.length;
+		this.#protectAndSend(keyed, plain);
+		if (keyed.repeats !== undefined && plain.length > 0) {
+			this.#resender.pictureSent(last);
 		}
 	}
 
@@ -202,32 +207,52 @@ export class VideoSender {
 		if (keyed === undefined) {
 			return undefined;
 		}
-		const fields = { marker, timestamp, transportSequence: 0, sentAtNtpMs: ntpMs(this.#clock.nowMs()) };
+		const nowMs = this.#clock.nowMs();
+		const transportSequence = this.#nextTransportSequence(keyed);
+		const fields = { marker, timestamp, transportSequence, sentAtNtpMs: ntpMs(nowMs), capturedAt: undefined };
 		if (keyed.repeats === undefined) {
-			return this.#write(keyed, keyed.media, this.#sender.ssrc, payload, rollover, { ...fields, sequence });
+			this.#protectAndSend(keyed, [this.#headed(keyed, keyed.media, this.#sender.ssrc, payload, rollover, { ...fields, sequence }, nowMs)]);
+		} else {
+			const original = Buffer.allocUnsafe(2 + payload.length);
+			original.writeUInt16BE(sequence);
+			original.set(payload, 2);
+			const number = this.#repeatNumbers.take();
+			this.#protectAndSend(keyed, [this.#headed(keyed, keyed.repeats, this.#sender.rtxSsrc, original, number.rollover, { ...fields, sequence: number.sequence }, nowMs)]);
 		}
-		const original = Buffer.allocUnsafe(2 + payload.length);
-		original.writeUInt16BE(sequence);
-		original.set(payload, 2);
-		const number = this.#repeatNumbers.take();
-		return this.#write(keyed, keyed.repeats, this.#sender.rtxSsrc, original, number.rollover, { ...fields, sequence: number.sequence });
+		return keyed.media.isNumbered ? transportSequence : undefined;
 	}
 
-	/** Returns the transport-wide number, where the receiver reports on them. */
-	#write({ srtp }: Keyed, writer: RtpWriter, ssrc: number, payload: Buffer, rollover: number, fields: HeaderFields): number | undefined {
+	/** Counted in the transport, for all streams of it. */
+	#nextTransportSequence({ media }: Keyed): number {
+		const transport = this.#transport;
+		if (media.isNumbered) {
+			transport.transportSequenceNumber = (transport.transportSequenceNumber + 1) & 0xffff;
+		}
+		return transport.transportSequenceNumber;
+	}
+
+	/** A packet with its header, and room for what encryption writes. */
+	#headed({ srtp }: Keyed, writer: RtpWriter, ssrc: number, payload: Buffer, rollover: number, fields: HeaderFields, nowMs: number): PlainPacket {
 		const headerBytes = writer.headerBytes(fields);
 		const packet = Buffer.allocUnsafe(headerBytes + payload.length + srtp.tagBytes);
-		const transport = this.#transport;
-		const transportSequence = (transport.transportSequenceNumber + 1) & 0xffff;
-		writer.write(packet, { ...fields, transportSequence });
-		srtp.write({ ssrc, sequence: fields.sequence, rollover, packet, headerBytes, payload });
+		writer.write(packet, fields);
 		if (writer.isNumbered) {
-			transport.transportSequenceNumber = transportSequence;
-			this.#bandwidth.packetSent(transportSequence, packet.length + NETWORK_HEADER_BYTES, this.#burst, this.#clock.nowMs());
+			this.#bandwidth.packetSent(fields.transportSequence, packet.length + NETWORK_HEADER_BYTES, this.#burst, nowMs);
 		}
-		this.#waiting += 1;
-		transport.iceTransport.connection.send(packet).then(this.#taken, this.#taken);
-		return writer.isNumbered ? transportSequence : undefined;
+		return { ssrc, sequence: fields.sequence, rollover, packet, headerBytes, payload };
+	}
+
+	/** First all are encrypted, then all are sent: a call of the system between two would make both slower. */
+	#protectAndSend({ srtp }: Keyed, plain: readonly PlainPacket[]): void {
+		srtp.write(plain);
+		const { connection } = this.#transport.iceTransport;
+		for (const { packet } of plain) {
+			const sending = connection.send(packet);
+			if (sending !== SENT) {
+				this.#waiting += 1;
+				sending.then(this.#taken, this.#taken);
+			}
+		}
 	}
 
 	readonly #taken = (): void => {

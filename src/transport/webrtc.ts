@@ -13,6 +13,7 @@ import type { IceServerAddress, OutgoingOffer, Transport, ViewerOffer } from './
 import { DEFAULT_SILENCE_MS } from './way-watch.js';
 import { WebRtcViewer, type ViewerParts } from './webrtc-viewer.js';
 import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI } from './rtp-writer.js';
+import { sendAtOnce } from './udp-way.js';
 
 export type WebRtcOptions = {
 	/** UDP ports to receive on, both included; any free ones when left out. */
@@ -105,6 +106,14 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	const gone = { sent: 0, resent: 0, lost: 0 };
 	let isClosed = false;
 
+	/** What is to be done to a connection before anything passes. */
+	const prepare = (connection: RTCPeerConnection): void => {
+		for (const { connection: ice } of connection.iceTransports) {
+			sendAtOnce(ice);
+		}
+		options.onConnection?.(connection);
+	};
+
 	const addViewer = async (parts: Pick<ViewerParts, 'connection' | 'sender' | 'codec' | 'offer' | 'answerSdp'>): Promise<WebRtcViewer> => {
 		const viewer = new WebRtcViewer({
 			...parts, frameIntervalMs: 1000 / options.fps, mostBps, random, log, clock, iceServers: options.iceServers ?? [],
@@ -161,7 +170,7 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 					throw new TurbocastError('invalid_sdp', `The answer does not fit the offer (${error instanceof Error ? error.message : String(error)}).`, { param: 'sdp', cause: error });
 				}
 				wasAnswered = true;
-				options.onConnection?.(connection);
+				prepare(connection);
 				return addViewer({ connection, sender, codec: answer.codec, offer: undefined, answerSdp: answer.sdp });
 			},
 			close,
@@ -175,7 +184,7 @@ export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 		const { sender } = connection.addTransceiver('video', { direction: 'sendonly' });
 		try {
 			const answerSdp = await gathered(answerOffer(connection, read.sdp));
-			options.onConnection?.(connection);
+			prepare(connection);
 			const viewer = await addViewer({ connection, sender, codec: read.codec, offer: read });
 			log.info({ viewer: viewer.id, codec: read.codec }, 'viewer answered');
 			return { viewer, answerSdp };

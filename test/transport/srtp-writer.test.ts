@@ -61,16 +61,41 @@ describe('a packet', () => {
 		const written = (sequence: number, rollover: number, payload: Buffer): Buffer => {
 			const packet = Buffer.alloc(headerBytes + payload.length + srtp.tagBytes);
 			writer.write(packet, { ...fields, sequence });
-			srtp.write({ ssrc: stream.ssrc, sequence, rollover, packet, headerBytes, payload });
+			srtp.write([{ ssrc: stream.ssrc, sequence, rollover, packet, headerBytes, payload }]);
 			return packet;
 		};
+		const expected = (payload: Buffer, packet: Buffer): string => sending.encrypt(payload, RtpHeader.deSerialize(packet.subarray(0, headerBytes))).toString('hex');
 		for (const [sequence, rollover, bytes] of [[65_530, 0, 1], [65_531, 0, 15], [65_532, 0, 16], [65_533, 0, 17], [65_534, 0, 1160], [65_535, 0, 1162], [0, 1, 1159], [1, 1, 4]] as const) {
 			// Part of a bigger buffer, at a place that no word begins at, as payloads are.
 			const payload = randomBytes(bytes + 3).subarray(3);
 			const packet = written(sequence, rollover, payload);
-			const header = RtpHeader.deSerialize(packet.subarray(0, headerBytes));
-			assert.equal(packet.toString('hex'), sending.encrypt(payload, header).toString('hex'), `sequence ${sequence}`);
+			assert.equal(packet.toString('hex'), expected(payload, packet), `sequence ${sequence}`);
 		}
 		assert.throws(() => written(2, 1, Buffer.alloc(1472)), RangeError);
+	});
+
+	test('is the same when many are written at once, of all lengths, two streams and the wrap of their numbers among them', () => {
+		const profile = ProtectionProfileAes128CmHmacSha1_80;
+		const keys = { localMasterKey: randomBytes(16), localMasterSalt: randomBytes(14), remoteMasterKey: randomBytes(16), remoteMasterSalt: randomBytes(14) };
+		const sending = new SrtpSession({ profile, keys });
+		const { localContext } = sending;
+		const srtp = createSrtpWriter({ key: localContext.srtpSessionKey, salt: localContext.srtpSessionSalt, authentication: localContext.srtpSessionAuthTag });
+		const writers = [new RtpWriter(stream), new RtpWriter({ ...stream, ssrc: 0x1234, payloadType: 103 })] as const;
+		const plain = Array.from({ length: 90 }, (_, index) => {
+			const isRepeat = index % 7 === 3;
+			const writer = writers[isRepeat ? 1 : 0];
+			const place = 65_500 + index;
+			const header = { ...fields, sequence: place & 0xffff, capturedAt: index % 14 === 0 ? fields.capturedAt : undefined };
+			const headerBytes = writer.headerBytes(header);
+			const payload = randomBytes(index % 14 === 13 ? 1 + index : 1162 - (index % 40));
+			const packet = Buffer.alloc(headerBytes + payload.length + srtp.tagBytes);
+			writer.write(packet, header);
+			return { ssrc: isRepeat ? 0x1234 : stream.ssrc, sequence: header.sequence, rollover: place > 0xffff ? 1 : 0, packet, headerBytes, payload };
+		});
+		srtp.write(plain);
+		for (const { packet, headerBytes, payload, sequence } of plain) {
+			assert.equal(packet.toString('hex'), sending.encrypt(payload, RtpHeader.deSerialize(packet.subarray(0, headerBytes))).toString('hex'), `sequence ${sequence}`);
+		}
+		srtp.write([]);
 	});
 });
