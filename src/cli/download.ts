@@ -3,6 +3,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { mkdir, open, rename, rm, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { cannotWrite } from '../base/write-failure.js';
 import { type ErrorCode, TurbocastError } from '../protocol/errors.js';
 import type { Hub, HubFile } from './hub.js';
 
@@ -40,16 +41,14 @@ const hashFile = async (path: string, hash: Hash, signal: AbortSignal): Promise<
 /** Adds what the hub sends to the unfinished file. Returns the size that it has then. */
 const goOn = async (request: DownloadRequest, path: string, from: number, hash: Hash): Promise<number> => {
 	const { hub, repository, revision, file, signal, onProgress } = request;
-	const output = await open(path, 'a');
+	const output = await open(path, 'a').catch(cannotWrite(path));
 	let done = from;
 	try {
 		for await (const piece of hub.read(repository, revision, file, from, signal)) {
 			if (done + piece.length > file.size) {
 				throw new TurbocastError('download_failed', `The hub sends more of ${file.path} than the ${file.size} bytes that it has.`);
 			}
-			await output.writeFile(piece).catch((error: unknown) => {
-				throw new TurbocastError('output_failed', `${path} cannot be written: ${error instanceof Error ? error.message : String(error)}.`, { cause: error });
-			});
+			await output.writeFile(piece).catch(cannotWrite(path));
 			hash.update(piece);
 			done += piece.length;
 			onProgress(done);
@@ -103,9 +102,7 @@ const fetchWhole = async (request: DownloadRequest, path: string): Promise<strin
 export const download = async (request: DownloadRequest): Promise<void> => {
 	const { file, to, signal } = request;
 	const unfinished = `${to}.${file.hash.hex.slice(0, 12)}.part`;
-	await mkdir(dirname(to), { recursive: true }).catch((error: unknown) => {
-		throw new TurbocastError('output_failed', `${dirname(to)} cannot be made.`, { cause: error });
-	});
+	await mkdir(dirname(to), { recursive: true }).catch(cannotWrite(dirname(to)));
 	if (await sizeOf(to) === file.size && file.size > 0) {
 		const hash = startHash(file);
 		await hashFile(to, hash, signal);

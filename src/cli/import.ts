@@ -1,11 +1,12 @@
 /** `turbocast models import`: a downloaded checkpoint becomes a folder of checked weights. */
 import { createHash } from 'node:crypto';
-import { mkdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { readFile, stat, statfs, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { cannotWrite } from '../base/write-failure.js';
 import { expertOf, findCheckpoints, findTokenizer, type CheckpointFiles } from '../model/checkpoint/checkpoint-folder.js';
 import { openCheckpoint } from '../model/checkpoint/checkpoint-file.js';
 import { type RecognisedComponent, recogniseComponent } from '../model/checkpoint/component.js';
-import { writeComponent } from '../model/checkpoint/component-writer.js';
+import { writeComponent, writtenBytes } from '../model/checkpoint/component-writer.js';
 import { WAN_TEXT_LENGTH } from '../model/checkpoint/dimensions.js';
 import { recogniseNames } from '../model/checkpoint/tensor-names.js';
 import type { TensorStore } from '../model/checkpoint/tensor-store.js';
@@ -13,6 +14,7 @@ import { COMPONENT_FILE, type ComponentFolder } from '../model/component-folder.
 import type { Recipe } from '../model/recipes.js';
 import { createUnigramTokenizer, readSentencePieceModel } from '../model/text/unigram-tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { makeWholeFolder } from './whole-folder.js';
 
 export type ImportRequest = {
 	/** A checkpoint, or a folder of them. */
@@ -79,10 +81,9 @@ const openAll = async (request: ImportRequest, stores: TensorStore[]): Promise<F
 	return found.map((each) => ({ ...each, ...(hasExperts && each.network.component === 'dit' ? { expert: expertOf(each.files.name) } : {}) }));
 };
 
-const checkSpace = async (folder: string, sourcePaths: readonly string[]): Promise<void> => {
+const checkSpace = async (folder: string, found: readonly Found[]): Promise<void> => {
 	const { bavail, bsize } = await statfs(folder);
-	const sizes = await Promise.all(sourcePaths.map(async (path) => (await stat(path)).size));
-	const needed = sizes.reduce((sum, size) => sum + size, 0);
+	const needed = found.reduce((sum, { network }) => sum + writtenBytes(network), 0);
 	if (needed > bavail * bsize) {
 		throw new TurbocastError('output_failed', `The import needs about ${(needed / 1e9).toFixed(1)} GB of disk, but ${(bavail * bsize / 1e9).toFixed(1)} GB are free in ${folder}.`);
 	}
@@ -131,7 +132,7 @@ const writeTokenizer = async (path: string | undefined, folder: string, request:
 		return {};
 	}
 	const [file, contents] = [basename(path), await readFile(path)];
-	await writeFile(join(folder, file), contents);
+	await writeFile(join(folder, file), contents).catch(cannotWrite(join(folder, file)));
 	request.say(`${file}: tokenizer, ${(contents.length / 1e6).toFixed(1)} MB`);
 	return { tokenizer: { file, bytes: contents.length, sha256: createHash('sha256').update(contents).digest('hex') } };
 };
@@ -144,22 +145,18 @@ export const importCheckpoint = async (request: ImportRequest): Promise<Componen
 	if (await stat(request.to).then(() => true, () => false)) {
 		throw new TurbocastError('invalid_option', `There is a model ${request.name} already; remove ${request.to} or choose another name.`);
 	}
-	const unfinished = join(dirname(request.to), `.${request.name}.importing-${process.pid}`);
 	const stores: TensorStore[] = [];
 	try {
 		const found = await openAll(request, stores);
 		checkTogether(found);
 		const tokenizer = await checkedTokenizer(found, request);
-		await mkdir(unfinished, { recursive: true }).catch((error: unknown) => {
-			throw new TurbocastError('output_failed', `${unfinished} cannot be made.`, { cause: error });
+		return await makeWholeFolder(request.to, async (unfinished) => {
+			await checkSpace(unfinished, found);
+			const folder: ComponentFolder = { format: 1, name: request.name, license: request.license ?? licenseOf(found), components: await writeAll(found, unfinished, request), ...await writeTokenizer(tokenizer, unfinished, request) };
+			await writeFile(join(unfinished, COMPONENT_FILE), `${JSON.stringify(folder, undefined, '\t')}\n`).catch(cannotWrite(request.to));
+			return folder;
 		});
-		await checkSpace(unfinished, found.flatMap(({ files }) => files.paths));
-		const folder: ComponentFolder = { format: 1, name: request.name, license: request.license ?? licenseOf(found), components: await writeAll(found, unfinished, request), ...await writeTokenizer(tokenizer, unfinished, request) };
-		await writeFile(join(unfinished, COMPONENT_FILE), `${JSON.stringify(folder, undefined, '\t')}\n`);
-		await rename(unfinished, request.to);
-		return folder;
 	} finally {
 		await Promise.all(stores.map((store) => store.close()));
-		await rm(unfinished, { recursive: true, force: true });
 	}
 };

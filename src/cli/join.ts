@@ -1,6 +1,7 @@
 /** `turbocast models join`: imported networks become a model that runs: a folder whose `model.json` names them. */
-import { mkdir, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { rename, rm, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { cannotWrite } from '../base/write-failure.js';
 import { SIGMA_MAX } from '../engine/rcm.js';
 import { type ComponentFolder, readComponentFolder } from '../model/component-folder.js';
 import type { JoinedModel } from '../model/joined-model.js';
@@ -9,6 +10,7 @@ import {
 	CLIP_LATENTS, DEFAULT_STEPS, EXPERT_BOUNDARY, FPS, type Recipe, RECIPES, SELF_FORCING_SCHEDULES, SELF_FORCING_STREAM, SIZES, TURBO_ATTENTION,
 } from '../model/recipes.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { makeWholeFolder } from './whole-folder.js';
 
 export const DECODERS = ['vae', 'taehv'] as const;
 
@@ -109,18 +111,20 @@ export const joinModel = async (request: JoinRequest): Promise<ModelFolder> => {
 		refuse(`There is a model ${name} already; remove ${request.to} or choose another name.`);
 	}
 	if (isOwn) {
-		await writeFile(join(request.to, 'model.json'), json);
+		const path = join(request.to, 'model.json');
+		const unfinished = join(request.to, '.model.json');
+		try {
+			await writeFile(unfinished, json).catch(cannotWrite(path));
+			await rename(unfinished, path).catch(cannotWrite(path));
+		} finally {
+			await rm(unfinished, { force: true });
+		}
 		return openModelFolder(request.to);
 	}
 	// References lead to folders beside this one, so the unfinished folder must lie where the finished one will.
-	const unfinished = join(dirname(request.to), `.${name}.joining-${process.pid}`);
-	try {
-		await mkdir(unfinished);
-		await writeFile(join(unfinished, 'model.json'), json);
+	await makeWholeFolder(request.to, async (unfinished) => {
+		await writeFile(join(unfinished, 'model.json'), json).catch(cannotWrite(request.to));
 		await openModelFolder(unfinished);
-		await rename(unfinished, request.to);
-	} finally {
-		await rm(unfinished, { recursive: true, force: true });
-	}
+	});
 	return openModelFolder(request.to);
 };

@@ -128,9 +128,27 @@ const pullModel = async (args: Arguments, config: Config, signal: AbortSignal): 
 	await joinWhole(folders, config, say);
 };
 
+const cannotBeUsed = ({ message }: TurbocastError): string => `cannot be used: ${message}`;
+
+/** Which flags an action takes, beside --config. */
+const FLAGS_OF: { readonly [verb: string]: readonly (keyof typeof MODELS_FLAGS)[] } = {
+	list: [], show: [], pull: ['hub', 'accept-license'], import: ['as', 'head-dim'], join: ['as', 'recipe', 'decoder'],
+};
+
+/** A flag that would be ignored is a mistake. */
+const checkFlags = (verb: string, args: Arguments): void => {
+	const taken = Object.hasOwn(FLAGS_OF, verb) ? FLAGS_OF[verb] : undefined;
+	const wrong = Object.keys(MODELS_FLAGS).find((flag) => flag !== 'config' && args.has(flag) && taken?.includes(flag as keyof typeof MODELS_FLAGS) === false);
+	if (wrong !== undefined) {
+		const takers = Object.keys(FLAGS_OF).filter((other) => FLAGS_OF[other]?.includes(wrong as keyof typeof MODELS_FLAGS));
+		throw new TurbocastError('invalid_option', `--${wrong} is of \`models ${takers.join('` and `models ')}\`, not of \`models ${verb}\`.`);
+	}
+};
+
 /** `models` lists, `models show NAME` prints one model's facts and its card, `models import` reads a checkpoint, `models pull` fetches it first. */
 export const models = async (args: Arguments, config: Config, signal: AbortSignal): Promise<void> => {
 	const [verb = 'list', name] = args.words;
+	checkFlags(verb, args);
 	if (verb === 'list' && args.words.length <= 1) {
 		const found = await listModels(modelsRoot(config.engine.models_dir));
 		const components = await listComponentFolders(modelsRoot(config.engine.models_dir));
@@ -138,11 +156,12 @@ export const models = async (args: Arguments, config: Config, signal: AbortSigna
 			process.stdout.write('No models are installed.\n');
 		}
 		for (const entry of found) {
-			process.stdout.write('spec' in entry ? `${entry.name.padEnd(20)}${entry.spec.title}\n` : `${entry.name.padEnd(20)}cannot be used: ${entry.error.message}\n`);
+			process.stdout.write('spec' in entry ? `${entry.name.padEnd(20)}${entry.spec.title}\n` : `${entry.name.padEnd(20)}${cannotBeUsed(entry.error)}\n`);
 		}
 		// A folder that has everything is listed as the model that it is.
-		for (const folder of components.filter(({ name: known }) => !found.some((entry) => entry.name === known))) {
-			process.stdout.write(`${folder.name.padEnd(20)}${folder.components.map(({ title }) => title).join('; ')} (${NOT_RUNNABLE})\n`);
+		for (const entry of components.filter(({ name: known }) => !found.some((model) => model.name === known))) {
+			const what = 'folder' in entry ? `${entry.folder.components.map(({ title }) => title).join('; ')} (${NOT_RUNNABLE})` : cannotBeUsed(entry.error);
+			process.stdout.write(`${entry.name.padEnd(20)}${what}\n`);
 		}
 		return;
 	}

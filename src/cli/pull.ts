@@ -2,6 +2,7 @@
 import { mkdir, rm, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline/promises';
+import { cannotWrite } from '../base/write-failure.js';
 import { type ComponentFolder, readComponentFolder } from '../model/component-folder.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { type Catalogue, setsOf, type WeightSet } from './catalogue.js';
@@ -85,9 +86,7 @@ const pullSet = async (set: WeightSet, request: PullRequest): Promise<ComponentF
 	const { name, repository, revision } = set;
 	const files = await hub.describe(repository, revision, set.files, signal);
 	const downloads = join(root, DOWNLOADS, name);
-	await mkdir(downloads, { recursive: true }).catch((error: unknown) => {
-		throw new TurbocastError('output_failed', `${downloads} cannot be made; \`engine.models_dir\` names the folder of models.`, { cause: error });
-	});
+	await mkdir(downloads, { recursive: true }).catch(cannotWrite(downloads));
 	const total = files.reduce((sum, { size }) => sum + size, 0);
 	await checkSpace(downloads, COPIES * total);
 	say(`Fetching ${name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}, ${gigabytes(total)}, from ${repository}.`);
@@ -109,6 +108,9 @@ const pullSet = async (set: WeightSet, request: PullRequest): Promise<ComponentF
  */
 export const pull = async (request: PullRequest): Promise<ComponentFolder[]> => {
 	const sets = setsOf(request.catalogue, request.set);
+	for (const accepted of request.acceptedLicenses) {
+		setsOf(request.catalogue, accepted);
+	}
 	const missing: WeightSet[] = [];
 	const folders: ComponentFolder[] = [];
 	for (const set of sets) {

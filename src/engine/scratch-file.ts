@@ -4,32 +4,20 @@
  * file behind, of a gigabyte and more; the next one removes it.
  */
 import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, writeSync } from 'node:fs';
-import { hostname, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { isOrphaned, PROCESS_MARK } from '../base/orphans.js';
 import type { Scratch } from '../model/graph-builder.js';
 import { TurbocastError } from '../protocol/errors.js';
 
 /** Keeps vector loads aligned. */
 const ALIGNMENT = 64;
 
-/** Containers may share the folder, but not their processes' numbers. */
-const PREFIX = `turbocast-graph-${hostname().replaceAll(/[^\w.-]/gu, '_')}-`;
-
-const isAlive = (pid: number): boolean => {
-	try {
-		return process.kill(pid, 0);
-	} catch (error) {
-		// Somebody else's process is one too.
-		return (error as NodeJS.ErrnoException).code === 'EPERM';
-	}
-};
+const PREFIX = 'turbocast-graph-';
 
 const removeOrphans = (): void => {
-	for (const name of readdirSync(tmpdir()).filter((each) => each.startsWith(PREFIX))) {
-		const [pid = ''] = name.slice(PREFIX.length).split('-');
-		if (/^\d+$/u.test(pid) && !isAlive(Number(pid))) {
-			rmSync(join(tmpdir(), name), { recursive: true, force: true });
-		}
+	for (const name of readdirSync(tmpdir()).filter((each) => each.startsWith(PREFIX) && isOrphaned(each.slice(PREFIX.length)))) {
+		rmSync(join(tmpdir(), name), { recursive: true, force: true });
 	}
 };
 
@@ -38,7 +26,7 @@ export type ScratchFile = Scratch & { readonly remove: () => void };
 /** The caller removes it. Throws `output_failed` when there is no space. */
 export const openScratchFile = (): ScratchFile => {
 	removeOrphans();
-	const folder = mkdtempSync(join(tmpdir(), `${PREFIX}${process.pid}-`));
+	const folder = mkdtempSync(join(tmpdir(), `${PREFIX}${PROCESS_MARK}-`));
 	const path = join(folder, 'constants');
 	const file = openSync(path, 'w');
 	let size = 0;

@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto';
 import { open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, extname, join } from 'node:path';
 import { i420Bytes, type RawFrame } from '../base/frame.js';
+import { cannotWrite, writeFailure } from '../base/write-failure.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { FileSink, OpenFileSink, VideoFormat } from './file-sink.js';
 import { openMp4 } from './mp4.js';
@@ -24,19 +25,6 @@ const FORMATS: { readonly [extension: string]: OpenFileSink } = { '.mp4': openMp
 /** Longest side, pixels: what H.264 level 6.2 allows, rounded down. */
 const MOST_PIXELS = 16_384;
 
-const explain = (path: string, error: unknown): TurbocastError => {
-	const { code } = error as NodeJS.ErrnoException;
-	const reasons: { readonly [code: string]: string } = {
-		ENOENT: `the folder ${dirname(path)} does not exist; create it or choose another place`,
-		ENOTDIR: `${dirname(path)} is not a folder; choose another place`,
-		EACCES: `the folder ${dirname(path)} may not be written to; choose another place`,
-		EROFS: `the folder ${dirname(path)} is on a read-only disk; choose another place`,
-		ENOSPC: 'the disk is full; make room or choose another place',
-		ENAMETOOLONG: 'its name is too long; choose a shorter one',
-	};
-	return new TurbocastError('output_failed', `The file ${path} cannot be written: ${reasons[code ?? ''] ?? `${String(error)}; choose another place`}.`, { cause: error });
-};
-
 /** Makes the empty temporary file, and finds out whether one may. */
 const reserve = async (path: string): Promise<string> => {
 	const isFolder = await stat(path).then((found) => found.isDirectory(), () => false);
@@ -47,7 +35,7 @@ const reserve = async (path: string): Promise<string> => {
 	try {
 		await (await open(temporary, 'wx')).close();
 	} catch (error) {
-		throw explain(path, error);
+		throw writeFailure(path, error);
 	}
 	return temporary;
 };
@@ -84,9 +72,7 @@ export const openVideoFile = async (path: string, format: VideoFormat): Promise<
 				throw new TurbocastError('output_failed', `No picture was written, so ${path} was not made.`);
 			}
 			await sink.finish();
-			await rename(temporary, path).catch((error: unknown) => {
-				throw explain(path, error);
-			});
+			await rename(temporary, path).catch(cannotWrite(path));
 		} catch (error) {
 			await discard();
 			throw error;

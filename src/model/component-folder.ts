@@ -2,11 +2,12 @@
  * Imported networks on disk (docs/model-format.md, component.json): weights with their dimensions, but not all that a model
  * needs to run. `model.json` is for what runs; a folder has one or the other.
  */
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { TurbocastError } from '../protocol/errors.js';
 import { anything, type Infer, integer, list, literal, object, oneOf, optional, record, string } from '../protocol/schema.js';
 import { COMPONENTS } from './checkpoint/tensor-names.js';
+import { modelFolderNames } from './model-folder-names.js';
 import { RECIPES } from './recipes.js';
 
 export const COMPONENT_FILE = 'component.json';
@@ -53,10 +54,19 @@ export const readComponentFolder = async (path: string): Promise<ComponentFolder
 	}
 };
 
-/** Every folder of components below `root`, by name; one that cannot be read is left out. */
-export const listComponentFolders = async (root: string): Promise<ComponentFolder[]> => {
-	const entries = await readdir(root, { withFileTypes: true }).catch(() => []);
-	const names = entries.filter((entry) => entry.isDirectory() && !entry.name.startsWith('.')).map((entry) => entry.name).sort();
-	const found = await Promise.all(names.map((name) => readComponentFolder(join(root, name)).catch(() => undefined)));
-	return found.filter((folder) => folder !== undefined);
+/** Imported networks found under a root, by the name of their folder: what they are, or why they cannot be used. */
+export type ListedComponents = { readonly name: string } & ({ readonly folder: ComponentFolder } | { readonly error: TurbocastError });
+
+/** Every folder below `root` that has a component.json, by name. */
+export const listComponentFolders = async (root: string): Promise<ListedComponents[]> => {
+	const names = await modelFolderNames(root);
+	const found = await Promise.all(names.map(async (name): Promise<ListedComponents | undefined> => {
+		try {
+			const folder = await readComponentFolder(join(root, name));
+			return folder === undefined ? undefined : { name, folder };
+		} catch (error) {
+			return { name, error: TurbocastError.from(error, 'model_invalid') };
+		}
+	}));
+	return found.filter((listed) => listed !== undefined);
 };

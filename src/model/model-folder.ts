@@ -1,9 +1,10 @@
 /** A model on disk: its specification, its tokenizer and its weights, none of which is believed before it is checked. */
 import { createHash } from 'node:crypto';
-import { open, readdir, readFile, stat } from 'node:fs/promises';
-import { basename, join, resolve } from 'node:path';
+import { open, readFile, stat } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
 import { TurbocastError } from '../protocol/errors.js';
 import { resolveJoinedModel } from './joined-model.js';
+import { modelFolderNames } from './model-folder-names.js';
 import { mapSafetensors, type MappedSafetensors, parseSafetensors, type Safetensors } from './safetensors.js';
 import { type FileEntry, type ModelSpec, parseModelSpec } from './spec.js';
 import { parseTokenizer } from './text/open-tokenizer.js';
@@ -134,11 +135,10 @@ export type ListedModel =
 
 /** Every folder below `root` that has a model.json, by name. Weights are not hashed. A root that is not there holds no models. */
 export const listModels = async (root: string): Promise<ListedModel[]> => {
-	const entries = await readdir(root, { withFileTypes: true }).catch(() => []);
 	const models: ListedModel[] = [];
-	for (const path of entries.filter((entry) => entry.isDirectory() || entry.isSymbolicLink()).map((entry) => join(root, entry.name)).sort()) {
+	for (const name of await modelFolderNames(root)) {
+		const path = join(root, name);
 		if (await stat(join(path, 'model.json')).then(() => true, () => false)) {
-			const name = basename(path);
 			models.push(await openModelFolder(path).then(({ spec }) => ({ name, path, spec }), (error: unknown) => ({ name, path, error: TurbocastError.from(error, 'model_invalid') })));
 		}
 	}

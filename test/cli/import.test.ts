@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
+import { PROCESS_MARK } from '../../src/base/orphans.js';
 import { type ImportRequest, importCheckpoint } from '../../src/cli/import.js';
 import { listComponentFolders, readComponentFolder } from '../../src/model/component-folder.js';
 import { ditTensors } from '../../src/model/dit-tensors.js';
@@ -149,6 +150,39 @@ test('nothing stays behind when a file cannot be imported or the user interrupts
 	interruption.abort(new Error('interrupted'));
 	await assert.rejects(bring('good.pth', 'stopped', { signal: interruption.signal }), /interrupted/u);
 	assert.deepEqual(readdirSync(models), []);
+});
+
+test('an interruption between two networks leaves nothing of the first', async () => {
+	await writeStateDict(join(downloads, 'a-dit.pth'), stateDict(DIT_SHAPES, 9));
+	await writeStateDict(join(downloads, 'b-vae.pth'), stateDict(wanVaeTensors(VAE), 9));
+	const interruption = new AbortController();
+	const seen: string[][] = [];
+	const say = (): void => {
+		seen.push(readdirSync(models).flatMap((name) => readdirSync(join(models, name))));
+		interruption.abort(new Error('interrupted'));
+	};
+	await assert.rejects(bring('.', 'stopped', { signal: interruption.signal, say }), /interrupted/u);
+	assert.deepEqual([seen, readdirSync(models)], [[['dit.safetensors']], []]);
+});
+
+test('what an import left that was killed is removed by the next one, and what one at work has is not', async () => {
+	await writeStateDict(join(downloads, 'good.pth'), stateDict(DIT_SHAPES, 9));
+	const { pid } = spawnSync(process.execPath, ['--version']);
+	const left = `.old.unfinished-${PROCESS_MARK.replace(new RegExp(`${process.pid}$`, 'u'), String(pid))}`;
+	const [own, elsewhere] = [`.other.unfinished-${PROCESS_MARK}`, `.third.unfinished-another-host-${pid}`];
+	for (const name of [left, own, elsewhere]) {
+		mkdirSync(join(models, name));
+		writeFileSync(join(models, name, 'dit.safetensors'), 'half');
+	}
+	await bring('good.pth', 'new');
+	assert.deepEqual(readdirSync(models).sort(), [own, elsewhere, 'new'].sort());
+});
+
+test('a folder of models that cannot be written to is output_failed', async () => {
+	await writeStateDict(join(downloads, 'good.pth'), stateDict(DIT_SHAPES, 9));
+	writeFileSync(join(models, 'file'), '');
+	await refusal(bring('good.pth', 'new', { to: join(models, 'file', 'new') }), 'output_failed', /something else is in its place/u);
+	await refusal(bring('good.pth', 'x'.repeat(240)), 'output_failed', /its name is too long/u);
 });
 
 test('a name that is taken, a path that is not there and a folder without checkpoints are refused', async () => {

@@ -1,6 +1,7 @@
 /** Writes a recognised network as .safetensors, a piece at a time: a checkpoint of any size needs the memory of one piece. */
 import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
+import { cannotWrite } from '../../base/write-failure.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { encodeHeader, tensorBytes, type TensorHeaders } from '../safetensors.js';
 import type { ComponentTensor, RecognisedComponent } from './component.js';
@@ -23,6 +24,17 @@ export const floatsOfHalves = (piece: Uint8Array): Uint8Array => {
 /** Half precision is written as float32, which the graphs read; everything else as it is. */
 const writtenType = ({ dtype }: ComponentTensor): ComponentTensor['dtype'] => (dtype === 'F16' ? 'F32' : dtype);
 
+const headersOf = ({ tensors }: RecognisedComponent): TensorHeaders =>
+	Object.fromEntries(tensors.map((tensor) => [tensor.name, { dtype: writtenType(tensor), shape: tensor.shape }]));
+
+const sizeOf = (headers: TensorHeaders, header: Uint8Array): number => Object.values(headers).reduce((sum, tensor) => sum + tensorBytes(tensor), header.length);
+
+/** Bytes of the file that the network becomes. */
+export const writtenBytes = (component: RecognisedComponent): number => {
+	const headers = headersOf(component);
+	return sizeOf(headers, encodeHeader(headers));
+};
+
 /**
  * Writes the file and returns its size and SHA-256. Aborting `signal` stops between two pieces. `onProgress` hears the bytes written so far.
  * Throws `output_failed` or `weights_corrupt`; the caller removes what was written then.
@@ -30,17 +42,15 @@ const writtenType = ({ dtype }: ComponentTensor): ComponentTensor['dtype'] => (d
 export const writeComponent = async (
 	path: string, component: RecognisedComponent, options: { readonly signal: AbortSignal; readonly onProgress?: (bytes: number, of: number) => void },
 ): Promise<WrittenFile> => {
-	const headers: TensorHeaders = Object.fromEntries(component.tensors.map((tensor) => [tensor.name, { dtype: writtenType(tensor), shape: tensor.shape }]));
+	const headers = headersOf(component);
 	const header = encodeHeader(headers);
-	const total = Object.values(headers).reduce((sum, tensor) => sum + tensorBytes(tensor), header.length);
+	const total = sizeOf(headers, header);
 	const hash = createHash('sha256');
 	let bytes = 0;
-	const file = await open(path, 'wx');
+	const file = await open(path, 'wx').catch(cannotWrite(path));
 	const write = async (piece: Uint8Array): Promise<void> => {
 		options.signal.throwIfAborted();
-		await file.writeFile(piece).catch((error: unknown) => {
-			throw new TurbocastError('output_failed', `${path} cannot be written: ${error instanceof Error ? error.message : String(error)}.`, { cause: error });
-		});
+		await file.writeFile(piece).catch(cannotWrite(path));
 		hash.update(piece);
 		bytes += piece.length;
 		options.onProgress?.(bytes, total);
