@@ -8,7 +8,9 @@
 import type { MappedSafetensors } from '../model/safetensors.js';
 import { framesFromStart, type ImportedVaeSpec, type ModelSpec } from '../model/spec.js';
 import { innerWidth, spatialStride, wanVaeLayers, type WanVaePart, type WanVaeSpec } from '../model/wan-vae-spec.js';
+import { isChoiceDelicate } from '../model/sparse-linear-attention.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { denoiserArithmetic } from './profile.js';
 import type { EngineProfile, Residency } from './protocol.js';
 
 const FLOAT = 4;
@@ -67,20 +69,28 @@ const OF_TEXT = /^text_embedding\.|\.cross_attn\.(?:k|v|norm_k)\./u;
 /** Of a number of a linear layer; those on a graphics card are counted as if they were here, which they are while they are loaded. */
 const LINEAR_BYTES: { readonly [P in EngineProfile]: number } = { 'cpu-fp32': FLOAT, 'cpu-int8': 1, 'cpu-int8-attention': 1, 'webgpu-fp32': FLOAT, 'webgpu-fp16': 2, 'cuda-fp32': FLOAT, 'cuda-fp16': 2 };
 
-const denoiserWeights = ({ spec, profile, files }: MemoryRequest): number => {
-	const isSparse = spec.clip?.attention !== undefined;
+const tokensPerLatent = ({ spec, width, height }: MemoryRequest): number => width * height / (spec.vae.spatial_stride ** 2 * product(spec.dit.patch_size));
+
+const denoiserWeights = (request: MemoryRequest): number => {
+	const { spec, profile, files, latents } = request;
+	const sparse = spec.clip?.attention;
+	const isSparse = sparse !== undefined;
+	const last = `blocks.${spec.dit.num_layers - 1}.`;
+	// See `ditGraph`.
+	const inLastAlone = isSparse && denoiserArithmetic(profile).linears === 'int8' && isChoiceDelicate(sparse, latents * tokensPerLatent(request));
 	return loaded(files.dit, (name, axes) => {
 		if (OF_TEXT.test(name) || name.endsWith('.scale')) {
 			return 0;
 		}
-		const isLinear = axes === 2 && name.startsWith('blocks.') && !name.includes('proj_l') && !(isSparse && /self_attn\.[qk]\./u.test(name));
+		const isLinear = axes === 2 && name.startsWith(inLastAlone ? last : 'blocks.') && !name.includes('proj_l') && !(isSparse && /self_attn\.[qk]\./u.test(name));
 		return isLinear ? LINEAR_BYTES[profile] : FLOAT;
 	});
 };
 
-const denoiserActivations = ({ spec, width, height, latents }: MemoryRequest): number => {
-	const { dim, ffn_dim: hidden, num_heads: heads, text_len: textLength, patch_size: [, rows = 1, columns = 1] } = spec.dit;
-	const perLatent = (width / spec.vae.spatial_stride / columns) * (height / spec.vae.spatial_stride / rows);
+const denoiserActivations = (request: MemoryRequest): number => {
+	const { spec, latents } = request;
+	const { dim, ffn_dim: hidden, num_heads: heads, text_len: textLength } = spec.dit;
+	const perLatent = tokensPerLatent(request);
 	const tokens = latents * perLatent;
 	const seen = spec.clip === undefined ? spec.stream.window_latents * perLatent : tokens;
 	const attention = spec.clip?.attention === undefined ? 2 * heads * tokens * seen * FLOAT : SPARSE_PIECE_BYTES;
@@ -120,7 +130,7 @@ export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 	}
 	const pixels = width * height;
 	const crossKeys = 2 * dit.num_layers * dit.text_len * dit.dim * FLOAT;
-	const perLatent = pixels / (vae.spatial_stride ** 2 * product(dit.patch_size));
+	const perLatent = tokensPerLatent(request);
 	// Keys and values of the window, of the chunk that joins them, and the copy while the window grows.
 	const past = spec.clip === undefined ? 2 * dit.num_layers * dit.dim * perLatent * (2 * spec.stream.window_latents + spec.stream.latents_per_chunk) * FLOAT : 0;
 	const textActivations = (3 * text.num_heads * text.text_len ** 2 + text.text_len * (4 * text.dim + 3 * text.dim_ffn)) * FLOAT;

@@ -13,7 +13,7 @@ import { LINEAR_BRANCH } from './linear-branch.js';
 import { floatLinears, halfLinears, int8Linears, type LinearLayers } from './linear-layers.js';
 import { add, concat, linear, reshape, silu, split } from './operators.js';
 import { patchify, unpatchify } from './patches.js';
-import type { SparseShape } from './sparse-linear-attention.js';
+import { isChoiceDelicate, type SparseShape } from './sparse-linear-attention.js';
 import type { DitDimensions } from './spec.js';
 import { nameOfStream } from './stream-names.js';
 import type { Weights } from './weights.js';
@@ -26,7 +26,10 @@ export type DitMode = { readonly kind: 'chunk'; /** Chunks of different streams 
 
 export type DitGraphOptions = {
 	readonly weights: Weights;
-	/** How the linear layers of the blocks are computed, but for queries and keys of sparse attention; everything else is float32. */
+	/**
+	 * How the linear layers of the blocks are computed; everything else is float32. So are queries and keys of sparse attention, and with `int8`, where choices are delicate, all layers that
+	 * lead to one: those of every block but the last.
+	 */
 	readonly linears: 'float32' | 'float16' | 'int8' | ((weights: Weights) => LinearLayers);
 	/**
 	 * How dense attention is computed; `int8` is for self-attention of a clip alone, and sparse attention is float32 always. Where it is float16, keys and values
@@ -135,9 +138,10 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 			g.input(nameOfStream(`${kind}_${part}.${block}`, stream, streams), kept, [heads, typeof length === 'string' ? nameOfStream(length, stream, streams) : length, headDim]);
 		return { k: named('k'), v: named('v') };
 	});
+	const beforeChoice: BlockContext = options.linears === 'int8' && sparse !== undefined && isChoiceDelicate(sparse, tokens) ? { ...context, dense: context.exact } : context;
 	for (let block = 0; block < spec.num_layers; block++) {
 		const past = mode.kind === 'chunk' ? keysAndValues('past', block, 'past') : undefined;
-		x = transformerBlock(g, context, block, x, past, keysAndValues('cross', block, textLength));
+		x = transformerBlock(g, block < spec.num_layers - 1 ? beforeChoice : context, block, x, past, keysAndValues('cross', block, textLength));
 	}
 
 	const headTable = add(g, 'head/modulation', modulationTable(g, context, 'head.modulation', 2, [1]), reshape(g, 'head/e', e, [timesteps, 1, dim]));

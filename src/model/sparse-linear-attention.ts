@@ -29,6 +29,17 @@ export const keptBlocks = (shape: SparseShape, tokens: number): { kept: number; 
 	return { kept: Math.max(1, rounded), blocks, isRaised: rounded < 1 };
 };
 
+/**
+ * Of so few kept blocks one is a large part of what attention sees, and the rounding of 8-bit layers before it makes another choice now and then (docs/golden.md has how often).
+ */
+const FEW_BLOCKS = 8;
+
+/** Whether blocks are chosen, and each choice matters so much that what leads to it must be exact. */
+export const isChoiceDelicate = (shape: SparseShape, tokens: number): boolean => {
+	const { kept, blocks } = keptBlocks(shape, tokens);
+	return kept < blocks && kept < FEW_BLOCKS;
+};
+
 /** How many of each block's tokens are there: all, but for the last. */
 const blockLengths = (tokens: number, block: number): number[] =>
 	Array.from({ length: Math.ceil(tokens / block) }, (_, index) => Math.min(block, tokens - index * block));
