@@ -37,6 +37,7 @@ export class Publication {
 	readonly #onEnded: () => void;
 	#state: PublicationState = 'connecting';
 	#resource: URL | undefined;
+	#removing: Promise<void> | undefined;
 	#iceServers: readonly IceServer[] = [];
 	#failures = 0;
 	#connections = 0;
@@ -258,11 +259,13 @@ export class Publication {
 		return undefined;
 	}
 
+	/** Whoever asks for it waits for it, though somebody else may have begun. */
 	async #remove(): Promise<void> {
 		const resource = this.#resource;
 		this.#resource = undefined;
 		if (resource !== undefined) {
-			await this.endpoint.remove(resource, AbortSignal.timeout(REMOVE_TIMEOUT_MS)).catch((error: unknown) => this.#parts.log.debug({ err: error }, 'An endpoint was not told of the end.'));
+			this.#removing = this.endpoint.remove(resource, AbortSignal.timeout(REMOVE_TIMEOUT_MS)).catch((error: unknown) => this.#parts.log.debug({ err: error }, 'An endpoint was not told of the end.'));
 		}
+		await this.#removing;
 	}
 }

@@ -149,6 +149,24 @@ test('an endpoint that restarts no ICE is offered the video anew, whatever it an
 	assert.deepEqual((await listOf(service, path)).map(({ ice_restarts: restarts }) => restarts), [0]);
 });
 
+test('whoever ends a publication is answered when the endpoint was told, however long that took', async () => {
+	await using endpoint = await WhipServer.open();
+	await using service = await startService(machine, allowing(endpoint));
+	await using client = new ControlClient(service.socketUrl);
+	const { path } = await startSession(client);
+	const made = await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live` } });
+	await untilState(service, path, ({ state }) => state === 'live');
+	let wasTold = false;
+	endpoint.delay = async ({ method }) => {
+		if (method === 'DELETE') {
+			await systemClock.sleep(300);
+			wasTold = true;
+		}
+	};
+	assert.equal((await ask(service, 'DELETE', made.headers.get('location') ?? '')).status, 200);
+	assert.ok(wasTold);
+});
+
 test('a connection restarts ICE a few times, then another is made', async () => {
 	await using endpoint = await WhipServer.open();
 	await using service = await startService(machine, allowing(endpoint));

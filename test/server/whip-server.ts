@@ -14,6 +14,8 @@ export class WhipServer implements AsyncDisposable {
 	readonly receivers: Receiver[] = [];
 	/** Instead of what an endpoint does; `undefined` leaves it to it. */
 	reply: (asked: Asked) => Reply | undefined = () => undefined;
+	/** Before it answers. */
+	delay: (asked: Asked) => Promise<void> = () => Promise.resolve();
 	codec: VideoCodec = 'h264';
 	/** In the answers to OPTIONS and POST. */
 	link: readonly string[] = [];
@@ -66,6 +68,7 @@ export class WhipServer implements AsyncDisposable {
 		}
 		const asked: Asked = { method: request.method ?? '', path: request.url ?? '', authorization: request.headers.authorization, contentType: request.headers['content-type'], ifMatch: request.headers['if-match'], body };
 		this.asked.push(asked);
+		await this.delay(asked);
 		const reply = this.reply(asked) ?? (await this.#usual(asked));
 		for (const [name, value] of Object.entries(reply.headers ?? {})) {
 			response.setHeader(name, value);
