@@ -60,6 +60,8 @@ export class VideoLink {
 	readonly #listeners = new Set<() => void>();
 	/** While there is no control socket, an offer would reach nobody. */
 	#isOpen = false;
+	/** Over the present control socket. */
+	#hasOffered = false;
 	#isClosed = false;
 
 	constructor(sink: VideoSink, choice: TransportChoice, hasWebRtc: boolean, events: VideoLinkEvents) {
@@ -79,6 +81,7 @@ export class VideoLink {
 	/** Over a control socket that has just been greeted. */
 	open(iceServers: IceServers): void {
 		this.#isOpen = true;
+		this.#hasOffered = false;
 		this.#iceServers = iceServers;
 		if (this.#fallback !== undefined) {
 			this.#ask(this.#fallback.video);
@@ -116,7 +119,13 @@ export class VideoLink {
 			this.#fallback.video.close();
 			this.#fallback = undefined;
 			this.#canFallBack = false;
-			if (this.#attempt?.isUp !== true && (!this.#hasWebRtc || this.#failures > 0)) {
+			if (this.#attempt?.isUp === true) {
+				return;
+			}
+			if (this.#hasWebRtc && !this.#hasOffered) {
+				// The socket of the offer before is gone, and its answer with it.
+				this.#offer();
+			} else if (!this.#hasWebRtc || this.#failures > 0) {
 				this.#events.onFailed(error);
 			}
 		}
@@ -171,6 +180,7 @@ export class VideoLink {
 	}
 
 	#offer(): void {
+		this.#hasOffered = true;
 		if (this.#attempt !== this.#shown) {
 			this.#attempt?.connection.close();
 		}

@@ -242,12 +242,14 @@ export const SESSION_CASES: readonly ServerCase[] = [
 	...casesOf('`session.pause`', {
 		'a pause begins no other chunk, takes changes, and is over with session.resume': async (subject) => {
 			const { connection, created } = await subject.start();
+			const { t_started_ms: startedMs, t_completed_ms: completedMs } = await nextChunk(connection);
 			await connection.answer('session.paused', connection.ask({ type: 'session.pause' }));
 			connection.forget();
 			const before = connection.received.length;
 			const eventId = connection.ask({ type: 'session.update', prompt: 'a dog' });
 			await connection.answer('event.accepted', eventId);
-			await sleep(3 * chunkMs(created));
+			// Time enough for others, on a server that is slower than it plays, too.
+			await sleep(4 * Math.max(chunkMs(created), completedMs - startedMs));
 			await connection.assertAlive();
 			const meanwhile = connection.received.slice(before).map(({ type }) => type);
 			ensure(meanwhile.filter((type) => type === 'chunk.completed').length <= 1, 'more than the chunk at hand was made during the pause');

@@ -14,7 +14,7 @@ after(() => served[Symbol.asyncDispose]());
 
 const run = async (url: string, only: string): Promise<Result[]> => {
 	const results: Result[] = [];
-	for await (const result of runServerSuite({ url, token: undefined, patienceMs: 4000, only, signal: AbortSignal.timeout(60_000) })) {
+	for await (const result of runServerSuite({ url, token: undefined, patienceMs: 20_000, only, signal: AbortSignal.timeout(200_000) })) {
 		results.push(result);
 	}
 	return results;
