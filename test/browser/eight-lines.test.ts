@@ -17,7 +17,7 @@ before(async () => {
 after(() => stage?.[Symbol.asyncDispose]());
 
 for (const file of ['README.md', 'docs/client.md']) {
-	test(`the eight lines of ${file} run`, { skip, timeout: 120_000 }, async () => {
+	test(`the eight lines of ${file} run`, { skip, timeout: 300_000 }, async () => {
 		const program = /```ts\n([\s\S]*?)```/u.exec(readFileSync(join(repositoryRoot, file), 'utf8'))?.[1] ?? assert.fail('no program');
 		assert.ok(program.includes("'ws://127.0.0.1:8080'"));
 		assert.ok(program.trimEnd().split('\n').length <= 8);

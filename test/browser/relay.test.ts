@@ -22,7 +22,7 @@ after(async () => {
 	await machine?.[Symbol.asyncDispose]();
 });
 
-test('a picture goes through a TURN relay, and can be steered', { skip, timeout: 120_000 }, async () => {
+test('a picture goes through a TURN relay, and can be steered', { skip, timeout: 300_000 }, async () => {
 	await using turn = await startTurnServer('a secret');
 	await using service = await startService(machine, { iceServers: [], turn: { urls: [turn.url], secret: 'a secret', credentialSeconds: 600 } }, createWebRtcTransport({ fps: machine.model.spec.fps, log: silentLog, clock: systemClock }));
 	await using page = await browser.newPage();
