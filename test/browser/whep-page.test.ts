@@ -9,7 +9,7 @@ import { openStage } from './stage.js';
 
 const skip = whyNoBrowser();
 
-test('the page without the SDK shows the video that its WHEP offer asked for, and DELETE ends it', { skip, timeout: 60_000 }, async () => {
+test('the page without the SDK shows the video that its WHEP offer asked for, and DELETE ends it', { skip, timeout: 300_000 }, async () => {
 	const script = /```js\n([\s\S]*?)```/u.exec(readFileSync(join(repositoryRoot, 'docs', 'players.md'), 'utf8'))?.[1] ?? assert.fail('no script');
 	await using stage = await openStage();
 	await using page = await stage.openPage();
