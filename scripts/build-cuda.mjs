@@ -1,6 +1,6 @@
 // Builds native/cuda: npm run build:cuda [-- --emulated | --compile-only] [--out FOLDER] [--arch sm_80,sm_90]
 //   without an option   the library (libturbocast_cuda.so) and its check program, by nvcc; CUDA_HOME or /usr/local/cuda names the toolkit
-//   --emulated          the check program alone, by a C++ compiler (CXX or g++): no card and no toolkit needed
+//   --emulated          the same for the processor (libturbocast_emulated.so, check-emulated), by a C++ compiler (CXX or g++): no card and no toolkit needed
 //   --compile-only      proves that nvcc takes every kernel, without optimising and without linking
 // Nothing of turbocast needs the library: without it the graphs do what the kernels would.
 import { spawn } from 'node:child_process';
@@ -28,7 +28,7 @@ if (!isEmulated && !existsSync(nvcc)) {
 const kernels = readdirSync(source).filter((name) => name.endsWith('.cu') && name !== 'check.cu');
 // The fused multiply-add that a compiler may make of a product and a sum rounds once where the reference rounds twice.
 const flags = isEmulated
-	? ['-std=c++17', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-U_FORTIFY_SOURCE', '-x', 'c++']
+	? ['-std=c++17', '-O1', '-ffp-contract=off', '-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas', '-U_FORTIFY_SOURCE', '-fPIC', '-x', 'c++']
 	: ['-std=c++17', '--Werror', 'all-warnings', ...(isCompileOnly ? ['-O1', '-Xptxas', '-O0'] : ['-O3']), '-Xcompiler', '-fPIC,-ffp-contract=off', '-x', 'cu',
 		// To prove that it compiles, one translation for the oldest is enough for all.
 		...(isCompileOnly
@@ -43,15 +43,16 @@ const run = (args) => new Promise((resolve, reject) => {
 
 const objectOf = (name) => join(out, `${name}.${isEmulated ? 'emulated.' : ''}o`);
 mkdirSync(out, { recursive: true });
-const library = [...kernels, 'status.cpp'];
-const program = [...library, 'check.cu', ...(isEmulated ? ['emulation.cpp'] : [])];
+const both = [...kernels, 'status.cpp', ...(isEmulated ? ['emulation.cpp'] : [])];
+const library = [...both, 'operators.cpp'];
+const program = [...both, 'check.cu'];
+const all = isCompileOnly ? library : [...library, 'check.cu'];
 try {
-	await Promise.all((isCompileOnly ? library : program).map((name) => run([...flags, '-c', name, '-o', objectOf(name)])));
-	if (isEmulated) {
-		await run([...program.map(objectOf), '-o', join(out, 'check-emulated')]);
-	} else if (!isCompileOnly) {
-		await run(['-cudart', 'static', '-shared', ...library.map(objectOf), '-o', join(out, 'libturbocast_cuda.so')]);
-		await run(['-cudart', 'static', ...program.map(objectOf), '-o', join(out, 'check')]);
+	await Promise.all(all.map((name) => run([...flags, '-c', name, '-o', objectOf(name)])));
+	if (!isCompileOnly) {
+		const [linking, suffix] = isEmulated ? [[], 'emulated'] : [['-cudart', 'static'], 'cuda'];
+		await run([...linking, '-shared', ...library.map(objectOf), '-o', join(out, `libturbocast_${suffix}.so`)]);
+		await run([...linking, ...program.map(objectOf), '-o', join(out, isEmulated ? 'check-emulated' : 'check')]);
 	}
 } catch (error) {
 	console.error(error.message);

@@ -6,7 +6,7 @@ import type { RawFrame } from './base/frame.js';
 import { createLog, type Log } from './base/log.js';
 import { Metrics } from './base/metrics.js';
 import { systemClock } from './base/time.js';
-import { chosenProfile, engineOptions } from './cli/engine-options.js';
+import { chosenDevice, engineOptions } from './cli/engine-options.js';
 import type { Config } from './config.js';
 import { freeCardBytes } from './engine/card-memory.js';
 import { EngineHost } from './engine/engine-host.js';
@@ -76,7 +76,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 		auth.assertMayListen(config.server.host);
 		// The engine loads in its own process while the rest starts.
 		const engine = await EngineHost.start({
-			...engineOptions(config, await chosenProfile(config, log.child({ part: 'engine' }))),
+			...engineOptions(config, await chosenDevice(config, log.child({ part: 'engine' }))),
 			standby: config.engine.standby,
 			loadsAhead: true,
 			log: log.child({ part: 'engine' }),

@@ -333,10 +333,17 @@ template <class T> void checkNorms(int rows, int heads, int headDim, int rowsPer
 	normModulateReference(widened(x).data(), scale.data(), shift.data(), expected.data(), rows, dim, rowsPerTable, 1e-6f);
 	inEveryOrder("norm", [&] {
 		Memory out(x.size() * 2);
-		must(tc_norm_modulate(typeOf(T()), xs->get(), scales->as<float>(), shifts->as<float>(), out.get(), rows, dim, rowsPerTable, 1e-6f, nullptr));
+		must(tc_norm_modulate(typeOf(T()), typeOf(T()), xs->get(), scales->as<float>(), shifts->as<float>(), out.get(), rows, dim, rowsPerTable, 1e-6f, nullptr));
 		return actual = widened(out.take<T>(x.size()));
 	});
 	report("norm and modulation " + size, relativeError(actual, expected), toleranceOf(typeOf(T())) / 2);
+	const std::unique_ptr<Memory> wide(upload(widened(x)));
+	inEveryOrder("norm", [&] {
+		Memory out(x.size() * 2);
+		must(tc_norm_modulate(TC_FLOAT32, typeOf(T()), wide->get(), scales->as<float>(), shifts->as<float>(), out.get(), rows, dim, rowsPerTable, 1e-6f, nullptr));
+		return actual = widened(out.take<T>(x.size()));
+	});
+	report("norm and modulation of float32 to " + size, relativeError(actual, expected), toleranceOf(typeOf(T())) / 2);
 	for (const bool hasNorm : {true, false}) {
 		Floats turned = widened(x);
 		normRopeReference(turned.data(), hasNorm ? weight.data() : nullptr, cosines.data(), sines.data(), rows, heads, headDim, 1e-6f);
@@ -361,7 +368,9 @@ void checkRefusals() {
 	expect("another type", tc_w8a8_quantize(7, bytes, 1, 8, bytes, floats, nullptr), TC_UNSUPPORTED);
 	expect("an odd address", tc_w8a8_quantize(TC_FLOAT16, bytes + 2, 1, 8, bytes, floats, nullptr), TC_MISALIGNED);
 	expect("24 inputs", tc_w8a8_linear(TC_FLOAT16, bytes, floats, bytes, floats, nullptr, bytes, 1, 8, 24, nullptr), TC_UNSUPPORTED);
-	expect("no norm", tc_norm_modulate(TC_FLOAT16, bytes, floats, nullptr, bytes, 1, 8, 1, 1e-6f, nullptr), TC_BAD_ARGUMENT);
+	expect("no norm", tc_norm_modulate(TC_FLOAT16, TC_FLOAT16, bytes, floats, nullptr, bytes, 1, 8, 1, 1e-6f, nullptr), TC_BAD_ARGUMENT);
+	expect("a norm to float32", tc_norm_modulate(TC_FLOAT32, TC_FLOAT32, bytes, floats, floats, bytes, 1, 8, 1, 1e-6f, nullptr), TC_UNSUPPORTED);
+	expect("a norm from another type of 16 bits", tc_norm_modulate(TC_BFLOAT16, TC_FLOAT16, bytes, floats, floats, bytes, 1, 8, 1, 1e-6f, nullptr), TC_UNSUPPORTED);
 	tc_sla sla = {TC_FLOAT16, 1, 100, 64, 64, 64, 0.5, {6400, 64}, {6400, 64}, {6400, 64}, {6400, 64}, bytes, bytes, bytes, nullptr, nullptr, bytes, nullptr};
 	expect("a workspace that is too small", tc_sla_run(&sla, bytes, 16, nullptr), TC_WORKSPACE_TOO_SMALL);
 	sla.k_strides.token = 60;

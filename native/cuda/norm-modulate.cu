@@ -1,6 +1,6 @@
 /**
  * The small things between products, each in one pass over memory: layer norm with modulation, and the norm of queries and keys over the whole width with their
- * rotation. All arithmetic is float32; what is read and written is 16 bits.
+ * rotation. All arithmetic is float32; what is written is 16 bits, what is read as well, or, by norm and modulation, the float32 of a residual sum.
  *
  * Versions: 1. a block of 128 threads for a row, two passes for mean and variance.
  */
@@ -68,28 +68,38 @@ ON_DEVICE float sumOfBlock(float x, float *sums) {
 	return total;
 }
 
+struct Pair {
+	float low, high;
+};
+template <class X> ON_DEVICE Pair pairOf(const X *row, int pair) {
+	const uint32_t word = reinterpret_cast<const uint32_t *>(row)[pair];
+	return {unpackLow<X>(word), unpackHigh<X>(word)};
+}
+template <> ON_DEVICE Pair pairOf<float>(const float *row, int pair) { return {row[2 * pair], row[2 * pair + 1]}; }
+
 /** Block (row). */
-template <class T> KERNEL(NORM_THREADS) modulateKernel(const T *x, const float *scale, const float *shift, T *out, int dim, int rowsPerTable, float epsilon) {
+template <class X, class T> KERNEL(NORM_THREADS) modulateKernel(const X *x, const float *scale, const float *shift, T *out, int dim, int rowsPerTable, float epsilon) {
 	SHARED_MEMORY(memory);
 	float *const sums = reinterpret_cast<float *>(memory);
-	const uint32_t *const from = reinterpret_cast<const uint32_t *>(x + size_t(blockIdx.x) * dim);
+	const X *const from = x + size_t(blockIdx.x) * dim;
 	uint32_t *const to = reinterpret_cast<uint32_t *>(out + size_t(blockIdx.x) * dim);
 	const size_t table = size_t(blockIdx.x / rowsPerTable) * dim;
 	float sum = 0;
 	for (int pair = threadIdx.x; pair < dim / 2; pair += NORM_THREADS) {
-		sum += unpackLow<T>(from[pair]) + unpackHigh<T>(from[pair]);
+		const Pair at = pairOf(from, pair);
+		sum += at.low + at.high;
 	}
 	const float mean = sumOfBlock(sum, sums) / float(dim);
 	float squares = 0;
 	for (int pair = threadIdx.x; pair < dim / 2; pair += NORM_THREADS) {
-		const float low = unpackLow<T>(from[pair]) - mean, high = unpackHigh<T>(from[pair]) - mean;
-		squares += low * low + high * high;
+		const Pair at = pairOf(from, pair);
+		squares += (at.low - mean) * (at.low - mean) + (at.high - mean) * (at.high - mean);
 	}
 	const float norm = rsqrtf(sumOfBlock(squares, sums) / float(dim) + epsilon);
 	for (int pair = threadIdx.x; pair < dim / 2; pair += NORM_THREADS) {
 		const size_t column = table + 2 * pair;
-		to[pair] = pack<T>((unpackLow<T>(from[pair]) - mean) * norm * (1.0f + scale[column]) + shift[column],
-			(unpackHigh<T>(from[pair]) - mean) * norm * (1.0f + scale[column + 1]) + shift[column + 1]);
+		const Pair at = pairOf(from, pair);
+		to[pair] = pack<T>((at.low - mean) * norm * (1.0f + scale[column]) + shift[column], (at.high - mean) * norm * (1.0f + scale[column + 1]) + shift[column + 1]);
 	}
 }
 
@@ -114,8 +124,8 @@ template <class T> KERNEL(NORM_THREADS) ropeKernel(T *x, const float *weight, co
 	}
 }
 
-template <class T> int modulateAs(const void *x, const float *scale, const float *shift, void *out, int rows, int dim, int rowsPerTable, float epsilon, void *stream) {
-	return launched(launch(modulateKernel<T>, dim3(rows), NORM_THREADS, NORM_THREADS / WARP * sizeof(float), stream, static_cast<const T *>(x), scale, shift, static_cast<T *>(out), dim, rowsPerTable, epsilon));
+template <class X, class T> int modulateAs(const void *x, const float *scale, const float *shift, void *out, int rows, int dim, int rowsPerTable, float epsilon, void *stream) {
+	return launched(launch(modulateKernel<X, T>, dim3(rows), NORM_THREADS, NORM_THREADS / WARP * sizeof(float), stream, static_cast<const X *>(x), scale, shift, static_cast<T *>(out), dim, rowsPerTable, epsilon));
 }
 
 template <class T> int ropeAs(void *x, const float *weight, const float *cos, const float *sin, int rows, int heads, int headDim, float epsilon, void *stream) {
@@ -126,17 +136,20 @@ template <class T> int ropeAs(void *x, const float *weight, const float *cos, co
 
 using namespace turbocast;
 
-extern "C" int tc_norm_modulate(int type, const void *x, const float *scale, const float *shift, void *out, int rows, int dim, int rowsPerTable, float epsilon, void *stream) {
+extern "C" int tc_norm_modulate(int xType, int outType, const void *x, const float *scale, const float *shift, void *out, int rows, int dim, int rowsPerTable, float epsilon, void *stream) {
 	if (x == nullptr || scale == nullptr || shift == nullptr || out == nullptr || rows <= 0 || dim <= 0 || rowsPerTable <= 0 || !(epsilon >= 0)) {
 		return TC_BAD_ARGUMENT;
 	}
-	if (!isType(type) || dim % 8 != 0) {
+	if (!isType(outType) || (xType != outType && xType != TC_FLOAT32) || dim % 8 != 0) {
 		return TC_UNSUPPORTED;
 	}
 	if (!isAligned(x) || !isAligned(out)) {
 		return TC_MISALIGNED;
 	}
-	return type == TC_FLOAT16 ? modulateAs<Half>(x, scale, shift, out, rows, dim, rowsPerTable, epsilon, stream) : modulateAs<Bfloat>(x, scale, shift, out, rows, dim, rowsPerTable, epsilon, stream);
+	if (xType == TC_FLOAT32) {
+		return outType == TC_FLOAT16 ? modulateAs<float, Half>(x, scale, shift, out, rows, dim, rowsPerTable, epsilon, stream) : modulateAs<float, Bfloat>(x, scale, shift, out, rows, dim, rowsPerTable, epsilon, stream);
+	}
+	return outType == TC_FLOAT16 ? modulateAs<Half, Half>(x, scale, shift, out, rows, dim, rowsPerTable, epsilon, stream) : modulateAs<Bfloat, Bfloat>(x, scale, shift, out, rows, dim, rowsPerTable, epsilon, stream);
 }
 
 extern "C" int tc_norm_rope(int type, void *x, const float *weight, const float *cos, const float *sin, int rows, int heads, int headDim, float epsilon, void *stream) {

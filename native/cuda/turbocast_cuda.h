@@ -12,7 +12,7 @@ extern "C" {
 #endif
 
 /** Grows with every change of a signature or of what a function computes. */
-#define TC_VERSION 1
+#define TC_VERSION 2
 
 enum {
 	TC_OK = 0,
@@ -27,10 +27,12 @@ enum {
 	TC_LAUNCH_FAILED = 5,
 };
 
-/** 16-bit numbers of inputs and outputs. */
-enum { TC_FLOAT16 = 0, TC_BFLOAT16 = 1 };
+/** Numbers of inputs and outputs; float32 only where a function says so. */
+enum { TC_FLOAT16 = 0, TC_BFLOAT16 = 1, TC_FLOAT32 = 2 };
 
 int tc_version(void);
+/** Of ONNX Runtime, for which operators.cpp was compiled: CUDAExecutionProvider, or CPUExecutionProvider for the emulation. */
+const char *tc_provider(void);
 /** A sentence in English; of the program's lifetime. */
 const char *tc_status_text(int status);
 /** `cudaError_t` of this thread's last TC_LAUNCH_FAILED. */
@@ -85,8 +87,11 @@ typedef struct {
 size_t tc_int8_attention_workspace(const tc_int8_attention *call);
 int tc_int8_attention_run(const tc_int8_attention *call, void *workspace, size_t workspace_bytes, void *stream);
 
-/** out [rows, dim] = LayerNorm(x [rows, dim]) * (1 + scale) + shift, all in `type` but scale and shift [rows / rows_per_table, dim] float32 (norm-modulate.cu). dim is a multiple of 8. */
-int tc_norm_modulate(int type, const void *x, const float *scale, const float *shift, void *out, int rows, int dim, int rows_per_table, float epsilon, void *stream);
+/**
+ * out [rows, dim] = LayerNorm(x [rows, dim]) * (1 + scale) + shift, with scale and shift [rows / rows_per_table, dim] float32 (norm-modulate.cu). dim is a multiple
+ * of 8; `out_type` is 16 bits, `x_type` the same or float32.
+ */
+int tc_norm_modulate(int x_type, int out_type, const void *x, const float *scale, const float *shift, void *out, int rows, int dim, int rows_per_table, float epsilon, void *stream);
 /** x [rows, heads * head_dim] in `type`, in place: RMS norm over the whole row with weight [heads * head_dim] float32 (null for none), then each pair (2 j, 2 j + 1) of a head turned by cos, sin [rows, head_dim / 2]. */
 int tc_norm_rope(int type, void *x, const float *weight, const float *cos, const float *sin, int rows, int heads, int head_dim, float epsilon, void *stream);
 

@@ -10,7 +10,7 @@ import type { Limits, Part, PartEvent, PartRequest } from './gpu-process.js';
 import { type ChunkReport, chunkEstimateMs } from './chunk-report.js';
 import { openModelFolder } from '../model/model-folder.js';
 import type { StageReport } from './stage.js';
-import { WAN_STAGES } from './wan-stage-names.js';
+import { KERNEL_STAGES, partName, WAN_STAGES } from './wan-stage-names.js';
 
 export type GpuBenchOptions = {
 	readonly profile: EngineProfile;
@@ -22,6 +22,8 @@ export type GpuBenchOptions = {
 	/** What a stage may take: runs are repeated for as long, and one that would take longer is left out. */
 	readonly budgetMs: number;
 	readonly withWan: boolean;
+	/** Whether stages that our own kernels have a part in are measured once more with them; default no. */
+	readonly kernels?: boolean | undefined;
 	readonly signal: AbortSignal;
 	/** Told of each part as it begins. */
 	readonly onPart?: (name: string) => void;
@@ -57,7 +59,7 @@ const runPart = (request: PartRequest, signal: AbortSignal, onEvent: (event: Par
 	const child = fork(ENTRY, [JSON.stringify(request)], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
 	let isDone = false;
 	let why: string | undefined;
-	const exclude = (sentence: string): void => onEvent({ type: 'excluded', stage: part.kind === 'wan' ? part.stage : part.kind, why: sentence });
+	const exclude = (sentence: string): void => onEvent({ type: 'excluded', stage: partName(part), why: sentence });
 	const timer = setTimeout(() => {
 		why = `it did not finish within ${Math.round((PART_OVERHEAD_MS + 4 * request.budgetMs) / 1000)} seconds`;
 		child.kill('SIGKILL');
@@ -89,7 +91,7 @@ const runPart = (request: PartRequest, signal: AbortSignal, onEvent: (event: Par
 });
 
 /** Throws the reason of `signal`, and `device_unavailable` when not even the limits of the device can be measured. */
-export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withWan, signal, onPart = () => undefined }: GpuBenchOptions): Promise<GpuBenchReport> => {
+export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withWan, kernels = false, signal, onPart = () => undefined }: GpuBenchOptions): Promise<GpuBenchReport> => {
 	const device = deviceOf(profile);
 	const card = cardOf(device);
 	const [loadBefore = 0] = loadavg();
@@ -99,7 +101,7 @@ export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withW
 	const excluded: { stage: string; why: string }[] = [];
 	const measured: { limits?: Limits; chunks?: ChunkReport } = {};
 	const run = (part: Part, stages: StageReport[]): Promise<void> => {
-		onPart(part.kind === 'wan' ? part.stage : part.kind);
+		onPart(partName(part));
 		return runPart({ part, profile, threads, folder, size, budgetMs, memoryBytes, limits: measured.limits }, signal, (event) => {
 			switch (event.type) {
 				case 'limits':
@@ -133,6 +135,9 @@ export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withW
 	}
 	for (const stage of withWan ? WAN_STAGES : []) {
 		await run({ kind: 'wan', stage }, wan);
+		if (kernels && KERNEL_STAGES.includes(stage)) {
+			await run({ kind: 'wan', stage, kernels }, wan);
+		}
 	}
 	return { device, card, profile, threads, budgetMs, loadBefore, wanSize: size, ...measured, own, wan, excluded };
 };

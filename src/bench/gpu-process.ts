@@ -10,10 +10,10 @@ import { typesOf } from './stage-arithmetic.js';
 import type { ChunkReport } from './chunk-report.js';
 import { measureChunks, ownModelStages } from './own-model.js';
 import { limitOf, measureStage, type Place, type Stage, type StageConditions, type StageReport } from './stage.js';
-import type { WanStage } from './wan-stage-names.js';
+import { partName, type WanStage } from './wan-stage-names.js';
 import { planWanStage } from './wan-stages.js';
 
-export type Part = { readonly kind: 'limits' } | { readonly kind: 'own stages' } | { readonly kind: 'own chunks' } | { readonly kind: 'wan'; readonly stage: WanStage };
+export type Part = { readonly kind: 'limits' } | { readonly kind: 'own stages' } | { readonly kind: 'own chunks' } | { readonly kind: 'wan'; readonly stage: WanStage; /** By our own kernels. */ readonly kernels?: boolean };
 
 /** Of the processor always, which encodes the texts; of the device where that is another. */
 export type Limits = { readonly cpu: DeviceLimits; readonly device: DeviceLimits };
@@ -80,11 +80,11 @@ const run = async (place: Place): Promise<void> => {
 			return;
 		case 'wan': {
 			const plan = planWanStage(part.stage, {
-				profile, size, memoryBytes, budgetMs,
+				profile, size, memoryBytes, budgetMs, kernels: part.kernels,
 				limitMs: (work, bytes, types, runsOnHost) => limitOf(work, bytes, types, conditions(runsOnHost).limits).limitMs,
 			});
 			if (plan.kind === 'excluded') {
-				await send({ type: 'excluded', stage: part.stage, why: plan.why });
+				await send({ type: 'excluded', stage: partName(part), why: plan.why });
 				return;
 			}
 			const { stage, remove } = plan.build();
@@ -98,11 +98,11 @@ const run = async (place: Place): Promise<void> => {
 };
 
 // WebGPU allows no second backend in a process, and chunks open their own.
-const opened = device === 'cpu' || part.kind === 'own chunks' ? undefined : openDevice(profile, threads);
+const opened = device === 'cpu' || part.kind === 'own chunks' ? undefined : openDevice(profile, threads, part.kind === 'wan' && part.kernels === true);
 try {
 	await run(opened === undefined ? host : { kind: 'device', backend: opened });
 } catch (error) {
-	await send({ type: 'excluded', stage: part.kind === 'wan' ? part.stage : part.kind, why: TurbocastError.from(error).message });
+	await send({ type: 'excluded', stage: partName(part), why: TurbocastError.from(error).message });
 }
 await send({ type: 'done' });
 process.exit(0);

@@ -17,7 +17,7 @@ import { Weights } from '../model/weights.js';
 import { FLOAT32, matrixTypes } from './stage-arithmetic.js';
 import { writeRandomWeights } from './random-weights.js';
 import type { Stage } from './stage.js';
-import type { WanStage } from './wan-stage-names.js';
+import { type WanStage, withKernels } from './wan-stage-names.js';
 
 
 /** A causal window as Self-Forcing's long streams have it: chunks of three latent frames see the nine before and the first three of all. */
@@ -41,24 +41,24 @@ type Plan = {
 };
 
 /** Of a clip sparse attention is float32 in every profile, and dense attention 8-bit in one. */
-const clipTypes = (profile: EngineProfile, mode: DitMode): Stage['types'] => {
+const clipTypes = (profile: EngineProfile, mode: DitMode, kernels: boolean): Stage['types'] => {
 	const types = matrixTypes(profile, 'float32');
 	if (mode.kind === 'chunk') {
 		return types;
 	}
-	return { ...types, attention: mode.sparse !== undefined ? 'float32' : denoiserArithmetic(profile).attention === 'int8' ? 'int8' : types.attention };
+	return { ...types, attention: mode.sparse !== undefined ? (kernels ? 'float16' : 'float32') : denoiserArithmetic(profile).attention === 'int8' ? 'int8' : types.attention };
 };
 
-const planOf = (stage: WanStage, profile: EngineProfile, size: { readonly width: number; readonly height: number }): Plan => {
+const planOf = (stage: WanStage, { profile, size, kernels: hasKernels = false }: Pick<WanConditions, 'profile' | 'size' | 'kernels'>): Plan => {
 	const latent = { height: size.height / WAN_STRIDE, width: size.width / WAN_STRIDE };
 	const denoiser = (options: Pick<DitGraphOptions, 'mode' | 'frames'>): Pick<Plan, 'shapesOf' | 'graphOf' | 'blocks' | 'types' | 'runsOnHost'> => {
 		const isSparse = options.mode.kind === 'clip' && options.mode.sparse !== undefined;
 		const spec = (blocks: number) => ({ ...WAN_1_3B, num_layers: blocks });
 		return {
-			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: clipTypes(profile, options.mode), runsOnHost: false,
+			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: clipTypes(profile, options.mode, hasKernels), runsOnHost: false,
 			graphOf: (blocks, weights, use) => {
-				const { linears, attention } = denoiserArithmetic(profile);
-				return ditGraph(spec(blocks), { weights, attention, linears: use === 'counts' && linears === 'int8' ? 'float32' : linears, ...options, ...latent });
+				const { linears, attention, kernels } = denoiserArithmetic(profile, { hasKernels });
+				return ditGraph(spec(blocks), { weights, attention, kernels, linears: use === 'counts' && linears === 'int8' ? 'float32' : linears, ...options, ...latent });
 			},
 		};
 	};
@@ -91,6 +91,8 @@ const planOf = (stage: WanStage, profile: EngineProfile, size: { readonly width:
 
 export type WanConditions = {
 	readonly profile: EngineProfile;
+	/** Whether our own kernels are called; default no. */
+	readonly kernels?: boolean | undefined;
 	/** Of the picture; multiples of 16. */
 	readonly size: { readonly width: number; readonly height: number };
 	/** What weights and activations may take. */
@@ -117,8 +119,8 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 
 /** As many blocks as fit, or why not even one does. Nothing is run and no weight is made. */
 export const planWanStage = (name: WanStage, conditions: WanConditions): WanStagePlan => {
-	const { profile, size, memoryBytes, budgetMs, limitMs } = conditions;
-	const { shapesOf, graphOf, blocks, symbols, host, wantsAll, types, runsOnHost } = planOf(name, profile, size);
+	const { memoryBytes, budgetMs, limitMs } = conditions;
+	const { shapesOf, graphOf, blocks, symbols, host, wantsAll, types, runsOnHost } = planOf(name, conditions);
 	const counted = (count: number) => {
 		const graph = graphOf(count, headerOnlyWeights(shapesOf(count)), 'counts');
 		const least = leastBytes(graph, symbols, wantsAll ? undefined : host);
@@ -150,7 +152,7 @@ export const planWanStage = (name: WanStage, conditions: WanConditions): WanStag
 			try {
 				scratch = openScratchFile();
 				const graph = graphOf(count, new Weights(weights.file, scratch), 'runs');
-				return { remove, stage: { name, graph, symbols, host, wantsAll, types, ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }) } };
+				return { remove, stage: { name: conditions.kernels === true ? withKernels(name) : name, graph, symbols, host, wantsAll, types, ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }) } };
 			} catch (error) {
 				remove();
 				throw error;

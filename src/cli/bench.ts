@@ -79,11 +79,14 @@ export const bench = async (args: Arguments, config: Config, signal: AbortSignal
 		throw new TurbocastError('invalid_option', `--size must be multiples of 16 of at most ${MAX_SIDE}, not ${size.width}x${size.height}.`);
 	}
 	const budgetMs = 1000 * (args.has('budget') ? parseNumber('budget', args.one('budget') ?? '', { min: MIN_BUDGET_SECONDS, max: MAX_BUDGET_SECONDS }) : DEFAULT_BUDGET_SECONDS);
-	const { model, models_dir, device, profile: asked, threads } = config.engine;
+	const { model, models_dir, device, profile: asked, threads, kernels: mode } = config.engine;
 	const say = (line: string): void => void process.stderr.write(`${line}\n`);
-	const { profile, why } = await chooseDevice({ device, profile: asked, threads, isOwnModel: true });
+	const { profile, why, kernels } = await chooseDevice({ device, profile: asked, threads, isOwnModel: true, kernels: mode });
 	say(`${profile}: ${why}`);
-	const report = await benchGpu({ profile, threads, folder: modelPath(models_dir, model), size, budgetMs, withWan: !args.has('no-wan'), signal, onPart: (name) => say(`measuring: ${name}`) });
+	if (kernels !== undefined) {
+		say(`own kernels: ${kernels.why}`);
+	}
+	const report = await benchGpu({ profile, threads, folder: modelPath(models_dir, model), size, budgetMs, withWan: !args.has('no-wan'), kernels: kernels?.areUsed, signal, onPart: (name) => say(`measuring: ${name}`) });
 	if (!args.has('json')) {
 		process.stdout.write(`${tables(report, !args.has('no-wan'))}\n\n`);
 	}

@@ -15,7 +15,7 @@ import { promptText } from '../protocol/messages.js';
 import type { Log } from '../base/log.js';
 import { type Arguments, type FlagTable, parseNumber, parseSize } from './arguments.js';
 import { renderClip, type ControlChange, type PromptChange } from './clip.js';
-import { chosenProfile, engineOptions } from './engine-options.js';
+import { chosenDevice, engineOptions } from './engine-options.js';
 import { modelPath } from './models-folder.js';
 import { createProgress } from './progress.js';
 
@@ -132,7 +132,7 @@ export const generate = async (args: Arguments, config: Config, log: Log, signal
 	const file = await openVideoFile(out, { width: size.width, height: size.height, fps: spec.fps, ffmpegPath: config.media.ffmpeg_path });
 	let finished = false;
 	try {
-		const engine = await EngineHost.start({ ...engineOptions(config, await chosenProfile(config, log)), log, clock: systemClock });
+		const engine = await EngineHost.start({ ...engineOptions(config, await chosenDevice(config, log)), log, clock: systemClock });
 		// A forward of a large network is not waited for.
 		signal.addEventListener('abort', () => void engine.close(), { once: true });
 		try {

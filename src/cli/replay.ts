@@ -54,7 +54,7 @@ export const replay = async (args: Arguments, config: Config, log: Log, signal: 
 	}
 	const { session, chunks } = await readRecord(path);
 	const engine = await EngineHost.start({
-		...engineOptions({ engine: { ...config.engine, model: session.model } }, session.profile), log, clock: systemClock,
+		...engineOptions({ engine: { ...config.engine, model: session.model } }, { profile: session.profile }), log, clock: systemClock,
 	});
 	signal.addEventListener('abort', () => void engine.close(), { once: true });
 	const out = args.one('out');

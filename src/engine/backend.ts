@@ -51,6 +51,8 @@ export type GraphLoading = {
 
 export type Backend = {
 	readonly name: string;
+	/** Whether graphs may have operators of our own (../model/kernel-operators.ts). Default: no. */
+	readonly hasKernels?: boolean | undefined;
 	/** Throws `weights_corrupt` or `model_invalid`. */
 	readonly load: (graph: Graph, options?: GraphLoading) => Promise<GraphSession>;
 };

@@ -6,9 +6,9 @@ import { fork } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { TurbocastError } from '../protocol/errors.js';
-import { deviceOf, type ProfileDevice } from './profile.js';
-import { hasCudaProvider } from './c-api/library-folder.js';
-import { type CardProfile, CUDA_PROFILES, type DeviceChoice, type EngineProfile, WEBGPU_PROFILES } from './protocol.js';
+import { deviceOf, type ProfileDevice, usesKernels } from './profile.js';
+import { hasCudaProvider, missingKernels } from './c-api/library-folder.js';
+import { type CardProfile, CUDA_PROFILES, type DeviceChoice, type EngineProfile, type KernelMode, WEBGPU_PROFILES } from './protocol.js';
 import type { SelfTest } from './self-test.js';
 
 /** What the self-test of a profile found. */
@@ -16,7 +16,14 @@ export type ProfileReport = { readonly profile: CardProfile } & (
 	| ({ readonly kind: 'right' | 'wrong' } & SelfTest)
 	| { readonly kind: 'unavailable'; readonly why: string });
 
-export type ChosenDevice = { readonly profile: EngineProfile; /** One sentence for the log. */ readonly why: string; readonly reports: readonly ProfileReport[] };
+export type ChosenDevice = {
+	readonly profile: EngineProfile;
+	/** One sentence for the log. */
+	readonly why: string;
+	readonly reports: readonly ProfileReport[];
+	/** Only of profiles that have a use for our kernels: whether they are used, and why or why not, in one sentence. */
+	readonly kernels?: { readonly areUsed: boolean; readonly why: string } | undefined;
+};
 
 /** Longest self-test. The first run of a card compiles its shaders. */
 export const SELF_TEST_TIMEOUT_MS = 120_000;
@@ -24,6 +31,7 @@ export const SELF_TEST_TIMEOUT_MS = 120_000;
 export const UNASKED_SELF_TEST_TIMEOUT_MS = 10_000;
 /** Largest relative error of a device: what its numbers cost, and a margin of ten. */
 const TOLERANCES: { readonly [P in CardProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2, 'cuda-fp32': 1e-4, 'cuda-fp16': 2e-2 };
+
 
 const ENTRY = fileURLToPath(new URL('./self-test-process.js', import.meta.url));
 
@@ -36,10 +44,10 @@ export const hasGraphics = (environment: { readonly [name: string]: string | und
 	return nodes || existsSync('/dev/nvidia0') || existsSync('/dev/dxg') || environment['VK_ICD_FILENAMES'] !== undefined || environment['VK_DRIVER_FILES'] !== undefined;
 };
 
-/** Runs the self-test of a profile in a process of its own. Never rejects: whatever goes wrong there is `unavailable`. */
-export const testProfile = (profile: CardProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS): Promise<ProfileReport> => new Promise((resolve) => {
+/** Runs the self-test of a profile, or of our kernels in it, in a process of its own. Never rejects: whatever goes wrong there is `unavailable`. */
+export const testProfile = (profile: CardProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS, kernels = false): Promise<ProfileReport> => new Promise((resolve) => {
 	// The library and drivers write to standard error what the report says.
-	const child = fork(ENTRY, [JSON.stringify({ profile, threads })], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
+	const child = fork(ENTRY, [JSON.stringify({ profile, threads, kernels })], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
 	const timer = setTimeout(() => {
 		child.kill('SIGKILL');
 		resolve({ profile, kind: 'unavailable', why: `its self-test took longer than ${timeoutMs / 1000} seconds` });
@@ -83,10 +91,13 @@ export type DeviceRequest = {
 	readonly threads: number;
 	/** Whether the model is of the embedded kind; others run on a card only when that is asked for. */
 	readonly isOwnModel: boolean;
+	/** Default `off`. */
+	readonly kernels?: KernelMode | undefined;
 	/** For tests. */
 	readonly test?: typeof testProfile;
 	readonly hasGraphics?: () => boolean;
 	readonly hasCuda?: () => boolean;
+	readonly missingKernels?: () => string | undefined;
 };
 
 /** In the order in which they are tried. CUDA before WebGPU: on the cards that have both, its kernels are made for them. */
@@ -103,18 +114,23 @@ const belongsTo = (profile: EngineProfile, device: ProfileDevice): void => {
 	}
 };
 
+const isCardNamed = ({ device, profile }: DeviceRequest): boolean => device !== 'auto' || profile !== 'auto';
+
+const patienceMs = (request: DeviceRequest): number => (isCardNamed(request) ? SELF_TEST_TIMEOUT_MS : UNASKED_SELF_TEST_TIMEOUT_MS);
+
 /**
  * Chooses. A device asked for by name is used however slow it is, but never when it computes wrong numbers. Throws `device_wrong` with the figure,
  * `device_unavailable`, or `invalid_config` where device and profile contradict each other.
  */
-export const chooseDevice = async ({ device, profile, threads, isOwnModel, test = testProfile, hasGraphics: isThere = hasGraphics, hasCuda = hasCudaProvider }: DeviceRequest): Promise<ChosenDevice> => {
+const chooseProfile = async (request: DeviceRequest): Promise<ChosenDevice> => {
+	const { device, profile, threads, isOwnModel, test = testProfile, hasGraphics: isThere = hasGraphics, hasCuda = hasCudaProvider } = request;
 	if (device !== 'auto' && profile !== 'auto') {
 		belongsTo(profile, device);
 	}
 	if (device === 'cpu' || (profile !== 'auto' && deviceOf(profile) === 'cpu')) {
 		return { profile: profile === 'auto' ? 'cpu-int8' : profile, why: 'it was asked for', reports: [] };
 	}
-	const isNamed = device !== 'auto' || profile !== 'auto';
+	const isNamed = isCardNamed(request);
 	if (!isNamed && !isOwnModel) {
 		return { profile: 'cpu-int8', why: 'models joined from published networks run on a graphics card only when engine.device says so', reports: [] };
 	}
@@ -123,7 +139,7 @@ export const chooseDevice = async ({ device, profile, threads, isOwnModel, test 
 	}
 	const reports: ProfileReport[] = [];
 	for (const candidate of candidatesOf(device, profile, hasCuda())) {
-		const report = await test(candidate, threads, isNamed ? SELF_TEST_TIMEOUT_MS : UNASKED_SELF_TEST_TIMEOUT_MS);
+		const report = await test(candidate, threads, patienceMs(request));
 		reports.push(report);
 		if (report.kind === 'right') {
 			const isSlow = report.deviceMs >= report.cpuMs;
@@ -136,4 +152,43 @@ export const chooseDevice = async ({ device, profile, threads, isOwnModel, test 
 		throw refusal(reports);
 	}
 	return { profile: 'cpu-int8', why: reports.map(sentence).join('; '), reports };
+};
+
+const kernelSentence = (report: ProfileReport): string => {
+	switch (report.kind) {
+		case 'right':
+			return `the kernels compute right (${figures(report)})`;
+		case 'wrong':
+			return `the kernels compute wrong numbers (relative error ${report.relativeError.toExponential(1)}, at most ${TOLERANCES[report.profile]} is allowed)`;
+		case 'unavailable':
+			return report.why;
+	}
+};
+
+/** Whether our kernels are used in the profile that was chosen. Throws `device_wrong` or `device_unavailable` where they must be and cannot be. */
+const chooseKernels = async (request: DeviceRequest, profile: EngineProfile): Promise<ChosenDevice['kernels']> => {
+	const { kernels = 'off', threads, test = testProfile, missingKernels: missing = missingKernels } = request;
+	if (!usesKernels(profile)) {
+		if (kernels === 'on') {
+			throw new TurbocastError('invalid_config', `engine.kernels is on, but ${profile} has no use for them: they belong to cuda-fp16. Set it to auto.`);
+		}
+		return undefined;
+	}
+	if (kernels === 'off') {
+		return { areUsed: false, why: 'engine.kernels is off' };
+	}
+	const why = missing();
+	const card = profile as CardProfile;
+	const report: ProfileReport = why === undefined ? await test(card, threads, patienceMs(request), true) : { profile: card, kind: 'unavailable', why };
+	if (report.kind !== 'right' && kernels === 'on') {
+		throw new TurbocastError(report.kind === 'wrong' ? 'device_wrong' : 'device_unavailable', `engine.kernels is on, but they cannot be used: ${kernelSentence(report)}. Set it to auto or off, or see docs/gpu.md.`);
+	}
+	return { areUsed: report.kind === 'right', why: kernelSentence(report) };
+};
+
+/** As `chooseProfile`; then whether our kernels are used in it. Throws the same, also where `kernels` is on and they cannot be. */
+export const chooseDevice = async (request: DeviceRequest): Promise<ChosenDevice> => {
+	const chosen = await chooseProfile(request);
+	const kernels = await chooseKernels(request, chosen.profile);
+	return kernels === undefined ? chosen : { ...chosen, kernels };
 };

@@ -13,6 +13,7 @@ export type EngineProcessOptions = {
 	readonly batch?: BatchChoice | undefined;
 	/** Default `DEFAULT_MAX_STREAMS`. */
 	readonly maxStreams?: number | undefined;
+	readonly kernels?: boolean | undefined;
 	readonly residency?: Residency | undefined;
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 	/** Whether published networks of the model's usual size are loaded ahead of the first request, once the engine is ready; default no. */

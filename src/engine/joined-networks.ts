@@ -67,7 +67,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 
 	const onCpu = createOnnxRuntime({ threads: options.threads });
 	// Denoiser, decoder and encoder; texts are encoded once, and the encoder is larger than many a graphics card.
-	const device = deviceOf(profile) === 'cpu' ? undefined : (options.openDevice ?? openDevice)(profile, options.threads);
+	const device = deviceOf(profile) === 'cpu' ? undefined : (options.openDevice ?? openDevice)(profile, options.threads, options.kernels);
 	const type = stateType(profile);
 	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae'), encoder: encoder === undefined ? undefined : folder.mapWeights('encoder') };
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
@@ -87,7 +87,7 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights), { backend: onCpu }));
 	const denoiser = (expert: Expert): Promise<GraphSession> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
 		checkDitTensors(weights, dit, clip?.attention !== undefined);
-		return ditGraph(dit, { weights, mode, ...denoiserArithmetic(profile), frames, height, width });
+		return ditGraph(dit, { weights, mode, ...denoiserArithmetic(profile, device), frames, height, width });
 	}));
 	const decoding = joinedDecoder(vae, height, width);
 	const decoder = async (position: 'first' | 'next'): Promise<GraphSession> => {

@@ -180,6 +180,8 @@ export type NetworksOptions = {
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 	/** Only of own models, and not in `cpu-int8`. Default 1. */
 	readonly batch?: BatchChoice | undefined;
+	/** Whether our own CUDA kernels are used, by profiles that have a use for them. Default no. */
+	readonly kernels?: boolean | undefined;
 	/** For tests: the backend of a profile of a card. */
 	readonly openDevice?: OpenDevice | undefined;
 	/** A sentence for people about something that is not as usual. */
@@ -221,7 +223,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const isOnCpu = deviceOf(profile) === 'cpu';
 
 	const backend = createOnnxRuntime({ threads: options.threads });
-	const device = isOnCpu ? undefined : (options.openDevice ?? openDevice)(profile, options.threads);
+	const device = isOnCpu ? undefined : (options.openDevice ?? openDevice)(profile, options.threads, options.kernels);
 	const size = { height: latentHeight, width: latentWidth };
 	const sessions: { readonly close: () => Promise<void> }[] = [];
 	const owned = async <Session extends { readonly close: () => Promise<void> }>(loading: Promise<Session>): Promise<Session> => {
@@ -244,7 +246,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	};
 	const loadAll = async () => {
 		const [text, dit, vae] = await Promise.all((['text', 'dit', 'vae'] as const).map(async (which) => new Weights(await folder.readWeights(which)))) as [Weights, Weights, Weights];
-		const denoiserOf = (streams: number) => ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk', streams }, ...denoiserArithmetic(profile), frames, ...size });
+		const denoiserOf = (streams: number) => ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk', streams }, ...denoiserArithmetic(profile, device), frames, ...size });
 		const denoiser = denoiserOf(1);
 		const together = TOGETHER_SIZES.filter((streams) => streams <= mostTogether(profile, options.batch ?? 1));
 		const decoding = { weights: vae, arithmetic: decoderArithmetic(profile, Object.keys(spec.vae.int8_ranges).length > 0), ...size };

@@ -10,8 +10,14 @@ export const deviceOf = (profile: EngineProfile): ProfileDevice => (profile.star
 /** The numbers in which the state of a stream is kept: keys and values, memory of the decoder. */
 export const stateType = (profile: EngineProfile): 'float32' | 'float16' => (profile === 'webgpu-fp16' || profile === 'cuda-fp16' ? 'float16' : 'float32');
 
-/** How a denoiser computes its linear layers and its self-attention. */
-export const denoiserArithmetic = (profile: EngineProfile): Required<Pick<DitGraphOptions, 'linears' | 'attention'>> => {
+/** Whether a profile calls the kernels of native/cuda where a backend has them. */
+export const usesKernels = (profile: EngineProfile): boolean => profile === 'cuda-fp16';
+
+/** How a denoiser computes its linear layers and its self-attention, on a backend that has our kernels or has none. */
+export const denoiserArithmetic = (profile: EngineProfile, { hasKernels = false }: { readonly hasKernels?: boolean | undefined } = {}): Required<Pick<DitGraphOptions, 'linears' | 'attention' | 'kernels'>> =>
+	({ ...arithmeticOf(profile), kernels: hasKernels && usesKernels(profile) });
+
+const arithmeticOf = (profile: EngineProfile): Required<Pick<DitGraphOptions, 'linears' | 'attention'>> => {
 	switch (profile) {
 		case 'cpu-fp32':
 		case 'webgpu-fp32':

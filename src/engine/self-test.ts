@@ -4,8 +4,9 @@
  */
 import { ditTensors } from '../model/dit-tensors.js';
 import { ditGraph } from '../model/dit.js';
+import { isTiled, tiledTensors } from '../model/quant-checkpoint.js';
 import { ropeTables } from '../model/rope.js';
-import { encodeSafetensors, parseSafetensors } from '../model/safetensors.js';
+import { encodeSafetensors, parseSafetensors, type TensorToWrite } from '../model/safetensors.js';
 import type { DitDimensions, VaeSpec } from '../model/spec.js';
 import { timeSinusoids } from '../model/time-embedding.js';
 import { decoderGraph } from '../model/vae-decoder.js';
@@ -13,7 +14,7 @@ import { Weights } from '../model/weights.js';
 import type { Backend, Feeds, Graph, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { gaussianNoise } from './noise.js';
-import { openDevice } from './open-device.js';
+import { type OpenDevice, openDevice } from './open-device.js';
 import { decoderArithmetic, denoiserArithmetic, stateType } from './profile.js';
 import type { CardProfile, EngineProfile } from './protocol.js';
 import { stateFeed } from './resident-kv.js';
@@ -28,6 +29,10 @@ const VAE: VaeSpec = {
 	latent_mean: [0, 0, 0, 0, 0, 0], latent_std: [1, 1, 1, 1, 1, 1], int8_ranges: {},
 };
 const [FRAMES, SIDE, PAST_FRAMES] = [3, 16, 3];
+/** A clip in the sizes that our kernels take, its layers stored in 8 bits: 98 tokens, of whose two blocks of keys one is seen. */
+const TURBO: DitDimensions = { ...DIT, dim: 128, ffn_dim: 128, num_heads: 2 };
+const TURBO_SHAPE = { ratio: 0.5, blockQueries: 128, blockKeys: 64 };
+const [TURBO_FRAMES, TURBO_SIDE] = [2, 14];
 const RUNS = 2;
 export type SelfTest = {
 	/** Of the worst output; NaN when anything is not a number. */
@@ -41,11 +46,12 @@ const product = (shape: readonly number[]): number => shape.reduce((total, size)
 
 const noise = (index: number, count: number): Float32Array => gaussianNoise({ seed: 7, chunkIndex: index, stepIndex: 0 }, count);
 
-const seeded = (shapes: { readonly [name: string]: readonly number[] }, salt: number): Weights => new Weights(parseSafetensors('self-test', encodeSafetensors(
-	Object.fromEntries(Object.entries(shapes).map(([name, shape], index) => {
+const seeded = (shapes: { readonly [name: string]: readonly number[] }, salt: number, isQuantized = false): Weights => new Weights(parseSafetensors('self-test', encodeSafetensors(
+	Object.fromEntries(Object.entries(shapes).flatMap(([name, shape], index): [string, TensorToWrite][] => {
 		const isNorm = /norm\w*\.weight$/u.test(name);
 		const scale = 1 / Math.sqrt(shape.length > 1 ? product(shape.slice(1)) : 100);
-		return [name, { dtype: 'F32' as const, shape, data: noise(salt + index, product(shape)).map((value) => (isNorm ? 1 + 0.1 * value : scale * value)) }];
+		const data = noise(salt + index, product(shape)).map((value) => (isNorm ? 1 + 0.1 * value : scale * value));
+		return isQuantized && isTiled(name, shape) ? Object.entries(tiledTensors(name, data, shape as [number, number])) : [[name, { dtype: 'F32', shape, data }]];
 	})))));
 
 const decoderShapes = (): { readonly [name: string]: readonly number[] } => {
@@ -66,7 +72,27 @@ const decoderShapes = (): { readonly [name: string]: readonly number[] } => {
 	return shapes;
 };
 
-const graphsOf = (profile: EngineProfile): readonly { readonly graph: Graph; readonly feeds: Feeds }[] => {
+type Work = { readonly graph: Graph; readonly feeds: Feeds };
+
+/** What our kernels are for: sparse attention and layers in 8-bit tiles. */
+const kernelWork = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>): Work => {
+	const [rows, headDim] = [TURBO_SIDE / 2, TURBO.dim / TURBO.num_heads];
+	const [tokens, text, type] = [TURBO_FRAMES * rows * rows, [TURBO.num_heads, TURBO.text_len, headDim], stateType(profile)];
+	const { cos, sin } = ropeTables(headDim, TURBO.rope_theta, { firstPosition: 0, frames: TURBO_FRAMES, rows, columns: rows });
+	const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
+	return {
+		graph: ditGraph(TURBO, {
+			weights: seeded(ditTensors(TURBO, true), 3000, true), mode: { kind: 'clip', sparse: TURBO_SHAPE }, ...denoiserArithmetic(profile, backend), frames: TURBO_FRAMES, height: TURBO_SIDE, width: TURBO_SIDE,
+		}),
+		feeds: {
+			latent: float32([TURBO.in_dim, TURBO_FRAMES, TURBO_SIDE, TURBO_SIDE], noise(9, TURBO.in_dim * TURBO_FRAMES * TURBO_SIDE * TURBO_SIDE)), time: float32([1, TURBO.freq_dim], timeSinusoids([700], TURBO.freq_dim)),
+			rope_cos: float32([tokens, headDim / 2], cos), rope_sin: float32([tokens, headDim / 2], sin),
+			'cross_k.0': stateFeed(noise(10, product(text)), text, type), 'cross_v.0': stateFeed(noise(11, product(text)), text, type),
+		},
+	};
+};
+
+const graphsOf = (profile: EngineProfile): readonly Work[] => {
 	const [rows, headDim, type] = [SIDE / 2, DIT.dim / DIT.num_heads, stateType(profile)];
 	const tokens = FRAMES * rows * rows;
 	const { cos, sin } = ropeTables(headDim, DIT.rope_theta, { firstPosition: PAST_FRAMES, frames: FRAMES, rows, columns: rows });
@@ -92,10 +118,10 @@ const graphsOf = (profile: EngineProfile): readonly { readonly graph: Graph; rea
 
 const WANTED: { readonly [graph: string]: string } = { dit: 'velocity', 'vae-decoder': 'frames' };
 
-const measure = async (backend: Pick<Backend, 'load'>, profile: EngineProfile, nowMs: () => number): Promise<{ readonly outputs: readonly Float32Array[]; readonly ms: number }> => {
+const measure = async (backend: Pick<Backend, 'load'>, works: readonly Work[], nowMs: () => number): Promise<{ readonly outputs: readonly Float32Array[]; readonly ms: number }> => {
 	const outputs: Float32Array[] = [];
 	let ms = 0;
-	for (const { graph, feeds } of graphsOf(profile)) {
+	for (const { graph, feeds } of works) {
 		const session = await backend.load(graph);
 		try {
 			const name = WANTED[graph.name] ?? '';
@@ -123,12 +149,22 @@ const relativeError = (ours: Float32Array, right: Float32Array): number => {
 	return Math.sqrt(difference / size);
 };
 
+export type SelfTestRequest = {
+	readonly profile: CardProfile;
+	readonly threads: number;
+	/** Our own kernels instead: the profile without them is right already. */
+	readonly kernels?: boolean | undefined;
+	/** For tests. */
+	readonly open?: OpenDevice | undefined;
+};
+
 /** Runs it on the device of `profile` and on the processor. May end the process when a driver fails: give it one of its own. Throws `device_unavailable`. */
-export const runSelfTest = async (profile: CardProfile, threads: number, nowMs: () => number): Promise<SelfTest> => {
-	const device = openDevice(profile, threads);
+export const runSelfTest = async ({ profile, threads, kernels = false, open = openDevice }: SelfTestRequest, nowMs: () => number): Promise<SelfTest> => {
+	const device = open(profile, threads, kernels);
+	const works = (of: EngineProfile, backend: Pick<Backend, 'hasKernels'>): readonly Work[] => (kernels ? [kernelWork(of, backend)] : graphsOf(of));
 	try {
-		const ours = await measure(device, profile, nowMs);
-		const right = await measure(createOnnxRuntime({ threads }), 'cpu-fp32', nowMs);
+		const ours = await measure(device, works(profile, device), nowMs);
+		const right = await measure(createOnnxRuntime({ threads }), works('cpu-fp32', {}), nowMs);
 		const errors = right.outputs.map((expected, index) => relativeError(ours.outputs[index] ?? new Float32Array(0), expected));
 		return { relativeError: errors.some(Number.isNaN) ? Number.NaN : Math.max(...errors), deviceMs: ours.ms, cpuMs: right.ms };
 	} finally {

@@ -3,6 +3,7 @@ import { type AttentionArithmetic, joinedAttention, joinHeads, keyType, splitHea
 import type { GraphBuilder, Value } from './graph-builder.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
 import { int8Attention } from './int8-attention.js';
+import { int8Kernel, kernelTakesBlocks, kernelTakesHeads, kernelTakesNorm, normModulateKernel, sparseLinearKernel } from './kernel-operators.js';
 import type { LinearLayer, LinearLayers } from './linear-layers.js';
 import { add, cast, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
 import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
@@ -17,8 +18,10 @@ export type BlockContext = {
 	/** Of one forward, each with a past and a text of its own. */
 	readonly streams: number;
 	readonly dense: LinearLayers;
-	/** Linear layers in float32, whatever `dense` is. */
+	/** Those of queries and keys of sparse attention: in float32 unless there are kernels. */
 	readonly exact: LinearLayers;
+	/** Whether the kernels of native/cuda may be called. */
+	readonly kernels: boolean;
 	/** [1, L, d / 2] */
 	readonly cos: Value;
 	readonly sin: Value;
@@ -35,6 +38,15 @@ export type BlockContext = {
 const floatArithmetic = (c: BlockContext): AttentionArithmetic => (c.attention === 'int8' ? 'float32' : c.attention);
 
 export type KeysAndValues = { readonly k: Value; readonly v: Value };
+
+/** Rows of a block's table that are scales, to which 1 is added where no kernel does. */
+const SCALE_ROWS = [1, 4];
+
+const hasNormKernel = ({ kernels, spec }: BlockContext): boolean => kernels && kernelTakesNorm(spec.dim);
+
+/** `modulate`, or its kernel, which adds 1 to the scales itself and gives float16. */
+const modulateForBlock = (g: GraphBuilder, c: BlockContext, name: string, x: Value, shift: Value, scale: Value): Value =>
+	(hasNormKernel(c) ? normModulateKernel(g, name, x, shift, scale, c.spec.eps) : modulate(g, c, name, x, shift, scale));
 
 /** x [T, S, D] normalised, then x * scale + shift; scale and shift [T, 1, D]. Returns [L, D]. */
 export const modulate = (g: GraphBuilder, c: Pick<BlockContext, 'spec' | 'ones'>, name: string, x: Value, shift: Value, scale: Value): Value => {
@@ -70,10 +82,20 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 	// Queries and keys choose the blocks that sparse attention looks at, and 8-bit rounding makes other choices: the worst of twelve
 	// random clips was off by 2.3e-2 with it, by 1.7e-2 without.
 	const [q, k, v] = (c.sparse === undefined ? c.dense(g, x, [toQ, toK, toV]) : [...c.exact(g, x, [toQ, toK]), ...c.dense(g, x, [toV])]) as [Value, Value, Value];
-	const qHeads = splitHeads(g, 'q', rope('q/rope', qkNorm(g, c, `${at}.norm_q`, q)), heads);
-	const kHeads = splitHeads(g, 'k', rope('k/rope', qkNorm(g, c, `${at}.norm_k`, k)), heads);
-	const vHeads = splitHeads(g, 'v', v, heads);
-	const scale = 1 / Math.sqrt(dim / heads);
+	const [qRoped, kRoped, headDim] = [rope('q/rope', qkNorm(g, c, `${at}.norm_q`, q)), rope('k/rope', qkNorm(g, c, `${at}.norm_k`, k)), dim / heads];
+	const proj = () => ({ weight: c.weights.value(g, `${at}.${LINEAR_BRANCH}.weight`, [headDim, headDim]), bias: c.weights.value(g, `${at}.${LINEAR_BRANCH}.bias`, [headDim]) });
+	const output = (attended: Value): Value => c.dense(g, attended, [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
+	if (c.kernels && pasts === undefined && kernelTakesHeads(headDim)) {
+		const halves = () => ({ q: cast(g, 'q/half', qRoped, 'float16'), k: cast(g, 'k/half', kRoped, 'float16'), v: cast(g, 'v/half', v, 'float16') });
+		if (c.sparse !== undefined && kernelTakesBlocks(c.sparse)) {
+			return output(sparseLinearKernel(g, halves(), heads, c.sparse, proj()).out);
+		}
+		if (c.sparse === undefined && c.attention === 'int8') {
+			return output(int8Kernel(g, halves(), heads));
+		}
+	}
+	const [qHeads, kHeads, vHeads] = [splitHeads(g, 'q', qRoped, heads), splitHeads(g, 'k', kRoped, heads), splitHeads(g, 'v', v, heads)];
+	const scale = 1 / Math.sqrt(headDim);
 	const arithmetic = floatArithmetic(c);
 	const asKept = (own: GraphBuilder, name: string, value: Value): Value => (keyType(arithmetic) === 'float32' ? value : cast(own, `${name}/float16`, value, 'float16'));
 	const attend = (): Value => {
@@ -94,11 +116,9 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 				? joinHeads(g, 'joined', int8Attention(g.at('int8'), inputs))
 				: joinedAttention(g, arithmetic, { q: qHeads, k: asKept(g, 'k', kHeads), v: asKept(g, 'v', vHeads), scale });
 		}
-		const [name, headDim] = [`${at}.${LINEAR_BRANCH}`, dim / heads];
-		const proj = { weight: c.weights.value(g, `${name}.weight`, [headDim, headDim]), bias: c.weights.value(g, `${name}.bias`, [headDim]) };
-		return joinHeads(g, 'joined', sparseLinearAttention(g.at('sla'), inputs, c.sparse, proj));
+		return joinHeads(g, 'joined', sparseLinearAttention(g.at('sla'), inputs, c.sparse, proj()));
 	};
-	return c.dense(g, attend(), [{ name: `${at}.o`, outputs: dim, inputs: dim }])[0] as Value;
+	return output(attend());
 };
 
 /** x [L, D] to [L, D]; keys and values of the text come from the text-keys graph. */
@@ -118,10 +138,10 @@ export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: num
 	const { dim, ffn_dim: hidden } = c.spec;
 	const [rows, tokens] = x.dims as [number, number];
 	const grouped = (name: string, value: Value): Value => reshape(g, name, value, [rows, tokens, dim]);
-	const modulation = add(g, 'modulation', modulationTable(g, c, `${at}.modulation`, 6, [1, 4]), c.e0);
+	const modulation = add(g, 'modulation', modulationTable(g, c, `${at}.modulation`, 6, hasNormKernel(c) ? [] : SCALE_ROWS), c.e0);
 	const [shift1, scale1, gate1, shift2, scale2, gate2] = split(g, 'modulations', modulation, 1, [1, 1, 1, 1, 1, 1]) as [Value, Value, Value, Value, Value, Value];
 
-	const attended = selfAttention(g.at('attn'), c, `${at}.self_attn`, block, modulate(g, c, 'norm1', x, shift1, scale1), past);
+	const attended = selfAttention(g.at('attn'), c, `${at}.self_attn`, block, modulateForBlock(g, c, 'norm1', x, shift1, scale1), past);
 	const afterSelf = add(g, 'x1', x, multiply(g, 'gated1', grouped('attn/out', attended), gate1));
 
 	const normal = c.spec.cross_attn_norm
@@ -130,7 +150,7 @@ export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: num
 	const told = crossAttention(g.at('cross'), c, `${at}.cross_attn`, reshape(g, 'norm3/flat', normal, [rows * tokens, dim]), text);
 	const afterCross = add(g, 'x2', afterSelf, grouped('cross/out', told));
 
-	const inner = c.dense(g, modulate(g, c, 'norm2', afterCross, shift2, scale2), [{ name: `${at}.ffn.0`, outputs: hidden, inputs: dim }])[0] as Value;
+	const inner = c.dense(g, modulateForBlock(g, c, 'norm2', afterCross, shift2, scale2), [{ name: `${at}.ffn.0`, outputs: hidden, inputs: dim }])[0] as Value;
 	const outer = c.dense(g, geluTanh(g, 'gelu', inner), [{ name: `${at}.ffn.2`, outputs: dim, inputs: hidden }])[0] as Value;
 	return add(g, 'x3', afterCross, multiply(g, 'gated2', grouped('ffn/out', outer), gate2));
 };

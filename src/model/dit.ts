@@ -10,7 +10,7 @@ import { type BlockContext, type KeysAndValues, modulate, modulationTable, trans
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
-import { floatLinears, halfLinears, int8Linears, type LinearLayers } from './linear-layers.js';
+import { floatLinears, halfLinears, int8Linears, kernelLinears, type LinearLayers } from './linear-layers.js';
 import { add, concat, linear, reshape, silu, split } from './operators.js';
 import { patchify, unpatchify } from './patches.js';
 import { isChoiceDelicate, type SparseShape } from './sparse-linear-attention.js';
@@ -36,6 +36,11 @@ export type DitGraphOptions = {
 	 * that come in or go out are, too. Default: float32.
 	 */
 	readonly attention?: AttentionArithmetic | 'int8' | undefined;
+	/**
+	 * Whether the kernels of native/cuda are there: in `float16` they take norms with modulation, sparse attention and `int8` attention of clips, and weights in 8-bit
+	 * tiles as they are stored (kernel-operators.ts). Sizes that no kernel takes stay with standard operators.
+	 */
+	readonly kernels?: boolean | undefined;
 	readonly mode: DitMode;
 	/** Latent frames of one call, and the size of a latent. */
 	readonly frames: number;
@@ -108,6 +113,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	if (streams > 1 && options.linears === 'int8') {
 		g.fail('streams', 'several streams in one forward would share the scale of 8-bit linear layers');
 	}
+	const kernels = options.kernels === true && options.linears === 'float16';
 	const each = <Made>(make: (stream: number) => Made): Made[] => Array.from({ length: streams }, (_, stream) => make(stream));
 	const input: StreamInput = (name, dims) => {
 		const parts = each((stream) => g.input(nameOfStream(name, stream, streams), 'float32', dims));
@@ -124,7 +130,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const table = (name: string): Value => reshape(g, `${name}/batch`, input(name, [tokens, headDim / 2]), [1, streams * tokens, headDim / 2]);
 	const context: BlockContext = {
 		spec, weights, sparse, streams, attention: options.attention ?? 'float32',
-		dense: (typeof options.linears === 'function' ? options.linears : LINEARS[options.linears])(weights), exact: floatLinears(weights),
+		dense: (typeof options.linears === 'function' ? options.linears : kernels ? kernelLinears : LINEARS[options.linears])(weights), exact: (kernels ? kernelLinears : floatLinears)(weights), kernels,
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
 		e0: reshape(g, 'e0', e0, [timesteps, 6, dim]),

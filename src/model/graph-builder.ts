@@ -39,6 +39,9 @@ export type NodeOptions = {
 
 /** Opset 23 brought RMSNormalization and RotaryEmbedding; nothing newer is used, so that every execution provider can run it. */
 const OPSETS = { '': 23, 'com.microsoft': 1 } as const;
+/** Of operators of our own; named only by graphs that have some. */
+export const OWN_DOMAIN = 'turbocast';
+const OWN_OPSETS = { [OWN_DOMAIN]: 1 } as const;
 /** Tensors up to this many bytes stand in the graph itself, where shape inference can see them. */
 const INLINE_BYTES = 256;
 /** ONNX asks for external data at page boundaries only for memory mapping; 64 bytes keep vector loads aligned. */
@@ -66,6 +69,9 @@ export const elements = (dims: readonly Dimension[]): number =>
 export const rootLocation = (path: string): string => relative(parse(path).root, path).replaceAll('\\', '/');
 
 export const shapeText = (dims: readonly Dimension[]): string => `[${dims.join(', ')}]`;
+
+const wholeNumbers = (attributes: { readonly [name: string]: Attribute }): { readonly [name: string]: number } =>
+	Object.fromEntries(Object.entries(attributes).flatMap(([name, attribute]): [string, number][] => ('int' in attribute ? [[name, attribute.int]] : [])));
 
 export class GraphBuilder {
 	readonly #assembly: Assembly;
@@ -123,7 +129,7 @@ export class GraphBuilder {
 			outputs: outputs.map((output) => output.name),
 		});
 		this.#assembly.operations.push({
-			op: options.op, name, outputs: options.results.map(({ type, dims }) => ({ type, dims })),
+			op: options.op, name, ...(options.domain === OWN_DOMAIN ? { sizes: wholeNumbers(options.attributes ?? {}) } : {}), outputs: options.results.map(({ type, dims }) => ({ type, dims })),
 			inputs: options.inputs.flatMap((input) => (input === undefined ? [] : [{ type: input.type, dims: input.dims, isConstant: this.#assembly.constants.has(input.name) }])),
 		});
 		return outputs;
@@ -189,7 +195,7 @@ export class GraphBuilder {
 			}
 			external.push({ location: this.#derivedLocation, data });
 		}
-		return { name, model: encodeModel({ name, nodes, initializers, inputs, outputs, opsets: OPSETS }), external, inputs, outputs, operations };
+		return { name, model: encodeModel({ name, nodes, initializers, inputs, outputs, opsets: nodes.some(({ domain }) => domain in OWN_OPSETS) ? { ...OPSETS, ...OWN_OPSETS } : OPSETS }), external, inputs, outputs, operations };
 	}
 
 	get #derivedLocation(): string {

@@ -31,7 +31,8 @@ const FLOAT_BYTES = 4;
 /** Which input of a convolution is its kernel [outputs, inputs, height, width]. */
 const KERNEL_INPUT: { readonly [op: string]: number } = { Conv: 1, QLinearConv: 3 };
 const FUSED_ATTENTION = 'MultiHeadAttention';
-const PRODUCTS: ReadonlySet<string> = new Set(['Gemm', 'MatMul', 'MatMulInteger', 'MatMulIntegerToFloat', 'DynamicQuantizeMatMul']);
+const W8A8 = 'W8A8Linear';
+const PRODUCTS: ReadonlySet<string> = new Set(['Gemm', 'MatMul', 'MatMulInteger', 'MatMulIntegerToFloat', 'DynamicQuantizeMatMul', W8A8]);
 /** They only name the same numbers anew. */
 const FREE: ReadonlySet<string> = new Set(['Reshape', 'Identity']);
 
@@ -48,7 +49,18 @@ const sumsOf = ({ op, name, inputs }: Operation): number => {
 /** Both products of fused attention: q [1, L, N * d], k and v [1, N, keys, d]. */
 const fusedFlops = ({ inputs: [q, k] }: Operation): number => 4 * elements(q?.dims ?? []) * elements(k?.dims.slice(2, 3) ?? []);
 
-const kindOf = ({ op, inputs }: Operation): WorkKind => (op in KERNEL_INPUT ? 'convolution' : inputs[1]?.isConstant === true ? 'linear' : 'attention');
+/** Attention by our kernels, q, k and v [tokens, D] (kernel-operators.ts). */
+const KERNEL_FLOPS: { readonly [op: string]: (operation: Operation) => number } = {
+	Int8Attention: ({ inputs: [q, k] }) => 4 * elements(q?.dims ?? []) * elements(k?.dims.slice(0, 1) ?? []),
+	/** Both products of the exact branch over the blocks that are kept; of the linear one, features times values and what queries make of that. */
+	SparseLinearAttention: ({ inputs: [q, , , proj], sizes }) => {
+		const [tokens = 0, width = 0] = (q?.dims ?? []) as readonly number[];
+		const seen = Math.min(tokens, (sizes?.['kept'] ?? 0) * (sizes?.['block_keys'] ?? 0));
+		return 4 * tokens * width * (seen + (proj === undefined ? 0 : width / (sizes?.['heads'] ?? 1)));
+	},
+};
+
+const kindOf = ({ op, inputs }: Operation): WorkKind => (op in KERNEL_INPUT ? 'convolution' : op === W8A8 || inputs[1]?.isConstant === true ? 'linear' : 'attention');
 
 const sizeOf = (values: readonly { readonly dims: Operation['outputs'][number]['dims'] }[]): number => values.reduce((sum, { dims }) => sum + elements(dims), 0);
 
@@ -78,7 +90,10 @@ export const graphWork = ({ operations }: Pick<Graph, 'operations'>, symbols: Sy
 	let trafficBytes = 0;
 	for (const operation of sizedOperations(operations, symbols)) {
 		trafficBytes += FLOAT_BYTES * movedBy(operation);
-		if (operation.op === FUSED_ATTENTION) {
+		const own = KERNEL_FLOPS[operation.op];
+		if (own !== undefined) {
+			flops.attention += own(operation);
+		} else if (operation.op === FUSED_ATTENTION) {
 			flops.attention += fusedFlops(operation);
 		} else if (operation.op in KERNEL_INPUT || PRODUCTS.has(operation.op)) {
 			const outputs = sizeOf(operation.outputs);

@@ -19,6 +19,8 @@ export type GraphValue = { readonly name: string; readonly type: TensorType; rea
 export type Operation = {
 	readonly op: string;
 	readonly name: string;
+	/** Whole numbers that its work depends on. */
+	readonly sizes?: { readonly [attribute: string]: number } | undefined;
 	readonly inputs: readonly { readonly type: string; readonly dims: readonly Dimension[]; readonly isConstant: boolean }[];
 	readonly outputs: readonly { readonly type: string; readonly dims: readonly Dimension[] }[];
 };

@@ -1,5 +1,6 @@
-/** Linear layers: float32, float16, or 8-bit weights with activations quantised as they come. */
+/** Linear layers: float32, float16, or 8-bit weights with activations quantised as they come. x is float32, or float16 where that is what they multiply in. */
 import type { GraphBuilder, Value } from './graph-builder.js';
+import { kernelTakesLinear, w8a8Linear, w8a8Quantize } from './kernel-operators.js';
 import { cast, linear, split } from './operators.js';
 import { quantizeColumns } from './quantize.js';
 import type { Weights } from './weights.js';
@@ -14,11 +15,32 @@ export const floatLinears = (weights: Weights, bias: 'bias' | 'no bias' = 'bias'
 	layers.map(({ name, outputs, inputs }) =>
 		linear(g, name, x, weights.value(g, `${name}.weight`, [outputs, inputs]), bias === 'bias' ? weights.value(g, `${name}.bias`, [outputs]) : undefined));
 
+const asHalf = (g: GraphBuilder, layers: readonly LinearLayer[], x: Value): Value =>
+	(x.type === 'float16' ? x : cast(g, `${layers.map((layer) => layer.name).join('+')}/x`, x, 'float16'));
+
 /** Products in float16, for processors that are fast at them; what comes in and goes out is float32. Weights are rounded when the graph is loaded. */
 export const halfLinears = (weights: Weights): LinearLayers => (g, x, layers) => {
-	const half = cast(g, `${layers.map((layer) => layer.name).join('+')}/x`, x, 'float16');
+	const half = asHalf(g, layers, x);
 	return layers.map(({ name, outputs, inputs }) => cast(g, `${name}/y`,
 		linear(g, name, half, weights.half(g, `${name}.weight`, [outputs, inputs]), weights.half(g, `${name}.bias`, [outputs])), 'float32'));
+};
+
+/**
+ * With the kernels of native/cuda: layers that are stored in 8-bit tiles multiply them as they are (W8A8), activations in tiles of their own; all others as
+ * `halfLinears`. What comes out is float32.
+ */
+export const kernelLinears = (weights: Weights): LinearLayers => (g, x, layers) => {
+	const half = asHalf(g, layers, x);
+	let tiles: ReturnType<typeof w8a8Quantize> | undefined;
+	return layers.flatMap((layer) => {
+		const { name, outputs, inputs } = layer;
+		const weight = kernelTakesLinear(layer) ? weights.tiles(g, `${name}.weight`, [outputs, inputs]) : undefined;
+		if (weight === undefined) {
+			return halfLinears(weights)(g, half, [layer]);
+		}
+		tiles ??= w8a8Quantize(g, `${name}/x8`, half);
+		return [cast(g, `${name}/y`, w8a8Linear(g, name, tiles, weight, weights.half(g, `${name}.bias`, [outputs])), 'float32')];
+	});
 };
 
 /** Side of the squares in which a matrix is turned over: both sides of one stay in the processor's cache. */

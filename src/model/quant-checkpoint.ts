@@ -4,7 +4,7 @@
  */
 import { TurbocastError } from '../protocol/errors.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
-import { type MappedSafetensors, readFloats, readTensor, type Safetensors, tensorEntry, type TensorToWrite } from './safetensors.js';
+import { type MappedSafetensors, readFloats, readTensor, type Safetensors, tensorEntry, type TensorEntry, type TensorToWrite } from './safetensors.js';
 import { type QuantizedTiles, quantizeTiles, tilesAcross } from './w8a8.js';
 
 const BLOCK_WEIGHT = /^blocks\.\d+\..+\.weight$/u;
@@ -34,18 +34,26 @@ export const untiledShapes = (file: Pick<Safetensors, 'tensors'>): ReadonlyMap<s
 		return int8Weight !== undefined && file.tensors.has(int8Weight) ? [] : [[replaced(name, INT8_WEIGHT, WEIGHT) ?? name, shape]];
 	}));
 
-/** The tiles of the weight `name`, or `undefined` when it is no tiled one. Throws `model_invalid` for other types or shapes. */
-export const readTiles = (file: Safetensors | MappedSafetensors, name: string, shape: readonly number[]): QuantizedTiles | undefined => {
+/** Where the tiles of the weight `name` and their scales lie, or `undefined` when it is no tiled one. Throws `model_invalid` for other types or shapes. */
+export const tileEntries = (file: Safetensors | MappedSafetensors, name: string, shape: readonly number[]): { readonly values: TensorEntry; readonly scales: TensorEntry } | undefined => {
 	const [int8Weight, scale] = [replaced(name, WEIGHT, INT8_WEIGHT), replaced(name, WEIGHT, SCALE)];
 	if (int8Weight === undefined || scale === undefined || !file.tensors.has(int8Weight)) {
 		return undefined;
 	}
-	const entry = tensorEntry(file, int8Weight, shape);
+	const values = tensorEntry(file, int8Weight, shape);
 	const [rows = 0, columns = 0] = shape;
-	if (entry.dtype !== 'I8' || shape.length !== 2) {
-		throw new TurbocastError('model_invalid', `${file.label}: ${int8Weight} is ${entry.dtype} [${shape.join(', ')}]; tiles are I8 matrices.`);
+	if (values.dtype !== 'I8' || shape.length !== 2) {
+		throw new TurbocastError('model_invalid', `${file.label}: ${int8Weight} is ${values.dtype} [${shape.join(', ')}]; tiles are I8 matrices.`);
 	}
-	const scales = readFloats(file, tensorEntry(file, scale, [tilesAcross(rows), tilesAcross(columns)]));
-	const values = new Int8Array(readTensor(file, entry).buffer);
-	return { values, scales, rows, columns };
+	return { values, scales: tensorEntry(file, scale, [tilesAcross(rows), tilesAcross(columns)]) };
+};
+
+/** The tiles of the weight `name`, or `undefined` when it is no tiled one. Throws `model_invalid` for other types or shapes. */
+export const readTiles = (file: Safetensors | MappedSafetensors, name: string, shape: readonly number[]): QuantizedTiles | undefined => {
+	const entries = tileEntries(file, name, shape);
+	if (entries === undefined) {
+		return undefined;
+	}
+	const [rows = 0, columns = 0] = shape;
+	return { values: new Int8Array(readTensor(file, entries.values).buffer), scales: readFloats(file, entries.scales), rows, columns };
 };

@@ -1,8 +1,8 @@
 /** Weights as a graph sees them: where they are stored when they can stay there, or made anew from their numbers. */
 import { GraphBuilder, rootLocation, type Scratch, type Value } from './graph-builder.js';
 import { cast, gather } from './operators.js';
-import { readTiles, untiledShapes } from './quant-checkpoint.js';
-import { type MappedSafetensors, readFloats, type Safetensors, tensorEntry } from './safetensors.js';
+import { readTiles, tileEntries, untiledShapes } from './quant-checkpoint.js';
+import { type MappedSafetensors, readFloats, type Safetensors, tensorEntry, type TensorEntry } from './safetensors.js';
 import { dequantizeTiles } from './w8a8.js';
 import { TurbocastError } from '../protocol/errors.js';
 
@@ -73,6 +73,22 @@ export class Weights {
 				throw new TurbocastError('model_invalid', `${this.#file.label}: ${name} is ${dtype}; weights must be F32 or BF16.`);
 		}
 	}
+
+	/** The 8-bit tiles of a weight [outputs, inputs] and their scales, both left where they are; `undefined` when it is stored otherwise. Throws `model_invalid`. */
+	tiles(g: GraphBuilder, name: string, shape: readonly [number, number]): { readonly values: Value; readonly scales: Value } | undefined {
+		const entries = tileEntries(this.#file, name, shape);
+		if (entries === undefined) {
+			return undefined;
+		}
+		const stored = (suffix: string, { offset, byteLength }: TensorEntry, type: 'int8' | 'float32', dims: readonly number[]): Value =>
+			g.stored(`${name}/${suffix}`, { ...this.#place(), type, offset, length: byteLength }, dims);
+		const { scales } = entries;
+		return {
+			values: stored('int8', entries.values, 'int8', shape),
+			scales: scales.dtype === 'F32' ? stored('scale', scales, 'float32', scales.shape) : g.floats(`${name}/scale`, scales.shape, readFloats(this.#file, scales)),
+		};
+	}
+
 	/** As `value`, rounded to float16 when the graph is loaded. */
 	half(g: GraphBuilder, name: string, shape: readonly number[], dims = shape): Value {
 		return cast(g, `${name}/float16`, this.value(g, name, shape, dims), 'float16');

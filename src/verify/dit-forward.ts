@@ -1,7 +1,8 @@
 /** A denoiser out of a golden folder, ready to run: what the kinds around a DiT share. */
 import type { Backend, Feeds, Tensor } from '../engine/backend.js';
-import { denoiserArithmetic } from '../engine/profile.js';
+import { denoiserArithmetic, stateType } from '../engine/profile.js';
 import type { EngineProfile } from '../engine/protocol.js';
+import { stateFeed } from '../engine/resident-kv.js';
 import { ditGraph, type DitMode } from '../model/dit.js';
 import { checkDitTensors } from '../model/dit-tensors.js';
 import { ropeTables } from '../model/rope.js';
@@ -65,11 +66,12 @@ const tensor = (dims: readonly number[], data: Float32Array): Tensor => ({ type:
 export const loadDitForward = async ({ spec, weights, mode, profile, size, context, backend }: DitForwardOptions): Promise<DitForward> => {
 	checkDitTensors(weights, spec, mode.kind === 'clip' && mode.sparse !== undefined);
 	const { frames, height, width } = size;
-	const graph = ditGraph(spec, { weights, ...denoiserArithmetic(profile), mode, frames, height, width });
+	const graph = ditGraph(spec, { weights, ...denoiserArithmetic(profile, backend), mode, frames, height, width });
 	const textKeys = await backend.load(textKeysGraph(spec, weights));
 	let text: Feeds;
 	try {
-		text = await textKeys.run({ context: tensor([spec.text_len, spec.text_dim], context) });
+		const keys = await textKeys.run({ context: tensor([spec.text_len, spec.text_dim], context) });
+		text = Object.fromEntries(Object.entries(keys).map(([name, { dims, data }]) => [name, stateFeed(data as Float32Array, dims, stateType(profile))]));
 	} finally {
 		await textKeys.close();
 	}

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, SELF_TEST_TIMEOUT_MS, testProfile, UNASKED_SELF_TEST_TIMEOUT_MS } from '../../src/engine/device-choice.js';
-import type { CardProfile } from '../../src/engine/protocol.js';
-import { hasCudaProvider } from '../../src/engine/c-api/library-folder.js';
+import type { CardProfile, EngineProfile, KernelMode } from '../../src/engine/protocol.js';
+import { hasCudaProvider, missingKernels } from '../../src/engine/c-api/library-folder.js';
 import { prepareVulkan } from './vulkan.js';
 
 const skip = prepareVulkan();
@@ -53,6 +53,47 @@ test('a card that nobody asked for is not waited for long', async () => {
 	await patience({ device: 'webgpu' });
 	await patience({ profile: 'webgpu-fp32' });
 	assert.deepEqual(waits, [UNASKED_SELF_TEST_TIMEOUT_MS, SELF_TEST_TIMEOUT_MS, SELF_TEST_TIMEOUT_MS]);
+});
+
+test('our kernels are used in cuda-fp16 where they are there and right; auto says why not, on refuses to go without them, off does not ask', async () => {
+	const asked: (readonly [CardProfile, number | undefined, boolean | undefined])[] = [];
+	const choose = (kernels: KernelMode | undefined, found: 'right' | 'wrong' | 'unavailable' | 'not built', profile: EngineProfile = 'cuda-fp16') => chooseDevice({
+		...AUTO, profile, kernels, hasCuda: () => true, missingKernels: () => (found === 'not built' ? 'there is no library' : undefined),
+		test: (of, _threads, timeoutMs, isOfKernels) => {
+			asked.push([of, timeoutMs, isOfKernels]);
+			if (isOfKernels !== true) {
+				return Promise.resolve({ profile: of, ...RIGHT });
+			}
+			return Promise.resolve(found === 'unavailable' || found === 'not built' ? { profile: of, kind: 'unavailable', why: 'the driver refused' } : { profile: of, ...RIGHT, relativeError: 0.005, kind: found });
+		},
+	});
+	const right = await choose('auto', 'right');
+	assert.equal(right.profile, 'cuda-fp16');
+	assert.equal(right.kernels?.areUsed, true);
+	assert.match(right.kernels?.why ?? '', /^the kernels compute right \(error 5\.0e-3/u);
+	assert.deepEqual(asked, [['cuda-fp16', SELF_TEST_TIMEOUT_MS, undefined], ['cuda-fp16', SELF_TEST_TIMEOUT_MS, true]]);
+	assert.deepEqual((await choose('auto', 'not built')).kernels, { areUsed: false, why: 'there is no library' });
+	assert.deepEqual((await choose('auto', 'unavailable')).kernels, { areUsed: false, why: 'the driver refused' });
+	const wrong = (await choose('auto', 'wrong')).kernels;
+	assert.equal(wrong?.areUsed, false);
+	assert.match(wrong?.why ?? '', /compute wrong numbers \(relative error 5\.0e-3/u);
+	assert.equal((await choose('on', 'right')).kernels?.areUsed, true);
+	await assert.rejects(choose('on', 'wrong'), { code: 'device_wrong', message: /5\.0e-3/u });
+	await assert.rejects(choose('on', 'unavailable'), { code: 'device_unavailable', message: /the driver refused/u });
+	await assert.rejects(choose('on', 'not built'), { code: 'device_unavailable', message: /there is no library/u });
+	await assert.rejects(choose('on', 'right', 'cuda-fp32'), { code: 'invalid_config', message: /cuda-fp32 has no use for them/u });
+	assert.equal((await choose('auto', 'right', 'cuda-fp32')).kernels, undefined);
+	asked.length = 0;
+	for (const kernels of ['off', undefined] as const) {
+		assert.deepEqual((await choose(kernels, 'right')).kernels, { areUsed: false, why: 'engine.kernels is off' });
+	}
+	assert.ok(asked.every(([, , isOfKernels]) => isOfKernels !== true), 'their self-test was run although they are off');
+});
+
+test('without the library, or without a card, the self-test of the kernels is a report with the reason, and no error', { skip: hasCudaProvider() && missingKernels() === undefined && 'CUDA and our kernels are installed here' }, async () => {
+	const report = await testProfile('cuda-fp16', 1, SELF_TEST_TIMEOUT_MS, true);
+	assert.equal(report.kind, 'unavailable');
+	assert.match(report.kind === 'unavailable' ? report.why : '', missingKernels() === undefined ? /CUDA|kernels/u : /The kernels of turbocast cannot be used: there is no .*npm run build:cuda/u);
 });
 
 test('a slow card is refused by auto and taken by name', async () => {

@@ -9,7 +9,7 @@ import { after, before, describe, test } from 'node:test';
 import { parseSafetensors, readFloats, readTensor } from '../../src/model/safetensors.js';
 import { repositoryRoot } from '../repository.js';
 import { slaCase, type SlaSize } from '../verify/random-golden.js';
-import { build, missing, run, temporaryFolder } from './build-cuda.js';
+import { emulatedBuild, missing, run, temporaryFolder } from './build-cuda.js';
 
 const GOLDEN = join(repositoryRoot, 'test/fixtures/golden/w8a8/case-2.safetensors');
 
@@ -36,8 +36,7 @@ describe('kernels for CUDA, emulated', { skip: missing('g++') }, () => {
 
 	before(async () => {
 		folder = await temporaryFolder();
-		await build(['--emulated', '--out', folder.path]);
-		check = join(folder.path, 'check-emulated');
+		check = join(await emulatedBuild(), 'check-emulated');
 	});
 	after(() => folder[Symbol.asyncDispose]());
 

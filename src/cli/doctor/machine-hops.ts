@@ -17,7 +17,7 @@ import { ownAddresses } from '../../transport/own-addresses.js';
 import { candidateAddresses, Probe } from '../../transport/probe.js';
 import { tryTurn } from '../../transport/turn-probe.js';
 import { createWebRtcTransport } from '../../transport/webrtc.js';
-import { chosenProfile, engineOptions } from '../engine-options.js';
+import { chosenDevice, engineOptions } from '../engine-options.js';
 
 export type MachineExamination = {
 	readonly config: Config;
@@ -37,11 +37,11 @@ type Size = { readonly width: number; readonly height: number };
 const examineModel = async ({ config, signal }: MachineExamination): Promise<{ readonly finding: Finding; readonly size: Size }> => {
 	let engine: EngineHost | undefined;
 	try {
-		const profile = await chosenProfile(config, silentLog);
-		engine = await EngineHost.start({ ...engineOptions(config, profile), standby: 'off', log: silentLog, clock: systemClock });
+		const device = await chosenDevice(config, silentLog);
+		engine = await EngineHost.start({ ...engineOptions(config, device), standby: 'off', log: silentLog, clock: systemClock });
 		await engine.ready(AbortSignal.any([signal, AbortSignal.timeout(ENGINE_PATIENCE_MS)]));
 		const { width, height } = engine.model;
-		return { finding: fine('model', `The engine runs ${config.engine.model} (${width}x${height}) as ${profile}.`), size: { width, height } };
+		return { finding: fine('model', `The engine runs ${config.engine.model} (${width}x${height}) as ${device.profile}.`), size: { width, height } };
 	} catch (error) {
 		signal.throwIfAborted();
 		return { finding: wrong('model_unusable', { why: TurbocastError.from(error, 'engine_failed').message }), size: { width: SIDE, height: SIDE } };

@@ -5,6 +5,7 @@
 import { transferGraph } from '../../model/state-graphs.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { ortLibrary } from '../c-api/library.js';
+import type { Kernels } from '../c-api/kernels.js';
 import type { Provider } from '../c-api/provider.js';
 import { type NativeSession, openSession, type OutputPlace } from '../c-api/session.js';
 import type { NativeTensor } from '../c-api/tensor.js';
@@ -14,6 +15,8 @@ import { checkFeeds, loadError } from './graph-checks.js';
 export type NativeRuntimeOptions = {
 	readonly threads: number;
 	readonly provider: Provider;
+	/** Opened for that provider. */
+	readonly kernels?: Kernels | undefined;
 };
 
 const places = (names: readonly string[], place: OutputPlace): [string, OutputPlace][] => names.map((name) => [name, place]);
@@ -45,11 +48,11 @@ const residentSession = ({ name: graph, inputs, outputs }: Graph, session: Nativ
 };
 
 /** Throws `device_unavailable` when the library or the package that calls it is not there; what a provider lacks is said by the first `load`. */
-export const createNativeRuntime = ({ threads, provider }: NativeRuntimeOptions): DeviceBackend => {
+export const createNativeRuntime = ({ threads, provider, kernels }: NativeRuntimeOptions): DeviceBackend => {
 	const library = ortLibrary();
 	const open = async (graph: Graph, keepsWeights = false): Promise<NativeSession> => {
 		try {
-			return await openSession(library, graph, { threads, provider, keepsWeights });
+			return await openSession(library, graph, { threads, provider, kernels, keepsWeights });
 		} catch (error) {
 			throw loadError(graph, error);
 		}
@@ -65,6 +68,7 @@ export const createNativeRuntime = ({ threads, provider }: NativeRuntimeOptions)
 	let closing: Promise<void> | undefined;
 	return {
 		name: `onnxruntime ${library.version} ${provider.kind}`,
+		hasKernels: kernels !== undefined,
 		load: async (graph, loading) => deviceSession(graph, await open(graph, loading?.keepsWeights)),
 		loadResident: async (graph, host = []) => residentSession(graph, await open(graph), host),
 		upload: async (data, dims, type = 'float32') => {

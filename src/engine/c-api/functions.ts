@@ -42,6 +42,7 @@ export const STATUS_FUNCTIONS = {
 	SessionOptionsAppendExecutionProvider_CUDA_V2: [204, POINTER, POINTER],
 	CreateCUDAProviderOptions: [205, OUT],
 	UpdateCUDAProviderOptions: [206, POINTER, STRINGS, STRINGS, SIZE],
+	RegisterCustomOpsLibrary_V2: [228, POINTER, TEXT],
 	UpdateCUDAProviderOptionsWithValue: [263, POINTER, TEXT, POINTER],
 	AddExternalInitializersFromFilesInMemory: [279, POINTER, STRINGS, POINTERS, SIZES, SIZE],
 } as const satisfies { readonly [name: string]: readonly [slot: number, ...parameters: string[]] };

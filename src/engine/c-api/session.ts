@@ -4,6 +4,7 @@ import { type Feeds, type Graph, isResident, type Tensor } from '../backend.js';
 import { DATA_KINDS, isOnDisk, libraryMessage } from '../backends/graph-checks.js';
 import { addressOf, foreign, type Pointer } from './foreign.js';
 import type { Handle } from './functions.js';
+import type { Kernels } from './kernels.js';
 import type { OrtLibrary } from './library.js';
 import { appendProvider, hostMemory, type Provider, residentMemory } from './provider.js';
 import { borrowedValue, faceOf, hostValue, NativeTensor, readValue, tensorBytes } from './tensor.js';
@@ -12,6 +13,8 @@ export type NativeSessionOptions = {
 	/** Threads inside one operator on the processor. */
 	readonly threads: number;
 	readonly provider: Provider;
+	/** Whose operators the graph may have. */
+	readonly kernels?: Kernels | undefined;
 	/** See `Backend.load`. */
 	readonly keepsWeights?: boolean;
 };
@@ -38,7 +41,7 @@ export type NativeSession = {
 const [SEQUENTIAL, NO_OPTIMISATION, ALL_OPTIMISATIONS, ERRORS_ONLY] = [0, 0, 99, 3];
 
 /** The same as the binding is given (backends/onnxruntime.ts), so that the numbers are the same bit for bit. */
-const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, keepsWeights = false }: NativeSessionOptions): Pointer => {
+const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, kernels, keepsWeights = false }: NativeSessionOptions): Pointer => {
 	const options = library.make('SessionOptions', 'CreateSessionOptions');
 	try {
 		library.call('SetSessionExecutionMode', options, SEQUENTIAL);
@@ -55,6 +58,7 @@ const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, 
 			library.call('AddExternalInitializersFromFilesInMemory', options, files.map(({ location }) => location), files.map(({ data }) => addressOf(data)), files.map(({ data }) => data.byteLength), files.length);
 		}
 		appendProvider(library, options, provider);
+		kernels?.register(library, options);
 		return options;
 	} catch (error) {
 		library.release('SessionOptions', options);
