@@ -1,7 +1,7 @@
 /** `turbocast models import`: a downloaded checkpoint becomes a folder of checked weights. */
 import { createHash } from 'node:crypto';
 import { readFile, stat, statfs, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { cannotWrite } from '../base/write-failure.js';
 import { expertOf, findCheckpoints, findTokenizer, type CheckpointFiles } from '../model/checkpoint/checkpoint-folder.js';
 import { openCheckpoint } from '../model/checkpoint/checkpoint-file.js';
@@ -14,6 +14,7 @@ import { COMPONENT_FILE, type ComponentFolder } from '../model/component-folder.
 import type { Recipe } from '../model/recipes.js';
 import { createUnigramTokenizer, readSentencePieceModel } from '../model/text/unigram-tokenizer.js';
 import { TurbocastError } from '../protocol/errors.js';
+import { sizeText } from './size-text.js';
 import { makeWholeFolder } from './whole-folder.js';
 
 export type ImportRequest = {
@@ -85,7 +86,7 @@ const checkSpace = async (folder: string, found: readonly Found[]): Promise<void
 	const { bavail, bsize } = await statfs(folder);
 	const needed = found.reduce((sum, { network }) => sum + writtenBytes(network), 0);
 	if (needed > bavail * bsize) {
-		throw new TurbocastError('output_failed', `The import needs about ${(needed / 1e9).toFixed(1)} GB of disk, but ${(bavail * bsize / 1e9).toFixed(1)} GB are free in ${folder}.`);
+		throw new TurbocastError('output_failed', `The import needs ${sizeText(needed)} of disk, but ${sizeText(bavail * bsize)} are free in ${dirname(folder)}; make room, or set engine.models_dir to another folder.`);
 	}
 };
 

@@ -9,6 +9,7 @@ import { type Catalogue, setsOf, type WeightSet } from './catalogue.js';
 import { download, type DownloadRequest } from './download.js';
 import type { Hub, HubFile } from './hub.js';
 import { importCheckpoint } from './import.js';
+import { sizeText } from './size-text.js';
 
 /** Below the models; a folder whose name begins with a dot is no model. */
 const DOWNLOADS = '.downloads';
@@ -33,8 +34,6 @@ export type PullRequest = {
 	readonly signal: AbortSignal;
 };
 
-const gigabytes = (bytes: number): string => (bytes < 1e8 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
-
 const licenseText = ({ license }: WeightSet): string => `${license.name}${license.commercial ? '' : ', not for commercial use'} (${license.url})`;
 
 const checkLicenses = async (sets: readonly WeightSet[], { acceptedLicenses, ask, say }: PullRequest): Promise<void> => {
@@ -54,7 +53,7 @@ const checkLicenses = async (sets: readonly WeightSet[], { acceptedLicenses, ask
 const checkSpace = async (folder: string, bytes: number): Promise<void> => {
 	const { bavail, bsize } = await statfs(folder);
 	if (bytes > bavail * bsize) {
-		throw new TurbocastError('output_failed', `About ${gigabytes(bytes)} are needed in ${folder} (the files and what is made of them), but ${gigabytes(bavail * bsize)} are free.`);
+		throw new TurbocastError('output_failed', `About ${sizeText(bytes)} are needed in ${folder} (the files and what is made of them), but ${sizeText(bavail * bsize)} are free.`);
 	}
 };
 
@@ -66,7 +65,7 @@ const reporter = (file: HubFile, { say, onProgress, nowMs }: PullRequest): ((don
 		first ??= done;
 		const percent = file.size === 0 ? 100 : Math.floor((100 * done) / file.size);
 		const seconds = Math.max(0.001, (nowMs() - startedAtMs) / 1000);
-		const line = `${file.path}: ${gigabytes(done)} of ${gigabytes(file.size)}, ${((done - first) / 1e6 / seconds).toFixed(1)} MB/s`;
+		const line = `${file.path}: ${sizeText(done)} of ${sizeText(file.size)}, ${((done - first) / 1e6 / seconds).toFixed(1)} MB/s`;
 		if (onProgress !== undefined) {
 			if (done === file.size || nowMs() - drawnAtMs >= 200) {
 				drawnAtMs = nowMs();
@@ -89,7 +88,7 @@ const pullSet = async (set: WeightSet, request: PullRequest): Promise<ComponentF
 	await mkdir(downloads, { recursive: true }).catch(cannotWrite(downloads));
 	const total = files.reduce((sum, { size }) => sum + size, 0);
 	await checkSpace(downloads, COPIES * total);
-	say(`Fetching ${name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}, ${gigabytes(total)}, from ${repository}.`);
+	say(`Fetching ${name}: ${files.length} ${files.length === 1 ? 'file' : 'files'}, ${sizeText(total)}, from ${repository}.`);
 	for (const file of files) {
 		await download({ hub, repository, revision, file, to: join(downloads, file.path), signal, sleep, say, onProgress: reporter(file, request) });
 	}

@@ -13,8 +13,8 @@ const SPEC: DitDimensions = {
 	dim: 24, ffn_dim: 40, num_heads: 2, num_layers: 2, in_dim: 4, out_dim: 4, patch_size: [1, 2, 2], freq_dim: 16, text_dim: 12, text_len: 6,
 	eps: 1e-6, qk_norm: true, cross_attn_norm: true, rope_theta: 10_000, control_dim: 0, pooled_text: false,
 };
-/** 32 tokens: all of 8 blocks, 8 of 16 and 7 of 16. */
-const ALL = { ratio: 1, blockQueries: 4, blockKeys: 4 };
+/** 32 tokens: all of 4 blocks, 8 of 16 and 7 of 16. */
+const ALL = { ratio: 1, blockQueries: 4, blockKeys: 8 };
 const MANY = { ratio: 0.5, blockQueries: 4, blockKeys: 2 };
 const FEW = { ratio: 0.45, blockQueries: 4, blockKeys: 2 };
 
