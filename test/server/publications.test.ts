@@ -138,6 +138,7 @@ test('an endpoint that restarts no ICE is offered the video anew, whatever it an
 	const replies = [
 		{ status: 405 }, { status: 412 }, { status: 422 }, { status: 501 }, { status: 204 }, { status: 500 },
 		{ status: 200, headers: { 'content-type': 'text/html' }, body: '<p>' },
+		{ status: 202, headers: { 'content-type': 'application/trickle-ice-sdpfrag' }, body: 'a=ice-ufrag:later' },
 	];
 	for (const [index, reply] of replies.entries()) {
 		endpoint.reply = ({ method }) => (method === 'PATCH' ? reply : undefined);
