@@ -10,11 +10,12 @@ import type { Feeds, Graph, Tensor } from '../../src/engine/backend.js';
 import { createNativeRuntime } from '../../src/engine/backends/onnxruntime-c.js';
 import { openKernels } from '../../src/engine/c-api/kernels.js';
 import { ortLibrary } from '../../src/engine/c-api/library.js';
+import { roundToBfloat16 } from '../../src/model/bfloat16.js';
 import { GraphBuilder, type Value } from '../../src/model/graph-builder.js';
 import { normModulateKernel, sparseLinearKernel, w8a8Linear as w8a8Node, w8a8Quantize } from '../../src/model/kernel-operators.js';
 import { cast } from '../../src/model/operators.js';
 import { parseSafetensors, readFloats, readTensor } from '../../src/model/safetensors.js';
-import { w8a8Linear } from '../../src/model/w8a8.js';
+import { quantizeTiles, w8a8Linear } from '../../src/model/w8a8.js';
 import { randomNormals } from '../model/random-model.js';
 import { repositoryRoot } from '../repository.js';
 import { slaCase } from '../verify/random-golden.js';
@@ -103,6 +104,20 @@ describe('kernels for CUDA as operators, on the processor', { skip: missing('g++
 		const tilesOf = (name: string, scales: string, count: number) => ({ values: bytes(name), scales: numbers(scales), rows: count, columns: inputs });
 		assert.deepEqual(results['y']?.data, w8a8Linear(tilesOf('x_int8', 'x_scale', rows), tilesOf('int8_weight', 'scale', outputs), numbers('bias')));
 		assert.ok(relativeError(results['y']?.data, numbers('out')) < 1e-4);
+	});
+
+	test('8-bit linear layers of several tiles in both directions, their last ones not whole', async () => {
+		const [rows, inputs, outputs] = [130, 144, 264];
+		const [x, weight] = [quantizeTiles(randomNormals(rows * inputs, 1).map((value) => roundToBfloat16(value)), rows, inputs), quantizeTiles(randomNormals(outputs * inputs, 2), outputs, inputs)];
+		const bias = randomNormals(outputs, 3).map((value) => roundToBfloat16(value));
+		const g = new GraphBuilder('tiles');
+		const tiles = (name: string, count: number, scales: readonly number[]) => ({ values: g.input(name, 'int8', [count, inputs]), scales: g.input(`${name}.scale`, 'float32', scales) });
+		floatOutput(g, 'y', w8a8Node(g, 'linear', tiles('x', rows, [2, 2]), tiles('weight', outputs, [3, 2]), cast(g, 'bias/bfloat', g.input('bias', 'float32', [outputs]), 'bfloat16')));
+		const results = await run(g.finish(), {
+			x: { type: 'int8', dims: [rows, inputs], data: x.values }, weight: { type: 'int8', dims: [outputs, inputs], data: weight.values },
+			'x.scale': float32([2, 2], x.scales), 'weight.scale': float32([3, 2], weight.scales), bias: float32([outputs], bias),
+		});
+		assert.deepEqual(results['y']?.data, w8a8Linear(x, weight, bias));
 	});
 
 	test('norm and modulation of a float32 residual, one table for several rows', async () => {
