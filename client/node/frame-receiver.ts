@@ -9,6 +9,7 @@ import { FRAME_META } from '../../src/protocol/messages.js';
 import { IceRestart } from '../ice-restart.js';
 import type { Candidate, IceServers, VideoConnection, VideoEvents } from '../platform.js';
 import { AccessUnits, type NodeCodec } from './access-units.js';
+import { sendArrivalFeedback } from './arrival-feedback.js';
 import type { EncodedFrame } from './video-frame.js';
 
 export type ReceivedUnit = Pick<EncodedFrame, 'codec' | 'data' | 'isKeyframe' | 'rtpTimestamp'>;
@@ -60,6 +61,7 @@ export class FrameReceiver implements VideoConnection {
 		this.#connection = connection;
 		const transceiver = connection.addTransceiver('video', { direction: 'recvonly' });
 		this.#receiver = transceiver.receiver;
+		sendArrivalFeedback(transceiver.receiver);
 		connection.onTrack.subscribe((track) => this.#follow(track));
 		this.#readTelemetry(connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 }));
 		connection.connectionStateChange.subscribe((state) => {

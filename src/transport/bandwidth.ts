@@ -53,6 +53,12 @@ const LEAST_LOSSY_SLICES = 5;
 
 /** Feedback that stays out for longer than this is no longer believed to come. */
 const FEEDBACK_SILENCE_MS = 3000;
+/**
+ * Nor is feedback believed that leaves out most packets, as receivers with werift 0.25.2 send it (most of what they write cannot be read): what it does not tell of would be taken
+ * for packets under way, and a good way for a full one. Of the last two hundred or so, when they should have been told; more than an outage of a second.
+ */
+const LEAST_TOLD = 0.25;
+const TOLD_WEIGHT = 1 / 256;
 /** REMB comes every second at least, and at once when it falls. */
 const REMB_HOLD_MS = 5000;
 /** Receiver reports alone: as the loss-based controller of draft-ietf-rmcat-gcc-02 section 6. */
@@ -83,6 +89,8 @@ export class BandwidthEstimator {
 	#decreasedAtMs = Number.NEGATIVE_INFINITY;
 	#grownAtMs = 0;
 	#feedbackAtMs: number | undefined;
+	/** Share of packets that feedback told of, 0 to 1. */
+	#told = 1;
 	#feedbackIntervalMs = 60;
 	/** Age of the newest packet reported, at its least: round trip and what the receiver waits. */
 	#reportAgeMs: number | undefined;
@@ -108,8 +116,7 @@ export class BandwidthEstimator {
 	/** What the way carries, bits a second of whole packets; `undefined`: no limit is known. */
 	bps(nowMs: number): number | undefined {
 		const remb = this.#remb;
-		const hasFeedback = this.#feedbackAtMs !== undefined && nowMs - this.#feedbackAtMs < FEEDBACK_SILENCE_MS;
-		if (!hasFeedback && remb !== undefined && nowMs - remb.atMs < REMB_HOLD_MS) {
+		if (!this.#hasFeedback(nowMs, FEEDBACK_SILENCE_MS) && remb !== undefined && nowMs - remb.atMs < REMB_HOLD_MS) {
 			return remb.bps >= this.#enoughBps ? undefined : Math.max(LEAST_BANDWIDTH_BPS, remb.bps);
 		}
 		return this.#limitBps;
@@ -123,7 +130,7 @@ export class BandwidthEstimator {
 	/** How long what is on its way will still take, beyond what the way takes anyhow; 0 while nothing limits. */
 	backlogMs(nowMs: number): number {
 		this.#forget(nowMs);
-		if (this.#limitBps === undefined) {
+		if (this.#limitBps === undefined || !this.#hasFeedback(nowMs, FEEDBACK_SILENCE_MS)) {
 			return 0;
 		}
 		const linkBps = this.#limitBps / SHARE_AFTER_OVERUSE;
@@ -159,7 +166,14 @@ export class BandwidthEstimator {
 		const lastArrivalMs = this.#arrivals.at(-1)?.arrivedAtMs ?? 0;
 		this.#arrivals = this.#arrivals.filter(({ arrivedAtMs }) => lastArrivalMs - arrivedAtMs < RATE_WINDOW_MS);
 		this.#forget(nowMs);
-		this.#adapt(nowMs);
+		if (this.#told >= LEAST_TOLD) {
+			this.#adapt(nowMs);
+		}
+	}
+
+	/** Whether what came within this time is the truth about most packets. */
+	#hasFeedback(nowMs: number, withinMs: number): boolean {
+		return this.#told >= LEAST_TOLD && this.#feedbackAtMs !== undefined && nowMs - this.#feedbackAtMs < withinMs;
 	}
 
 	/** The receiver's own estimate (draft-alvestrand-rmcat-remb-03). */
@@ -171,8 +185,7 @@ export class BandwidthEstimator {
 	onReceiverReport(fractionLost: number, nowMs: number): void {
 		const sentBps = (this.#sentSince.bytes * 8000) / Math.max(1, nowMs - this.#sentSince.atMs);
 		this.#sentSince = { bytes: 0, atMs: nowMs };
-		const hasBetter = [this.#feedbackAtMs, this.#remb?.atMs].some((atMs) => atMs !== undefined && nowMs - atMs < REMB_HOLD_MS);
-		if (hasBetter) {
+		if (this.#hasFeedback(nowMs, REMB_HOLD_MS) || (this.#remb !== undefined && nowMs - this.#remb.atMs < REMB_HOLD_MS)) {
 			return;
 		}
 		if (fractionLost > REPORTED_LOSS.high) {
@@ -265,6 +278,7 @@ export class BandwidthEstimator {
 				break;
 			}
 			this.#outstandingBytes -= entry.bytes;
+			this.#told += ((entry.isReported ? 1 : 0) - this.#told) * TOLD_WEIGHT;
 			gone += 1;
 		}
 		if (gone > 0) {

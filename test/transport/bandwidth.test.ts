@@ -127,6 +127,36 @@ describe('the bandwidth of a way', () => {
 		assert.ok(long.length <= moments.length / 20, `${long.length} of ${moments.length}`);
 	});
 
+	test('feedback that tells of few packets is not believed: no picture is left out for it, and receiver reports lift what it limited', () => {
+		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS * 1.3 });
+		let sequence = 0;
+		const backlogs: number[] = [];
+		/** A picture every 62.5 ms; feedback on every tenth of them, with times that say that the way fills. */
+		const play = (fromMs: number, toMs: number): void => {
+			for (let nowMs = fromMs; nowMs < toMs; nowMs += 62.5) {
+				const first = sequence;
+				for (let index = 0; index < 10; index += 1) {
+					estimator.packetSent(sequence & 0xffff, PACKET_BYTES, nowMs, nowMs);
+					sequence += 1;
+				}
+				if (sequence % 100 === 0) {
+					estimator.onTransportFeedback(Array.from({ length: 10 }, (_, index) => ({ sequence: (first + index) & 0xffff, arrivedAtMs: 1.2 * nowMs + 12 * index })), nowMs + 40);
+				}
+				backlogs.push(estimator.backlogMs(nowMs));
+			}
+		};
+		play(0, 3000);
+		assert.ok(Math.max(...backlogs) > 150, 'without the rule pictures are left out');
+		assert.ok((estimator.bps(3000) ?? Number.POSITIVE_INFINITY) < MOST_BPS);
+		backlogs.length = 0;
+		for (let atMs = 3000; atMs < 60_000; atMs += 1000) {
+			play(atMs, atMs + 1000);
+			estimator.onReceiverReport(0, atMs + 1000);
+		}
+		assert.equal(Math.max(...backlogs.slice(64)), 0);
+		assert.equal(estimator.bps(60_000), undefined);
+	});
+
 	test('without feedback the receiver\'s own estimate counts, while it is fresh', () => {
 		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS });
 		estimator.onReceiverEstimate(700_000, 1000);

@@ -1,5 +1,6 @@
 /** A viewer made of werift: offers like a browser, takes packets apart, and can lose some on purpose. */
 import { dePacketizeRtpPackets, RTCPeerConnection, RTCRtpCodecParameters, RTCRtpHeaderExtensionParameters, useAbsSendTime, useSdesMid, useTransportWideCC, type RTCDataChannel, type RtpPacket } from 'werift';
+import { sendArrivalFeedback } from '../../client/node/arrival-feedback.js';
 import type { VideoCodec } from '../../src/base/frame.js';
 import { TELEMETRY_LABEL } from '../../src/protocol/limits.js';
 import { PLAYOUT_DELAY_URI } from '../../src/transport/rtp-writer.js';
@@ -29,6 +30,8 @@ export class Receiver implements AsyncDisposable {
 	readonly units: ReceivedUnit[] = [];
 	readonly #codec: VideoCodec;
 	readonly #waiting = new Map<number, RtpPacket[]>();
+	/** By sequence number: a lost packet may be sent again more than once. Half of them back each is forgotten. */
+	readonly #isSeen = new Uint8Array(0x10000);
 	readonly #checks = new Set<() => void>();
 	mediaSsrc = 0;
 
@@ -43,7 +46,7 @@ export class Receiver implements AsyncDisposable {
 			bundlePolicy: 'max-bundle',
 			iceAdditionalHostAddresses: ['127.0.0.1'],
 		});
-		this.connection.addTransceiver('video', { direction: 'recvonly' });
+		sendArrivalFeedback(this.connection.addTransceiver('video', { direction: 'recvonly' }).receiver);
 		this.telemetry = this.connection.createDataChannel(TELEMETRY_LABEL, { ordered: false, maxRetransmits: 0 });
 		this.telemetry.onMessage.subscribe((message) => {
 			this.records.push(message.toString());
@@ -151,7 +154,12 @@ export class Receiver implements AsyncDisposable {
 	#onPacket(packet: RtpPacket): void {
 		this.mediaSsrc = packet.header.ssrc;
 		this.packets.push(packet);
-		const { timestamp } = packet.header;
+		const { timestamp, sequenceNumber } = packet.header;
+		if (this.#isSeen[sequenceNumber] === 1) {
+			return;
+		}
+		this.#isSeen[sequenceNumber] = 1;
+		this.#isSeen[(sequenceNumber + 0x8000) & 0xffff] = 0;
 		const list = this.#waiting.get(timestamp) ?? [];
 		list.push(packet);
 		list.sort((a, b) => ((a.header.sequenceNumber - b.header.sequenceNumber) << 16) >> 16);
