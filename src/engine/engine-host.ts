@@ -30,6 +30,8 @@ const isWhole = (value: number, max: number): boolean => Number.isInteger(value)
 export class EngineHost implements Engine {
 	readonly model: ModelSpec;
 	readonly #options: EngineHostOptions;
+	/** What each process is started with: all of the options that are not the host's own. */
+	readonly #processOptions: EngineProcessOptions;
 	readonly #tokenizer: Tokenizer;
 	readonly #listeners = new Set<(state: EngineState) => void>();
 	readonly #streams = new Map<number, StreamHost>();
@@ -59,7 +61,8 @@ export class EngineHost implements Engine {
 		this.#patience = new EnginePatience(model);
 		this.#tokenizer = tokenizer;
 		this.#options = options;
-		const { clock, log, standby = 'off' } = options;
+		const { clock, log, standby = 'off', ...processOptions } = options;
+		this.#processOptions = processOptions;
 		this.#standby = wantsStandby(standby, model, process.availableMemory()) ? new Standby({ clock, log, start: (listener) => this.#start(listener) }) : undefined;
 		this.#spawn();
 	}
@@ -193,9 +196,9 @@ export class EngineHost implements Engine {
 	}
 
 	#start(listener: EngineChildListener): EngineChild {
-		const { clock, modelFolder, profile, threads, batch, maxStreams, residency, embeddingCache, loadsAhead } = this.#options;
+		const { clock } = this.#options;
 		const patience = { loadMs: this.#patience.loadMs, silentMs: () => this.#patience.silentMs([...this.#sizes.values()]) };
-		return new EngineChild({ modelFolder, profile, threads, batch, maxStreams, residency, embeddingCache, loadsAhead }, { clock, patience }, listener);
+		return new EngineChild(this.#processOptions, { clock, patience }, listener);
 	}
 
 	#spawn(): void {

@@ -8,6 +8,7 @@ import type { RawFrame } from '../../src/base/frame.js';
 import { i420Bytes } from '../../src/base/frame.js';
 import { silentLog, type Log } from '../../src/base/log.js';
 import { systemClock, type Clock } from '../../src/base/time.js';
+import type { EngineProcessOptions } from '../../src/engine/engine-child.js';
 import { EngineHost } from '../../src/engine/engine-host.js';
 import type { ChunkRun, Engine, EngineState } from '../../src/engine/engine.js';
 import { PUBLISHED } from '../../src/engine/patience.js';
@@ -353,6 +354,22 @@ test('waiting for the engine can be given up', async () => {
 	controller.abort(reason);
 	await assert.rejects(waiting, reason);
 	await engine.ready();
+});
+
+test('every option of an engine reaches its process', { skip: process.platform === 'linux' ? false : 'what a process was started with is read from /proc' }, async () => {
+	await using model = await writeRandomModel();
+	const options: Required<EngineProcessOptions> = {
+		modelFolder: model.path, profile: 'cpu-fp32', threads: 2, batch: 2, maxStreams: 7, kernels: true, residency: 'one', loadsAhead: false,
+		embeddingCache: { folder: join(model.path, 'embeddings'), maxBytes: 1000 },
+	};
+	const engine = await EngineHost.start({ ...options, log: silentLog, clock: systemClock });
+	try {
+		await engine.ready();
+		const line = await readFile(`/proc/${pidOf(engine)}/cmdline`, 'utf8');
+		assert.deepEqual(JSON.parse(line.split('\0').find((part) => part.startsWith('{')) ?? ''), options);
+	} finally {
+		await engine.close();
+	}
 });
 
 test('Ctrl-C, which reaches every process of the group, does not end the engine: its parent does', async () => {
