@@ -106,15 +106,29 @@ describe('over a real connection', () => {
 
 test('a publication whose machine gets another address restarts ICE: the endpoint keeps its resource, and pictures go on', async () => {
 	let addresses: readonly string[] = ownAddresses();
+	let onLook = (): void => undefined;
 	await using endpoint = await WhipServer.open();
-	await using service = await startService(machine, allowing(endpoint), openTransport({ ownAddresses: () => addresses }));
+	await using service = await startService(machine, allowing(endpoint), openTransport({
+		ownAddresses: () => {
+			onLook();
+			return addresses;
+		},
+	}));
 	await using client = new ControlClient(service.socketUrl);
 	const { path } = await startSession(client);
 	assert.equal((await ask(service, 'POST', path, { body: { url: `${endpoint.origin}/live`, token: TOKEN } })).status, 201);
 	const [receiver] = endpoint.receivers;
 	await receiver?.until(() => receiver.units.length >= 3);
-	// The way is looked at once a second: until then it is not known to begin at an address of this machine.
-	await systemClock.sleep(1500);
+	// Until the way has been looked at it is not known to begin at an address of this machine; a look may just be over.
+	await new Promise<void>((resolve) => {
+		let looks = 0;
+		onLook = () => {
+			looks += 1;
+			if (looks === 2) {
+				resolve();
+			}
+		};
+	});
 	addresses = [];
 	const { connections } = await untilState(service, path, ({ ice_restarts: restarts, state }) => restarts === 1 && state === 'live');
 	assert.equal(connections, 1);
