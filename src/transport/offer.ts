@@ -20,6 +20,8 @@ export type Offer = {
 	readonly mid: string;
 	/** Of all sections, in their order. */
 	readonly mids: readonly (string | undefined)[];
+	/** Whether it names an address that can be tried. A browser hides its own behind names until it may use the camera. */
+	readonly hasCandidates: boolean;
 	/** Of its ICE session: another one in a later offer of the same peer is an ICE restart (RFC 8839 section 4.4.1.1.1). */
 	readonly usernameFragment: string;
 };
@@ -199,9 +201,11 @@ export const readOffer = (sdp: string): Offer => {
 		section === choice.section
 			? [...narrow(choice), ...candidates.filter((line) => !section.lines.includes(line))]
 			: withPort(section.lines.filter((line) => !line.startsWith('a=candidate:')), section === application ? '9' : '0'));
+	const lines = limitCandidates(narrowed);
 	return {
-		sdp: `${[...session, ...limitCandidates(narrowed)].join('\r\n')}\r\n`,
+		sdp: `${[...session, ...lines].join('\r\n')}\r\n`,
 		codec: codecOf(choice.format),
+		hasCandidates: lines.some((line) => line.startsWith('a=candidate:')),
 		hasDataChannels: application !== undefined,
 		mid: attribute(choice.section.lines, 'mid') ?? '',
 		mids: sections.map(({ lines }) => attribute(lines, 'mid')),

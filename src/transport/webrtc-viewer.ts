@@ -43,7 +43,7 @@ export type ViewerParts = {
 	readonly sender: RTCRtpSender;
 	readonly codec: VideoCodec;
 	/** What it was negotiated with; `undefined` when it was offered from here. */
-	readonly offer: Pick<Offer, 'peer' | 'usernameFragment' | 'mid' | 'mids'> | undefined;
+	readonly offer: Pick<Offer, 'peer' | 'usernameFragment' | 'mid' | 'mids' | 'hasCandidates'> | undefined;
 	/** What was answered to the offer from here. */
 	readonly answerSdp?: string;
 	/** Those of the configuration. */
@@ -71,6 +71,8 @@ export class WebRtcViewer implements OfferedViewer {
 	readonly #life = new AbortController();
 	#answerSdp: string | undefined;
 	#remoteFragment: string | undefined;
+	/** Of the peer, such as can be tried. */
+	#hasCandidates = true;
 	#isRestarting = false;
 	#state: ViewerState = { kind: 'connecting' };
 	#telemetry: RTCDataChannel | undefined;
@@ -87,6 +89,7 @@ export class WebRtcViewer implements OfferedViewer {
 		this.#parts = parts;
 		this.codec = parts.codec;
 		this.#remoteFragment = parts.offer?.usernameFragment;
+		this.#hasCandidates = parts.offer?.hasCandidates ?? true;
 		this.#answerSdp = parts.answerSdp;
 		const { clock, mostBps, random } = parts;
 		this.#video = new VideoSender(parts.sender, { clock, mostBps, random, events: { onPictureLost: () => this.#askForKeyframe() } });
@@ -177,7 +180,10 @@ export class WebRtcViewer implements OfferedViewer {
 		}
 		// Some browsers end the candidates with an empty string instead of null.
 		if (candidate === null || candidate.candidate === '') {
-			await this.#apply(null);
+			// The library would give up at once where it has nothing to try, though the peer may reach this side.
+			if (this.#hasCandidates) {
+				await this.#apply(null);
+			}
 			return;
 		}
 		this.#candidates += 1;
@@ -185,6 +191,7 @@ export class WebRtcViewer implements OfferedViewer {
 		if (this.#candidates > MAX_CANDIDATES || isOfBefore || !isUsableCandidate(candidate.candidate)) {
 			return;
 		}
+		this.#hasCandidates = true;
 		await this.#apply({
 			candidate: candidate.candidate,
 			...this.#sectionOf(candidate),
@@ -221,6 +228,7 @@ export class WebRtcViewer implements OfferedViewer {
 			return answerSdp;
 		}
 		this.#remoteFragment = offer.usernameFragment;
+		this.#hasCandidates = offer.hasCandidates;
 		this.#candidates = 0;
 		log.info({ viewer: this.id }, 'viewer restarts ICE');
 		this.#awaitRestart();

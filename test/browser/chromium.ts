@@ -16,7 +16,8 @@ export const whyNoBrowser = (): string | false =>
 		? `no Chromium at ${PATHS.join(', ')} and CHROMIUM_PATH is not set`
 		: false;
 
-export const launchChromium = async (): Promise<Browser & AsyncDisposable> => {
+/** `hidesAddresses`: its own behind names like x.local, as every Chromium does for pages that may not use the camera. */
+export const launchChromium = async ({ hidesAddresses = false } = {}): Promise<Browser & AsyncDisposable> => {
 	const executablePath = findChromium();
 	if (executablePath === undefined) {
 		throw new Error('No Chromium was found; install one or set CHROMIUM_PATH.');
@@ -25,8 +26,8 @@ export const launchChromium = async (): Promise<Browser & AsyncDisposable> => {
 		executablePath,
 		args: [
 			'--no-sandbox', '--disable-gpu', '--autoplay-policy=no-user-gesture-required',
-			// A machine with nothing but a loopback interface must do, and names like x.local resolve nowhere on it.
-			'--allow-loopback-in-peer-connection', '--disable-features=WebRtcHideLocalIpsWithMdns',
+			// A machine with nothing but a loopback interface must do.
+			'--allow-loopback-in-peer-connection', ...(hidesAddresses ? [] : ['--disable-features=WebRtcHideLocalIpsWithMdns']),
 		],
 	});
 };

@@ -26,8 +26,8 @@ export type Stage = AsyncDisposable & {
 	readonly openPage: () => Promise<Page & AsyncDisposable>;
 };
 
-export const openStage = async (): Promise<Stage> => {
-	const [machine, browser] = await Promise.all([startMachine(), launchChromium()]);
+export const openStage = async (options: Parameters<typeof launchChromium>[0] = {}): Promise<Stage> => {
+	const [machine, browser] = await Promise.all([startMachine(), launchChromium(options)]);
 	const start: Stage['startService'] = (changes, auth) =>
 		startService(machine, { iceServers: [], ...changes }, createWebRtcTransport({ fps: machine.model.spec.fps, log: silentLog, clock: systemClock }), auth);
 	const service = await start();

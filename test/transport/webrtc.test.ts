@@ -173,6 +173,19 @@ describe('a viewer', () => {
 		await viewer.addCandidate(null);
 	});
 
+	test('a peer that names no address, as a browser hides its own, is waited for: it reaches this side', async () => {
+		await using receiver = new Receiver('h264');
+		await receiver.connection.setLocalDescription(await receiver.connection.createOffer());
+		const offer = (receiver.connection.localDescription?.sdp ?? '').split('\r\n').filter((line) => !/^a=(?:candidate:|end-of-candidates)/u.test(line)).join('\r\n');
+		const { viewer, answerSdp } = await transport.accept(offer);
+		await viewer.addCandidate({ candidate: 'candidate:1 1 udp 2113937151 5f3c.local 54321 typ host', sdp_mid: '0', sdp_mline_index: 0 });
+		await viewer.addCandidate(null);
+		await receiver.connection.setRemoteDescription({ type: 'answer', sdp: answerSdp });
+		await receiver.until(() => viewer.state.kind === 'connected' || viewer.state.kind === 'closed', viewer);
+		assert.equal(viewer.state.kind, 'connected');
+		await viewer.close('test is over');
+	});
+
 	test('a candidate for a section that does not exist is refused, and the connection goes on', async () => {
 		await using receiver = new Receiver('h264');
 		const viewer = await receiver.offerTo(transport);
