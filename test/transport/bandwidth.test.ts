@@ -14,8 +14,8 @@ const DELAY_MS = 20;
 type Link = { readonly rateBps: number; readonly loss?: number; readonly feedbackLoss?: number; readonly queueMs?: number; readonly readEveryMs?: number };
 type Moment = { readonly atMs: number; readonly bps: number | undefined; readonly backlogMs: number; readonly queueMs: number };
 
-/** Sends at the estimate, or at the most, and skips while the backlog is long, as playout does. */
-const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator: BandwidthEstimator; moments: Moment[]; sentBps: (fromMs: number, toMs: number) => number } => {
+/** Sends at the estimate, or at the most, and skips while the backlog is long, as playout does. Whole packets; with a share of the estimate, pictures of just that rate. */
+const simulate = (linkAt: (nowMs: number) => Link, seconds: number, share?: number): { estimator: BandwidthEstimator; moments: Moment[]; sentBps: (fromMs: number, toMs: number) => number } => {
 	const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS * 1.3 });
 	const random = createRandom(1);
 	const moments: Moment[] = [];
@@ -31,13 +31,14 @@ const simulate = (linkAt: (nowMs: number) => Link, seconds: number): { estimator
 			burst += 1;
 			const bps = Math.min(MOST_BPS, estimator.bps(nowMs) ?? MOST_BPS);
 			const packets = Math.max(1, Math.round(bps / 8 / FPS / PACKET_BYTES));
-			frames.push({ atMs: nowMs, bytes: packets * PACKET_BYTES });
+			const packetBytes = share === undefined ? PACKET_BYTES : Math.round((share * bps) / 8 / FPS / packets);
+			frames.push({ atMs: nowMs, bytes: packets * packetBytes });
 			for (let index = 0; index < packets; index += 1) {
 				sequence = (sequence + 1) & 0xffff;
-				estimator.packetSent(sequence, PACKET_BYTES, burst, nowMs);
+				estimator.packetSent(sequence, packetBytes, burst, nowMs);
 				const isLost = random() < loss || freeAtMs - nowMs > queueMs;
 				if (!isLost) {
-					freeAtMs = Math.max(freeAtMs, nowMs) + (PACKET_BYTES * 8000) / rateBps;
+					freeAtMs = Math.max(freeAtMs, nowMs) + (packetBytes * 8000) / rateBps;
 				}
 				const reachedAtMs = Math.max(freeAtMs, nowMs) + DELAY_MS;
 				const arrivedAtMs = readEveryMs === 1 ? reachedAtMs : Math.ceil(reachedAtMs / readEveryMs) * readEveryMs;
@@ -77,6 +78,34 @@ describe('the bandwidth of a way', () => {
 		assert.ok((queues[Math.floor(queues.length * 0.95)] ?? Infinity) <= 150, `queue ${queues.at(-1)} ms`);
 		assert.ok(sentBps(27_000, 28_000) >= 1_500_000, `${sentBps(27_000, 28_000)} bit/s seven seconds after`);
 		assert.equal(moments.at(-1)?.bps, undefined, 'no limit in the end');
+	});
+
+	test('what the trains of packets show of a narrow link is not exceeded again and again, each time with a long queue', () => {
+		const { moments, sentBps } = simulate((nowMs) => ({ rateBps: nowMs >= 5000 ? 800_000 : 3_000_000 }), 45, 0.95);
+		const settled = moments.filter(({ atMs }) => atMs >= 8000);
+		const queues = settled.map(({ queueMs }) => queueMs).sort((a, b) => a - b);
+		// A picture alone takes the link for 60 ms.
+		assert.ok((queues[Math.floor(queues.length * 0.95)] ?? Infinity) <= 100, `queue ${queues[Math.floor(queues.length * 0.95)]} ms`);
+		assert.ok(sentBps(8000, 45_000) >= 700_000, `${sentBps(8000, 45_000)} bit/s`);
+	});
+
+	test('trains that show less than the link carries do not hold the rate down for good', () => {
+		// Each packet is read 16 ms after the one before, on a link ten times as wide.
+		const estimator = new BandwidthEstimator({ enoughBps: MOST_BPS });
+		const play = (fromMs: number, toMs: number, queueMs: number): void => {
+			for (let sentAtMs = fromMs; sentAtMs < toMs; sentAtMs += 62.5) {
+				const burst = sentAtMs / 62.5;
+				const sequences = Array.from({ length: 4 }, (_, index) => (burst * 4 + index) & 0xffff);
+				sequences.forEach((sequence) => estimator.packetSent(sequence, PACKET_BYTES, burst, sentAtMs));
+				estimator.onTransportFeedback(sequences.map((sequence, index) => ({ sequence, arrivedAtMs: sentAtMs + 20 + queueMs * Math.min(1, (sentAtMs - fromMs) / 1000) + 16 * index })), sentAtMs + 61);
+			}
+		};
+		play(0, 3000, 0);
+		play(3000, 6000, 300);
+		const limitBps = estimator.bps(6000) ?? Infinity;
+		assert.ok(limitBps < 600_000, `${limitBps}`);
+		play(6000, 66_000, 0);
+		assert.ok((estimator.bps(66_000) ?? Infinity) > 1.5 * limitBps, `${estimator.bps(66_000)} after ${limitBps}`);
 	});
 
 	test('a receiver that is busy reads several packets at once: its link looks neither wider nor narrower for that', () => {
