@@ -34,6 +34,7 @@ export const ditTensors = (spec: DitDimensions, isSparse: boolean): Shapes => {
 		...layer('time_embedding.0', dim, spec.freq_dim), ...layer('time_embedding.2', dim, dim), ...layer('time_projection.1', 6 * dim, dim),
 		...(spec.control_dim > 0 ? { ...layer('control_embedding.0', dim, spec.control_dim), ...layer('control_embedding.2', dim, dim) } : {}),
 		...(spec.pooled_text ? layer('pooled_embedding', dim, spec.text_dim) : {}),
+		...(spec.position_grid === undefined ? {} : { position_embedding: [spec.position_grid.reduce((product, side) => product * side, 1), dim] }),
 		...Object.fromEntries(Array.from({ length: spec.num_layers }, (_, block) => Object.entries(blockShapes(spec, `blocks.${block}`, isSparse))).flat()),
 		...layer('head.head', spec.out_dim * patch, dim), 'head.modulation': [1, 2, dim],
 	};

@@ -82,6 +82,20 @@ const patchEmbedding = (g: GraphBuilder, spec: DitDimensions, weights: Weights):
 	return weights.value(g, name, weights.shapes.get(name)?.length === matrix.length ? matrix : [dim, channels, ...patch], matrix);
 };
 
+/** Tokens [frames * rows * columns, D] with the learned position of each added, of models that have one (the absolute positions of ViT). */
+const placed = (g: GraphBuilder, spec: DitDimensions, weights: Weights, tokens: Value, frames: number, [rows, columns]: readonly [number, number]): Value => {
+	const { dim, position_grid: grid } = spec;
+	if (grid === undefined) {
+		return tokens;
+	}
+	if (grid[0] !== rows || grid[1] !== columns) {
+		g.fail('positions', `positions are known for ${grid.join('x')} tokens, not for ${rows}x${columns}`);
+	}
+	const perFrame = rows * columns;
+	const positions = weights.value(g, 'position_embedding', [perFrame, dim], [1, perFrame, dim]);
+	return add(g, 'placed', reshape(g, 'placed/frames', tokens, [frames, perFrame, dim]), positions);
+};
+
 /**
  * Inputs: `latent` [C, F, h, w]; `time` [T, freq_dim]; `control` [T, control_dim] and `pooled` [D] of models that have them;
  * `rope_cos`, `rope_sin` [L, d / 2]; `cross_k.I`, `cross_v.I` [N, text_len, d]; of chunks also `past_k.I`, `past_v.I` [N, past, d] (past
@@ -137,7 +151,7 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	};
 
 	const embedded = linear(g, 'patch_embedding', patches, patchEmbedding(g, spec, weights), weights.value(g, 'patch_embedding.bias', [dim]));
-	let x = reshape(g, 'x', embedded, [timesteps, (streams * tokens) / timesteps, dim]);
+	let x = reshape(g, 'x', placed(g, spec, weights, embedded, streams * frames, [rows, columns]), [timesteps, (streams * tokens) / timesteps, dim]);
 	const kept = keyType(context.attention === 'int8' ? 'float32' : context.attention);
 	const keysAndValues = (kind: 'past' | 'cross', block: number, length: number | string): KeysAndValues[] => each((stream) => {
 		const named = (part: 'k' | 'v'): Value =>

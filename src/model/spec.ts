@@ -38,6 +38,8 @@ export const DIT_FIELDS = {
 	/** Floats of the control vector of a latent frame; 0 for none. */
 	control_dim: withDefault(integer({ min: 0, max: 1024 }), 0),
 	pooled_text: withDefault(boolean(), false),
+	/** Rows and columns of tokens that have a learned position besides the rotary one, which tells distances alone; left out for none. */
+	position_grid: optional(list(dimension, { min: 2, max: 2 })),
 } as const;
 
 const ditSpec = object({ kind: literal('wan-causal'), ...DIT_FIELDS });
@@ -193,6 +195,10 @@ export const parseModelSpec = (value: unknown): OwnModelSpec => {
 		const multiple = vae.spatial_stride * Math.max(dit.patch_size[1] ?? 1, dit.patch_size[2] ?? 1);
 		if ((width ?? 0) % multiple !== 0 || (height ?? 0) % multiple !== 0) {
 			refuse(`sizes must be multiples of ${multiple}, not ${width}x${height}`);
+		}
+		const [rows, columns] = [height, width].map((side, axis) => (side ?? 0) / vae.spatial_stride / (dit.patch_size[axis + 1] ?? 1));
+		if (dit.position_grid !== undefined && (dit.position_grid[0] !== rows || dit.position_grid[1] !== columns)) {
+			refuse(`dit.position_grid is ${dit.position_grid.join('x')}, and ${width}x${height} has ${rows}x${columns} tokens`);
 		}
 	}
 	if (spec.controls.some((control) => control.index >= dit.control_dim) || (spec.control_present_index ?? 0) > Math.max(0, dit.control_dim - 1)) {

@@ -21,6 +21,7 @@ const MODELS: { readonly [what: string]: RandomModelOptions } = {
 		changes: { dit: { num_heads: 1, dim: 26, control_dim: 0, pooled_text: false }, stream: { latents_per_chunk: 1, window_latents: 3 }, controls: [], control_present_index: 0 },
 	},
 	'no qk norm, no cross norm, patches of 1x1': { changes: { dit: { qk_norm: false, cross_attn_norm: false, patch_size: [1, 1, 1], dim: 24, num_heads: 2, num_layers: 1 } } },
+	'learned positions': { changes: { dit: { position_grid: [2, 3] }, sizes: [[48, 32]] } },
 	'oblong patches and a large base': { changes: { dit: { patch_size: [1, 1, 2], rope_theta: 10_000 } } },
 };
 

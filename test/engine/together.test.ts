@@ -19,7 +19,7 @@ let model: RandomModel;
 let networks: Networks;
 
 before(async () => {
-	model = await writeRandomModel();
+	model = await writeRandomModel({ changes: { dit: { position_grid: [2, 3] }, sizes: [[48, 32]] } });
 	const { width, height } = model.spec;
 	networks = await loadNetworks({ folder: model.path, profile: 'cpu-fp32', width, height, threads: 1, batch: 4 });
 });

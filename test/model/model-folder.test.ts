@@ -89,6 +89,17 @@ test('weights of other shapes than model.json says are model_invalid and named',
 		fails('model_invalid', /dit\.safetensors: blocks\.0\.ffn\.0\.weight is \[72, 40\], but the configuration beside it asks for \[64, 40\]/u));
 });
 
+test('learned positions must be of as many tokens as every size has', async () => {
+	await using model = await writeRandomModel({ changes: { dit: { position_grid: [2, 3] }, sizes: [[48, 32]] } });
+	const path = join(model.path, 'model.json');
+	const json = JSON.parse(await readFile(path, 'utf8')) as { dit: object };
+	await openModelFolder(model.path);
+	await writeFile(path, JSON.stringify({ ...json, sizes: [[48, 32], [32, 32]] }));
+	await assert.rejects(openModelFolder(model.path), fails('model_invalid', /position_grid is 2x3, and 32x32 has 2x2 tokens/u));
+	await writeFile(path, JSON.stringify({ ...json, dit: { ...json.dit, position_grid: [3, 2] } }));
+	await assert.rejects(openModelFolder(model.path), fails('model_invalid', /position_grid is 3x2, and 48x32 has 2x3 tokens/u), 'rows first');
+});
+
 test('models under a root are listed, sound ones with what they are and broken ones with their error', async () => {
 	const root = await mkdtemp(join(tmpdir(), 'turbocast-models-'));
 	try {

@@ -172,6 +172,10 @@ export class ReferenceDit {
 		const isMatrix = this.#weights.shapes.get('patch_embedding.weight')?.length === 2; // TurboDiffusion's way of writing it
 		const embedding = this.#weights.floats('patch_embedding.weight', isMatrix ? [dim, channels * ph * pw] : [dim, channels, 1, ph, pw]);
 		let x = linear(patches, embedding, this.#weights.floats('patch_embedding.bias', [dim]), dim);
+		if (this.#spec.position_grid !== undefined) {
+			const positions = this.#weights.floats('position_embedding', [perFrame, dim]);
+			x = map(x, (value, index) => value + (positions[index % (perFrame * dim)] ?? Number.NaN));
+		}
 		const e = this.#conditioning(call);
 		const e0 = this.#linear(map(e, silu), 'time_projection.1', 6 * dim, dim);
 		const [newK, newV]: [Float32Array[], Float32Array[]] = [[], []];
