@@ -10,10 +10,10 @@ import { typesOf } from './stage-arithmetic.js';
 import type { ChunkReport } from './chunk-report.js';
 import { measureChunks, ownModelStages } from './own-model.js';
 import { limitOf, measureStage, type Place, type Stage, type StageConditions, type StageReport } from './stage.js';
-import { partName, type WanStage } from './wan-stage-names.js';
+import { type KernelUse, partName, type WanStage } from './wan-stage-names.js';
 import { planWanStage } from './wan-stages.js';
 
-export type Part = { readonly kind: 'limits' } | { readonly kind: 'own stages' } | { readonly kind: 'own chunks' } | { readonly kind: 'wan'; readonly stage: WanStage; /** By our own kernels. */ readonly kernels?: boolean };
+export type Part = { readonly kind: 'limits'; readonly kernels?: KernelUse | undefined } | { readonly kind: 'own stages' } | { readonly kind: 'own chunks' } | { readonly kind: 'wan'; readonly stage: WanStage; /** By our own kernels. */ readonly kernels?: KernelUse | undefined };
 
 /** Of the processor always, which encodes the texts; of the device where that is another. */
 export type Limits = { readonly cpu: DeviceLimits; readonly device: DeviceLimits };
@@ -44,7 +44,9 @@ const send = (event: PartEvent): Promise<void> => new Promise((resolve) => {
 	process.send?.(event, undefined, undefined, () => resolve());
 });
 
-const { part, profile, threads, folder, size, budgetMs, memoryBytes, limits } = request;
+const { part, threads, folder, size, budgetMs, memoryBytes, limits } = request;
+const kernels = 'kernels' in part ? part.kernels : undefined;
+const profile: EngineProfile = kernels === 'own kernels, 8 bits' ? 'cuda-int8' : request.profile;
 const { nowMs } = systemClock;
 const device = deviceOf(profile);
 const host: Place = { kind: 'host', backend: createOnnxRuntime({ threads }) };
@@ -61,12 +63,12 @@ const run = async (place: Place): Promise<void> => {
 		send({ type: 'stage', stage: await measureStage(stage, onHost ? host : place, conditions(onHost)) });
 	switch (part.kind) {
 		case 'limits': {
-			const ours = await measureLimits(place.backend, typesOf(profile), nowMs);
+			const ours = await measureLimits(place.backend, [...new Set([...typesOf(profile), ...typesOf(request.profile)])], nowMs);
 			await send({ type: 'limits', limits: { device: ours, cpu: device === 'cpu' ? ours : await measureLimits(host.backend, ['float32'], nowMs) } });
 			return;
 		}
 		case 'own stages': {
-			const stages = await ownModelStages(folder, profile);
+			const stages = await ownModelStages(folder, profile, place.backend);
 			for (const stage of stages.onHost) {
 				await measure(stage, true);
 			}
@@ -98,7 +100,7 @@ const run = async (place: Place): Promise<void> => {
 };
 
 // WebGPU allows no second backend in a process, and chunks open their own.
-const opened = device === 'cpu' || part.kind === 'own chunks' ? undefined : openDevice(profile, threads, part.kind === 'wan' && part.kernels === true);
+const opened = device === 'cpu' || part.kind === 'own chunks' ? undefined : openDevice(profile, threads, kernels !== undefined);
 try {
 	await run(opened === undefined ? host : { kind: 'device', backend: opened });
 } catch (error) {

@@ -5,7 +5,7 @@
 import type { Backend, Feeds, Graph } from '../engine/backend.js';
 import { toFloat16 } from '../model/float16.js';
 import { GraphBuilder, type Value } from '../model/graph-builder.js';
-import { int8Linears } from '../model/linear-layers.js';
+import { int8Linears, kernelLinears } from '../model/linear-layers.js';
 import { cast, expand, matMul, multiply, slice } from '../model/operators.js';
 import { encodeSafetensors, parseSafetensors } from '../model/safetensors.js';
 import { Weights } from '../model/weights.js';
@@ -54,12 +54,13 @@ const squareWeights = (side: number): { readonly weights: Weights; readonly data
 	};
 };
 
-const productGraph = (type: MatrixType, side: number, times: number): Graph => {
+const productGraph = (type: MatrixType, side: number, times: number, hasKernels: boolean): Graph => {
 	const g = new GraphBuilder('bench-matrix');
 	const { weights, data } = squareWeights(side);
 	const start = g.input('start', 'float32', [side, side]);
 	let x: Value = type === 'float16' ? cast(g, 'half', start, 'float16') : start;
-	const layers = int8Linears(weights);
+	// No operator of the library multiplies in 8 bits on a card.
+	const layers = hasKernels ? kernelLinears(weights, 'quantized') : int8Linears(weights);
 	const w = type === 'float32' ? g.floats('w', [side, side], data) : type === 'float16' ? g.constant('w', 'float16', [side, side], toFloat16(data)) : undefined;
 	for (let index = 0; index < times; index++) {
 		const at = g.at(`product${index}`);
@@ -119,7 +120,7 @@ const matrixRate = async (backend: Backend, type: MatrixType, nowMs: () => numbe
 	let best = 0;
 	for (const side of SIDES) {
 		const start = repeatedNoise(side * side, 1, 4);
-		const ms = await timeOfOne(backend, (times) => productGraph(type, side, times), { start: { type: 'float32', dims: [side, side], data: start } }, nowMs);
+		const ms = await timeOfOne(backend, (times) => productGraph(type, side, times, backend.hasKernels ?? false), { start: { type: 'float32', dims: [side, side], data: start } }, nowMs);
 		best = Math.max(best, 2 * side ** 3 / (ms / 1000));
 		if (ms > LONG_PRODUCT_MS) {
 			break;

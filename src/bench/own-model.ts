@@ -1,4 +1,5 @@
 /** The stages of an own model, and a whole chunk as an engine makes it. */
+import type { Backend } from '../engine/backend.js';
 import { Generator } from '../engine/generator.js';
 import { networkSizes } from '../engine/network-sizes.js';
 import { loadNetworks } from '../engine/networks.js';
@@ -18,7 +19,7 @@ import type { Stage } from './stage.js';
 import { percentile } from './timing.js';
 
 /** Stages by where they run: texts are encoded on the processor whatever computes the rest. Throws what opening the folder throws. */
-export const ownModelStages = async (path: string, profile: EngineProfile): Promise<{ readonly onHost: readonly Stage[]; readonly onDevice: readonly Stage[] }> => {
+export const ownModelStages = async (path: string, profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>): Promise<{ readonly onHost: readonly Stage[]; readonly onDevice: readonly Stage[] }> => {
 	const folder = await openModelFolder(path);
 	const spec = ownModel(folder.spec);
 	const [text, dit, vae] = [new Weights(await folder.readWeights('text')), new Weights(await folder.readWeights('dit')), new Weights(await folder.readWeights('vae'))];
@@ -27,7 +28,7 @@ export const ownModelStages = async (path: string, profile: EngineProfile): Prom
 	const isOnCpu = deviceOf(profile) === 'cpu';
 	const hasRanges = Object.keys(spec.vae.int8_ranges).length > 0;
 	const arithmetic = decoderArithmetic(profile, hasRanges);
-	const denoiser = ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(profile), frames, height, width });
+	const denoiser = ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk' }, ...denoiserArithmetic(profile, backend), frames, height, width });
 	const common = { symbols: { past: (window - frames) * tokensPerLatent }, types: matrixTypes(profile, arithmetic) };
 	return {
 		onHost: [

@@ -7,7 +7,7 @@ import type { Stage } from './stage.js';
 
 export const FLOAT32: Stage['types'] = { linear: 'float32', attention: 'float32', convolution: 'float32' };
 
-/** 8-bit attention is that of clips alone, and counted where it is measured. */
+/** 8-bit attention of the processor is that of clips alone, and counted where it is measured; of the kernel's, the half with values is in 16 bits, whose rate counts for both. */
 const attentionType = (profile: EngineProfile): MatrixType => {
 	const { attention } = denoiserArithmetic(profile);
 	switch (attention) {
@@ -17,6 +17,7 @@ const attentionType = (profile: EngineProfile): MatrixType => {
 			return 'float32';
 		case 'float16':
 		case 'fused float16':
+		case 'fused int8':
 			return 'float16';
 		default:
 			return assertNever(attention);
@@ -25,7 +26,7 @@ const attentionType = (profile: EngineProfile): MatrixType => {
 
 export const matrixTypes = (profile: EngineProfile, decoder: 'float32' | 'float16' | 'int8'): Stage['types'] => {
 	const { linears } = denoiserArithmetic(profile);
-	return { linear: typeof linears === 'string' ? linears : 'float32', attention: attentionType(profile), convolution: decoder };
+	return { linear: linears === 'w8a8' ? 'int8' : typeof linears === 'string' ? linears : 'float32', attention: attentionType(profile), convolution: decoder };
 };
 
 /** The kinds of numbers whose rate must be known for the stages of a profile. */

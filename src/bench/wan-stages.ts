@@ -17,7 +17,7 @@ import { Weights } from '../model/weights.js';
 import { FLOAT32, matrixTypes } from './stage-arithmetic.js';
 import { writeRandomWeights } from './random-weights.js';
 import type { Stage } from './stage.js';
-import { type WanStage, withKernels } from './wan-stage-names.js';
+import { type KernelUse, type WanStage, withKernels } from './wan-stage-names.js';
 
 
 /** A causal window as Self-Forcing's long streams have it: chunks of three latent frames see the nine before and the first three of all. */
@@ -49,7 +49,8 @@ const clipTypes = (profile: EngineProfile, mode: DitMode, kernels: boolean): Sta
 	return { ...types, attention: mode.sparse !== undefined ? (kernels ? 'float16' : 'float32') : denoiserArithmetic(profile).attention === 'int8' ? 'int8' : types.attention };
 };
 
-const planOf = (stage: WanStage, { profile, size, kernels: hasKernels = false }: Pick<WanConditions, 'profile' | 'size' | 'kernels'>): Plan => {
+const planOf = (stage: WanStage, { profile, size, kernels: use }: Pick<WanConditions, 'profile' | 'size' | 'kernels'>): Plan => {
+	const hasKernels = use !== undefined;
 	const latent = { height: size.height / WAN_STRIDE, width: size.width / WAN_STRIDE };
 	const denoiser = (options: Pick<DitGraphOptions, 'mode' | 'frames'>): Pick<Plan, 'shapesOf' | 'graphOf' | 'blocks' | 'types' | 'runsOnHost'> => {
 		const isSparse = options.mode.kind === 'clip' && options.mode.sparse !== undefined;
@@ -58,7 +59,7 @@ const planOf = (stage: WanStage, { profile, size, kernels: hasKernels = false }:
 			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: clipTypes(profile, options.mode, hasKernels), runsOnHost: false,
 			graphOf: (blocks, weights, use) => {
 				const { linears, attention, kernels } = denoiserArithmetic(profile, { hasKernels });
-				return ditGraph(spec(blocks), { weights, attention, kernels, linears: use === 'counts' && linears === 'int8' ? 'float32' : linears, ...options, ...latent });
+				return ditGraph(spec(blocks), { weights, attention, kernels, linears: use === 'runs' ? linears : linears === 'int8' ? 'float32' : linears === 'w8a8' ? 'float16' : linears, ...options, ...latent });
 			},
 		};
 	};
@@ -91,8 +92,8 @@ const planOf = (stage: WanStage, { profile, size, kernels: hasKernels = false }:
 
 export type WanConditions = {
 	readonly profile: EngineProfile;
-	/** Whether our own kernels are called; default no. */
-	readonly kernels?: boolean | undefined;
+	/** How our own kernels are called; default not at all. */
+	readonly kernels?: KernelUse | undefined;
 	/** Of the picture; multiples of 16. */
 	readonly size: { readonly width: number; readonly height: number };
 	/** What weights and activations may take. */
@@ -152,7 +153,7 @@ export const planWanStage = (name: WanStage, conditions: WanConditions): WanStag
 			try {
 				scratch = openScratchFile();
 				const graph = graphOf(count, new Weights(weights.file, scratch), 'runs');
-				return { remove, stage: { name: conditions.kernels === true ? withKernels(name) : name, graph, symbols, host, wantsAll, types, ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }) } };
+				return { remove, stage: { name: conditions.kernels === undefined ? name : withKernels(name, conditions.kernels), graph, symbols, host, wantsAll, types, ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }) } };
 			} catch (error) {
 				remove();
 				throw error;

@@ -3,6 +3,7 @@ import { WORK_KINDS } from '../model/graph-work.js';
 import { benchGpu, type GpuBenchReport } from '../bench/gpu-bench.js';
 import { MATRIX_TYPES } from '../bench/matrix-type.js';
 import type { StageReport } from '../bench/stage.js';
+import { CLIP_STEPS } from '../bench/wan-stage-names.js';
 import type { Config } from '../config.js';
 import { chooseDevice } from '../engine/device-choice.js';
 import { TurbocastError } from '../protocol/errors.js';
@@ -53,7 +54,7 @@ const limitLine = (what: string, { copyBytesPerSecond, flopsPerSecond }: NonNull
 	`${what}: copies ${giga(copyBytesPerSecond)} GB/s; multiplies ${MATRIX_TYPES.flatMap((type) => (flopsPerSecond[type] === undefined ? [] : [`${tera(flopsPerSecond[type])} TFLOP/s in ${type}`])).join(', ')}`;
 
 const tables = (report: GpuBenchReport, withWan: boolean): string => {
-	const { card, profile, threads, limits, own, chunks, wan, excluded, wanSize } = report;
+	const { card, profile, threads, limits, own, chunks, wan, clips, excluded, wanSize } = report;
 	const measured = wan.length === 0 ? 'nothing of it could be measured here' : table(HEAD, wan.map(row));
 	return [
 		`${card.name}, driver ${card.driver}; profile ${profile}, ${threads} thread${threads === 1 ? '' : 's'} of the processor; turbocast ${TURBOCAST_VERSION}, Node ${process.versions.node}, load before: ${report.loadBefore.toFixed(2)}`,
@@ -64,6 +65,7 @@ const tables = (report: GpuBenchReport, withWan: boolean): string => {
 			+ `a new prompt shows after ${ms(chunks.promptToFirstFrameMs.median)} ms (p95 ${ms(chunks.promptToFirstFrameMs.p95)})`, '',
 		]),
 		...(withWan ? [`With the dimensions of Wan 2.1 1.3B and random weights, ${wanSize.width}x${wanSize.height}:`, measured, ''] : []),
+		...(clips.length === 0 ? [] : [`the denoiser's part of a clip of 81 frames in ${CLIP_STEPS} steps: ${clips.map(({ stage, seconds }) => `${stage} ${seconds.toPrecision(3)} s`).join('; ')}`, '']),
 		...excluded.map(({ stage, why }) => `left out: ${stage}: ${why}`),
 	].join('\n');
 };

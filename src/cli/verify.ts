@@ -5,7 +5,7 @@ import { verifyFolder } from '../verify/verify.js';
 import type { Arguments, FlagTable } from './arguments.js';
 
 export const VERIFY_FLAGS = {
-	profile: { values: ['P'], says: 'cpu-fp32 (default), cpu-int8, cpu-int8-attention, webgpu-fp32 or cuda-fp32' },
+	profile: { values: ['P'], says: 'any profile of engine.profile; default cpu-fp32' },
 	threads: { values: ['N'], says: 'threads that compute; default 1' },
 	config: { values: ['FILE'], says: 'configuration; see config/default.yaml' },
 } as const satisfies FlagTable;
@@ -18,9 +18,6 @@ export const verify = async (args: Arguments, config: Config, signal: AbortSigna
 	}
 	// A check is of the exact arithmetic unless asked otherwise, whatever the service is configured to use.
 	const profile = args.has('profile') && config.engine.profile !== 'auto' ? config.engine.profile : 'cpu-fp32';
-	if (profile === 'webgpu-fp16' || profile === 'cuda-fp16') {
-		throw new TurbocastError('invalid_option', `verify cannot check ${profile}; on a graphics card it checks webgpu-fp32 and cuda-fp32.`);
-	}
 	// On demand: the same command serves, and the process that serves must not load the tensor library.
 	const { openBackend } = await import('../engine/open-device.js');
 	const backend = openBackend(profile, config.engine.threads);

@@ -6,9 +6,9 @@ import { fork } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { TurbocastError } from '../protocol/errors.js';
-import { deviceOf, type ProfileDevice, usesKernels } from './profile.js';
+import { deviceOf, needsKernels, type ProfileDevice, usesKernels } from './profile.js';
 import { hasCudaProvider, missingKernels } from './c-api/library-folder.js';
-import { type CardProfile, CUDA_PROFILES, type DeviceChoice, type EngineProfile, type KernelMode, WEBGPU_PROFILES } from './protocol.js';
+import { type CardProfile, type DeviceChoice, type EngineProfile, type KernelMode, WEBGPU_PROFILES } from './protocol.js';
 import type { SelfTest } from './self-test.js';
 
 /** What the self-test of a profile found. */
@@ -30,7 +30,7 @@ export const SELF_TEST_TIMEOUT_MS = 120_000;
 /** The same where nobody asked for the card: a start must not wait long for one that may not be used in the end. */
 export const UNASKED_SELF_TEST_TIMEOUT_MS = 10_000;
 /** Largest relative error of a device: what its numbers cost, and a margin of ten. */
-const TOLERANCES: { readonly [P in CardProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2, 'cuda-fp32': 1e-4, 'cuda-fp16': 2e-2 };
+const TOLERANCES: { readonly [P in CardProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2, 'cuda-fp32': 1e-4, 'cuda-fp16': 2e-2, 'cuda-int8': 2e-2 };
 
 
 const ENTRY = fileURLToPath(new URL('./self-test-process.js', import.meta.url));
@@ -100,12 +100,15 @@ export type DeviceRequest = {
 	readonly missingKernels?: () => string | undefined;
 };
 
+/** Of CUDA, those that need nothing of ours. `cuda-int8` is tried only beside the first of them. */
+const CUDA_CANDIDATES = ['cuda-fp16', 'cuda-fp32'] as const satisfies readonly CardProfile[];
+
 /** In the order in which they are tried. CUDA before WebGPU: on the cards that have both, its kernels are made for them. */
 const candidatesOf = (device: DeviceChoice, profile: EngineProfile | 'auto', hasCuda: boolean): readonly CardProfile[] => {
 	if (profile !== 'auto') {
 		return [profile as CardProfile];
 	}
-	return device === 'webgpu' ? WEBGPU_PROFILES : device === 'cuda' ? CUDA_PROFILES : [...(hasCuda ? CUDA_PROFILES : []), ...WEBGPU_PROFILES];
+	return device === 'webgpu' ? WEBGPU_PROFILES : device === 'cuda' ? CUDA_CANDIDATES : [...(hasCuda ? CUDA_CANDIDATES : []), ...WEBGPU_PROFILES];
 };
 
 const belongsTo = (profile: EngineProfile, device: ProfileDevice): void => {
@@ -118,14 +121,26 @@ const isCardNamed = ({ device, profile }: DeviceRequest): boolean => device !== 
 
 const patienceMs = (request: DeviceRequest): number => (isCardNamed(request) ? SELF_TEST_TIMEOUT_MS : UNASKED_SELF_TEST_TIMEOUT_MS);
 
+const tested = ({ threads, test = testProfile, ...request }: DeviceRequest, profile: CardProfile): Promise<ProfileReport> => test(profile, threads, patienceMs({ threads, ...request }));
+
+/** Of a profile with our kernels. */
+const testKernels = async (request: DeviceRequest, profile: CardProfile): Promise<ProfileReport> => {
+	const { threads, test = testProfile, missingKernels: missing = missingKernels } = request;
+	const why = missing();
+	return why === undefined ? test(profile, threads, patienceMs(request), true) : { profile, kind: 'unavailable', why };
+};
+
 /**
  * Chooses. A device asked for by name is used however slow it is, but never when it computes wrong numbers. Throws `device_wrong` with the figure,
  * `device_unavailable`, or `invalid_config` where device and profile contradict each other.
  */
 const chooseProfile = async (request: DeviceRequest): Promise<ChosenDevice> => {
-	const { device, profile, threads, isOwnModel, test = testProfile, hasGraphics: isThere = hasGraphics, hasCuda = hasCudaProvider } = request;
+	const { device, profile, isOwnModel, hasGraphics: isThere = hasGraphics, hasCuda = hasCudaProvider } = request;
 	if (device !== 'auto' && profile !== 'auto') {
 		belongsTo(profile, device);
+	}
+	if (profile !== 'auto' && needsKernels(profile) && request.kernels === 'off') {
+		throw new TurbocastError('invalid_config', `engine.profile ${profile} is made of our own kernels, and engine.kernels is off. Set that to auto, or take cuda-fp16.`);
 	}
 	if (device === 'cpu' || (profile !== 'auto' && deviceOf(profile) === 'cpu')) {
 		return { profile: profile === 'auto' ? 'cpu-int8' : profile, why: 'it was asked for', reports: [] };
@@ -139,7 +154,7 @@ const chooseProfile = async (request: DeviceRequest): Promise<ChosenDevice> => {
 	}
 	const reports: ProfileReport[] = [];
 	for (const candidate of candidatesOf(device, profile, hasCuda())) {
-		const report = await test(candidate, threads, patienceMs(request));
+		const report = await (needsKernels(candidate) ? testKernels(request, candidate) : tested(request, candidate));
 		reports.push(report);
 		if (report.kind === 'right') {
 			const isSlow = report.deviceMs >= report.cpuMs;
@@ -165,30 +180,50 @@ const kernelSentence = (report: ProfileReport): string => {
 	}
 };
 
+type KernelChoice = NonNullable<ChosenDevice['kernels']> & { /** Of their self-test, where there was one. */ readonly report?: ProfileReport };
+
 /** Whether our kernels are used in the profile that was chosen. Throws `device_wrong` or `device_unavailable` where they must be and cannot be. */
-const chooseKernels = async (request: DeviceRequest, profile: EngineProfile): Promise<ChosenDevice['kernels']> => {
-	const { kernels = 'off', threads, test = testProfile, missingKernels: missing = missingKernels } = request;
+const chooseKernels = async (request: DeviceRequest, profile: EngineProfile): Promise<KernelChoice | undefined> => {
+	const { kernels = 'off' } = request;
+	if (needsKernels(profile)) {
+		return { areUsed: true, why: `${profile} is made of them` };
+	}
 	if (!usesKernels(profile)) {
 		if (kernels === 'on') {
-			throw new TurbocastError('invalid_config', `engine.kernels is on, but ${profile} has no use for them: they belong to cuda-fp16. Set it to auto.`);
+			throw new TurbocastError('invalid_config', `engine.kernels is on, but ${profile} has no use for them: they belong to cuda-fp16 and cuda-int8. Set it to auto.`);
 		}
 		return undefined;
 	}
 	if (kernels === 'off') {
 		return { areUsed: false, why: 'engine.kernels is off' };
 	}
-	const why = missing();
-	const card = profile as CardProfile;
-	const report: ProfileReport = why === undefined ? await test(card, threads, patienceMs(request), true) : { profile: card, kind: 'unavailable', why };
+	const report = await testKernels(request, profile as CardProfile);
 	if (report.kind !== 'right' && kernels === 'on') {
 		throw new TurbocastError(report.kind === 'wrong' ? 'device_wrong' : 'device_unavailable', `engine.kernels is on, but they cannot be used: ${kernelSentence(report)}. Set it to auto or off, or see docs/gpu.md.`);
 	}
-	return { areUsed: report.kind === 'right', why: kernelSentence(report) };
+	return { areUsed: report.kind === 'right', why: kernelSentence(report), report };
 };
 
-/** As `chooseProfile`; then whether our kernels are used in it. Throws the same, also where `kernels` is on and they cannot be. */
+/** Where nobody named a profile and our kernels are right in cuda-fp16: cuda-int8, if it is right and does the same work in less time. */
+const tryInt8 = async (request: DeviceRequest, chosen: ChosenDevice, inFloat16: ProfileReport): Promise<ChosenDevice | undefined> => {
+	if (request.profile !== 'auto' || chosen.profile !== 'cuda-fp16' || inFloat16.kind !== 'right') {
+		return undefined;
+	}
+	const report = await testKernels(request, 'cuda-int8');
+	const isBetter = report.kind === 'right' && report.deviceMs < inFloat16.deviceMs;
+	return isBetter
+		? { profile: 'cuda-int8', why: `${sentence(report)}; cuda-fp16 took ${inFloat16.deviceMs.toFixed(1)} ms`, reports: [...chosen.reports, report] }
+		: { ...chosen, reports: [...chosen.reports, report] };
+};
+
+/** As `chooseProfile`; then whether our kernels are used in it, and 8 bits with them. Throws the same, also where `kernels` is on and they cannot be. */
 export const chooseDevice = async (request: DeviceRequest): Promise<ChosenDevice> => {
 	const chosen = await chooseProfile(request);
 	const kernels = await chooseKernels(request, chosen.profile);
-	return kernels === undefined ? chosen : { ...chosen, kernels };
+	if (kernels === undefined) {
+		return chosen;
+	}
+	const { report, ...told } = kernels;
+	const final = (report === undefined ? undefined : await tryInt8(request, chosen, report)) ?? chosen;
+	return { ...final, kernels: told };
 };

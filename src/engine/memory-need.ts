@@ -67,7 +67,7 @@ const largest = (file: MappedSafetensors): number =>
 const OF_TEXT = /^text_embedding\.|\.cross_attn\.(?:k|v|norm_k)\./u;
 
 /** Of a number of a linear layer; those on a graphics card are counted as if they were here, which they are while they are loaded. */
-const LINEAR_BYTES: { readonly [P in EngineProfile]: number } = { 'cpu-fp32': FLOAT, 'cpu-int8': 1, 'cpu-int8-attention': 1, 'webgpu-fp32': FLOAT, 'webgpu-fp16': 2, 'cuda-fp32': FLOAT, 'cuda-fp16': 2 };
+const LINEAR_BYTES: { readonly [P in EngineProfile]: number } = { 'cpu-fp32': FLOAT, 'cpu-int8': 1, 'cpu-int8-attention': 1, 'webgpu-fp32': FLOAT, 'webgpu-fp16': 2, 'cuda-fp32': FLOAT, 'cuda-fp16': 2, 'cuda-int8': 1 };
 
 const tokensPerLatent = ({ spec, width, height }: MemoryRequest): number => width * height / (spec.vae.spatial_stride ** 2 * product(spec.dit.patch_size));
 

@@ -178,7 +178,7 @@ export type NetworksOptions = {
 	readonly availableBytes?: number | undefined;
 	/** Only of joined models, whose text encoders are large. */
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
-	/** Only of own models, and not in `cpu-int8`. Default 1. */
+	/** Only of own models, and not in 8 bits. Default 1. */
 	readonly batch?: BatchChoice | undefined;
 	/** Whether our own CUDA kernels are used, by profiles that have a use for them. Default no. */
 	readonly kernels?: boolean | undefined;
@@ -192,7 +192,10 @@ export type NetworksOptions = {
 export const TOGETHER_SIZES = [2, 4, 8] as const;
 
 /** Whether a profile can compute steps of several streams as one: not where a scale would be theirs together. */
-export const canShareSteps = (profile: EngineProfile): boolean => denoiserArithmetic(profile).linears !== 'int8';
+export const canShareSteps = (profile: EngineProfile): boolean => {
+	const { linears } = denoiserArithmetic(profile);
+	return linears !== 'int8' && linears !== 'w8a8';
+};
 
 /** Of `auto`: what is measured on a card. More takes as much memory again, and longer for whoever is due first. */
 const MOST_ON_A_CARD = 4;

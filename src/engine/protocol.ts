@@ -8,7 +8,7 @@ import type { Checkpoint, StreamSnapshot } from './stream-state.js';
 
 export const CPU_PROFILES = ['cpu-int8', 'cpu-fp32', 'cpu-int8-attention'] as const;
 export const WEBGPU_PROFILES = ['webgpu-fp16', 'webgpu-fp32'] as const;
-export const CUDA_PROFILES = ['cuda-fp16', 'cuda-fp32'] as const;
+export const CUDA_PROFILES = ['cuda-fp16', 'cuda-fp32', 'cuda-int8'] as const;
 /** How the networks are computed: where, and in which numbers. */
 export const ENGINE_PROFILES = [...CPU_PROFILES, ...WEBGPU_PROFILES, ...CUDA_PROFILES] as const;
 export type EngineProfile = (typeof ENGINE_PROFILES)[number];

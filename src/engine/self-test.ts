@@ -15,7 +15,7 @@ import type { Backend, Feeds, Graph, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { gaussianNoise } from './noise.js';
 import { type OpenDevice, openDevice } from './open-device.js';
-import { decoderArithmetic, denoiserArithmetic, stateType } from './profile.js';
+import { decoderArithmetic, denoiserArithmetic, needsKernels, stateType } from './profile.js';
 import type { CardProfile, EngineProfile } from './protocol.js';
 import { stateFeed } from './resident-kv.js';
 
@@ -34,6 +34,7 @@ const TURBO: DitDimensions = { ...DIT, dim: 128, ffn_dim: 128, num_heads: 2 };
 const TURBO_SHAPE = { ratio: 0.5, blockQueries: 128, blockKeys: 64 };
 const [TURBO_FRAMES, TURBO_SIDE] = [2, 14];
 const RUNS = 2;
+
 export type SelfTest = {
 	/** Of the worst output; NaN when anything is not a number. */
 	readonly relativeError: number;
@@ -92,7 +93,7 @@ const kernelWork = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>
 	};
 };
 
-const graphsOf = (profile: EngineProfile): readonly Work[] => {
+const graphsOf = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>): readonly Work[] => {
 	const [rows, headDim, type] = [SIDE / 2, DIT.dim / DIT.num_heads, stateType(profile)];
 	const tokens = FRAMES * rows * rows;
 	const { cos, sin } = ropeTables(headDim, DIT.rope_theta, { firstPosition: PAST_FRAMES, frames: FRAMES, rows, columns: rows });
@@ -101,7 +102,7 @@ const graphsOf = (profile: EngineProfile): readonly Work[] => {
 	const [past, text] = [[DIT.num_heads, PAST_FRAMES * rows * rows, headDim], [DIT.num_heads, DIT.text_len, headDim]];
 	const first = VAE.widths[0] ?? 0;
 	return [{
-		graph: ditGraph(DIT, { weights: seeded(ditTensors(DIT, false), 1000), mode: { kind: 'chunk' }, ...denoiserArithmetic(profile), frames: FRAMES, height: SIDE, width: SIDE }),
+		graph: ditGraph(DIT, { weights: seeded(ditTensors(DIT, false), 1000), mode: { kind: 'chunk' }, ...denoiserArithmetic(profile, backend), frames: FRAMES, height: SIDE, width: SIDE }),
 		feeds: {
 			latent: float32([DIT.in_dim, FRAMES, SIDE, SIDE], noise(1, DIT.in_dim * FRAMES * SIDE * SIDE)), time: float32([FRAMES, DIT.freq_dim], timeSinusoids([900, 500, 100], DIT.freq_dim)),
 			rope_cos: float32([tokens, headDim / 2], cos), rope_sin: float32([tokens, headDim / 2], sin),
@@ -118,7 +119,7 @@ const graphsOf = (profile: EngineProfile): readonly Work[] => {
 
 const WANTED: { readonly [graph: string]: string } = { dit: 'velocity', 'vae-decoder': 'frames' };
 
-const measure = async (backend: Pick<Backend, 'load'>, works: readonly Work[], nowMs: () => number): Promise<{ readonly outputs: readonly Float32Array[]; readonly ms: number }> => {
+const measure = async (backend: Pick<Backend, 'load'>, works: readonly Work[], runs: number, nowMs: () => number): Promise<{ readonly outputs: readonly Float32Array[]; readonly ms: number }> => {
 	const outputs: Float32Array[] = [];
 	let ms = 0;
 	for (const { graph, feeds } of works) {
@@ -127,7 +128,7 @@ const measure = async (backend: Pick<Backend, 'load'>, works: readonly Work[], n
 			const name = WANTED[graph.name] ?? '';
 			outputs.push((await session.run(feeds, [name]))[name]?.data as Float32Array);
 			const times: number[] = [];
-			for (let run = 0; run < RUNS; run++) {
+			for (let run = 0; run < runs; run++) {
 				const startMs = nowMs();
 				await session.run(feeds, [name]);
 				times.push(nowMs() - startMs);
@@ -152,19 +153,22 @@ const relativeError = (ours: Float32Array, right: Float32Array): number => {
 export type SelfTestRequest = {
 	readonly profile: CardProfile;
 	readonly threads: number;
-	/** Our own kernels instead: the profile without them is right already. */
+	/** With our own kernels, and more work that is theirs. Profiles that are made of them have nothing else. */
 	readonly kernels?: boolean | undefined;
 	/** For tests. */
 	readonly open?: OpenDevice | undefined;
+	/** Of each graph, timed, after the one that is compared; for tests. */
+	readonly runs?: number | undefined;
 };
 
 /** Runs it on the device of `profile` and on the processor. May end the process when a driver fails: give it one of its own. Throws `device_unavailable`. */
-export const runSelfTest = async ({ profile, threads, kernels = false, open = openDevice }: SelfTestRequest, nowMs: () => number): Promise<SelfTest> => {
+export const runSelfTest = async ({ profile, threads, kernels = needsKernels(profile), open = openDevice, runs = RUNS }: SelfTestRequest, nowMs: () => number): Promise<SelfTest> => {
 	const device = open(profile, threads, kernels);
-	const works = (of: EngineProfile, backend: Pick<Backend, 'hasKernels'>): readonly Work[] => (kernels ? [kernelWork(of, backend)] : graphsOf(of));
+	const works = (of: EngineProfile, backend: Pick<Backend, 'hasKernels'>): readonly Work[] =>
+		(kernels ? [...graphsOf(of, backend), kernelWork(of, backend)] : graphsOf(of, {}));
 	try {
-		const ours = await measure(device, works(profile, device), nowMs);
-		const right = await measure(createOnnxRuntime({ threads }), works('cpu-fp32', {}), nowMs);
+		const ours = await measure(device, works(profile, device), runs, nowMs);
+		const right = await measure(createOnnxRuntime({ threads }), works('cpu-fp32', {}), runs, nowMs);
 		const errors = right.outputs.map((expected, index) => relativeError(ours.outputs[index] ?? new Float32Array(0), expected));
 		return { relativeError: errors.some(Number.isNaN) ? Number.NaN : Math.max(...errors), deviceMs: ours.ms, cpuMs: right.ms };
 	} finally {

@@ -1,5 +1,6 @@
 /** Attention over heads, written out: plain products and a softmax run everywhere, and measured as fast as fused operators. */
 import type { GraphBuilder, Value } from './graph-builder.js';
+import type { Dimension } from './graph.js';
 import { add, cast, matMul, multiply, reshape, softmax, transpose, unsqueeze } from './operators.js';
 
 /** [tokens, heads * d] to [heads, tokens, d]. */
@@ -8,9 +9,9 @@ export const splitHeads = (g: GraphBuilder, name: string, x: Value, heads: numbe
 	return transpose(g, name, reshape(g, `${name}/heads`, x, [tokens, heads, width / heads]), [1, 0, 2]);
 };
 
-/** [heads, tokens, d] to [tokens, heads * d]. */
+/** [heads, tokens, d] to [tokens, heads * d]; the number of tokens may be symbolic. */
 export const joinHeads = (g: GraphBuilder, name: string, x: Value): Value => {
-	const [heads, tokens, width] = x.dims as [number, number, number];
+	const [heads, tokens, width] = x.dims as [number, Dimension, number];
 	return reshape(g, name, transpose(g, `${name}/tokens`, x, [1, 0, 2]), [tokens, heads * width]);
 };
 

@@ -18,7 +18,7 @@ export type BlockContext = {
 	/** Of one forward, each with a past and a text of its own. */
 	readonly streams: number;
 	readonly dense: LinearLayers;
-	/** Those of queries and keys of sparse attention: in float32 unless there are kernels. */
+	/** Those of queries and keys of sparse attention: in float32, or with kernels in float16 or as they are stored. */
 	readonly exact: LinearLayers;
 	/** Whether the kernels of native/cuda may be called. */
 	readonly kernels: boolean;
@@ -31,11 +31,13 @@ export type BlockContext = {
 	readonly e0: Value;
 	/** Self-attention over few blocks of keys and a linear branch, instead of over all keys. */
 	readonly sparse: SparseShape | undefined;
-	/** Of dense attention; `int8` only without a past, where it is float32. */
-	readonly attention: AttentionArithmetic | 'int8';
+	/** Of dense attention; `int8` only without a past, where it is float32, and `fused int8` where there are kernels, else `fused float16`. */
+	readonly attention: AttentionArithmetic | 'int8' | 'fused int8';
 };
 
-const floatArithmetic = (c: BlockContext): AttentionArithmetic => (c.attention === 'int8' ? 'float32' : c.attention);
+/** Of attention that is not in 8 bits: that over the text, and where no kernel takes the heads. */
+export const floatArithmetic = ({ attention }: Pick<BlockContext, 'attention'>): AttentionArithmetic =>
+	(attention === 'int8' ? 'float32' : attention === 'fused int8' ? 'fused float16' : attention);
 
 export type KeysAndValues = { readonly k: Value; readonly v: Value };
 
@@ -90,7 +92,7 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 		if (c.sparse !== undefined && kernelTakesBlocks(c.sparse)) {
 			return output(sparseLinearKernel(g, halves(), heads, c.sparse, proj()).out);
 		}
-		if (c.sparse === undefined && c.attention === 'int8') {
+		if (c.sparse === undefined && c.attention === 'fused int8') {
 			return output(int8Kernel(g, halves(), heads));
 		}
 	}
@@ -98,6 +100,7 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 	const scale = 1 / Math.sqrt(headDim);
 	const arithmetic = floatArithmetic(c);
 	const asKept = (own: GraphBuilder, name: string, value: Value): Value => (keyType(arithmetic) === 'float32' ? value : cast(own, `${name}/float16`, value, 'float16'));
+	const isByInt8Kernel = c.kernels && c.attention === 'fused int8' && kernelTakesHeads(headDim);
 	const attend = (): Value => {
 		if (pasts !== undefined) {
 			const [qs, ks, vs] = [byStream(g, c, 'q', qHeads), byStream(g, c, 'k', kHeads), byStream(g, c, 'v', vHeads)];
@@ -107,7 +110,12 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 				g.output(nameOfStream(`new_k.${block}`, stream, c.streams), newK);
 				g.output(nameOfStream(`new_v.${block}`, stream, c.streams), newV);
 				// The past first, then the chunk; softmax does not care about the order.
-				return joinedAttention(own, arithmetic, { q: qs[stream] as Value, k: concat(own, 'keys', [past.k, newK], 1), v: concat(own, 'values', [past.v, newV], 1), scale });
+				const seen = { q: qs[stream] as Value, k: concat(own, 'keys', [past.k, newK], 1), v: concat(own, 'values', [past.v, newV], 1) };
+				if (!isByInt8Kernel) {
+					return joinedAttention(own, arithmetic, { ...seen, scale });
+				}
+				const tokenMajor = { q: cast(own, 'q/half', joinHeads(own, 'q/joined', seen.q), 'float16'), k: joinHeads(own, 'keys/joined', seen.k), v: joinHeads(own, 'values/joined', seen.v) };
+				return int8Kernel(own, tokenMajor, heads);
 			}));
 		}
 		const inputs = { q: qHeads, k: kHeads, v: vHeads };

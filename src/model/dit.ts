@@ -6,7 +6,7 @@
  * d = D / N; T timesteps (one for each latent frame of a chunk, or one for the clip), S = L / T tokens that share one.
  */
 import { type AttentionArithmetic, keyType } from './attention.js';
-import { type BlockContext, type KeysAndValues, modulate, modulationTable, transformerBlock } from './dit-block.js';
+import { type BlockContext, floatArithmetic, type KeysAndValues, modulate, modulationTable, transformerBlock } from './dit-block.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
@@ -28,16 +28,16 @@ export type DitGraphOptions = {
 	readonly weights: Weights;
 	/**
 	 * How the linear layers of the blocks are computed; everything else is float32. So are queries and keys of sparse attention, and with `int8`, where choices are delicate, all layers that
-	 * lead to one: those of every block but the last.
+	 * lead to one: those of every block but the last. `w8a8` is TurboDiffusion's 8 bits, by kernels alone; what is exact there is float16.
 	 */
-	readonly linears: 'float32' | 'float16' | 'int8' | ((weights: Weights) => LinearLayers);
+	readonly linears: 'float32' | 'float16' | 'int8' | 'w8a8' | ((weights: Weights) => LinearLayers);
 	/**
-	 * How dense attention is computed; `int8` is for self-attention of a clip alone, and sparse attention is float32 always. Where it is float16, keys and values
-	 * that come in or go out are, too. Default: float32.
+	 * How dense attention is computed; `int8` is for self-attention of a clip alone, and sparse attention is float32 always. `fused int8` is self-attention of clips and chunks by its
+	 * kernel, the rest `fused float16`. Where it is float16, keys and values that come in or go out are, too. Default: float32.
 	 */
-	readonly attention?: AttentionArithmetic | 'int8' | undefined;
+	readonly attention?: AttentionArithmetic | 'int8' | 'fused int8' | undefined;
 	/**
-	 * Whether the kernels of native/cuda are there: in `float16` they take norms with modulation, sparse attention and `int8` attention of clips, and weights in 8-bit
+	 * Whether the kernels of native/cuda are there: in `float16` and `w8a8` they take norms with modulation, sparse attention of clips, and weights in 8-bit
 	 * tiles as they are stored (kernel-operators.ts). Sizes that no kernel takes stay with standard operators.
 	 */
 	readonly kernels?: boolean | undefined;
@@ -74,6 +74,8 @@ const conditioning = (g: GraphBuilder, spec: DitDimensions, weights: Weights, in
 
 const LINEARS = { float32: floatLinears, float16: halfLinears, int8: int8Linears } as const;
 
+const quantizedLinears = (weights: Weights): LinearLayers => kernelLinears(weights, 'quantized');
+
 /** TurboDiffusion stores the embedding of patches as a matrix, Wan as a convolution; the numbers are the same. */
 const patchEmbedding = (g: GraphBuilder, spec: DitDimensions, weights: Weights): Value => {
 	const { dim, in_dim: channels, patch_size: patch } = spec;
@@ -102,7 +104,7 @@ const placed = (g: GraphBuilder, spec: DitDimensions, weights: Weights, tokens: 
  * may be 0). Outputs: `velocity` [C, F, h, w]; of chunks also `new_k.I` (roped), `new_v.I` [N, L, d]. Throws `model_invalid`.
  *
  * With several streams each has its inputs and outputs, named by `nameOfStream`, with a past of its own length. All that is done token by token is done for all
- * at once (T and L are then those of all), attention for each. Not with `int8` linears, where the numbers of a forward share one scale: what a stream shows
+ * at once (T and L are then those of all), attention for each. Not with `int8` or `w8a8` linears, where numbers of several streams would share a scale: what a stream shows
  * would depend on its company.
  */
 export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph => {
@@ -124,10 +126,14 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const [rows, columns, headDim] = [height / patchHeight, width / patchWidth, dim / heads];
 	const tokens = frames * rows * columns;
 	const streams = mode.kind === 'chunk' ? mode.streams ?? 1 : 1;
-	if (streams > 1 && options.linears === 'int8') {
+	const isInt8 = options.linears === 'int8' || options.linears === 'w8a8';
+	if (streams > 1 && isInt8) {
 		g.fail('streams', 'several streams in one forward would share the scale of 8-bit linear layers');
 	}
-	const kernels = options.kernels === true && options.linears === 'float16';
+	const kernels = options.kernels === true && (options.linears === 'float16' || options.linears === 'w8a8');
+	if (options.linears === 'w8a8' && !kernels) {
+		g.fail('linears', 'nothing but the kernels of native/cuda multiplies in 8-bit tiles, and this backend does not have them');
+	}
 	const each = <Made>(make: (stream: number) => Made): Made[] => Array.from({ length: streams }, (_, stream) => make(stream));
 	const input: StreamInput = (name, dims) => {
 		const parts = each((stream) => g.input(nameOfStream(name, stream, streams), 'float32', dims));
@@ -144,7 +150,8 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const table = (name: string): Value => reshape(g, `${name}/batch`, input(name, [tokens, headDim / 2]), [1, streams * tokens, headDim / 2]);
 	const context: BlockContext = {
 		spec, weights, sparse, streams, attention: options.attention ?? 'float32',
-		dense: (typeof options.linears === 'function' ? options.linears : kernels ? kernelLinears : LINEARS[options.linears])(weights), exact: (kernels ? kernelLinears : floatLinears)(weights), kernels,
+		dense: (typeof options.linears === 'function' ? options.linears : options.linears === 'w8a8' ? quantizedLinears : kernels ? kernelLinears : LINEARS[options.linears])(weights),
+		exact: (kernels ? kernelLinears : floatLinears)(weights), kernels,
 		cos: table('rope_cos'), sin: table('rope_sin'),
 		ones: g.floats('ones', [dim], new Float32Array(dim).fill(1)),
 		e0: reshape(g, 'e0', e0, [timesteps, 6, dim]),
@@ -152,13 +159,13 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 
 	const embedded = linear(g, 'patch_embedding', patches, patchEmbedding(g, spec, weights), weights.value(g, 'patch_embedding.bias', [dim]));
 	let x = reshape(g, 'x', placed(g, spec, weights, embedded, streams * frames, [rows, columns]), [timesteps, (streams * tokens) / timesteps, dim]);
-	const kept = keyType(context.attention === 'int8' ? 'float32' : context.attention);
+	const kept = keyType(floatArithmetic(context));
 	const keysAndValues = (kind: 'past' | 'cross', block: number, length: number | string): KeysAndValues[] => each((stream) => {
 		const named = (part: 'k' | 'v'): Value =>
 			g.input(nameOfStream(`${kind}_${part}.${block}`, stream, streams), kept, [heads, typeof length === 'string' ? nameOfStream(length, stream, streams) : length, headDim]);
 		return { k: named('k'), v: named('v') };
 	});
-	const beforeChoice: BlockContext = options.linears === 'int8' && sparse !== undefined && isChoiceDelicate(sparse, tokens) ? { ...context, dense: context.exact } : context;
+	const beforeChoice: BlockContext = isInt8 && sparse !== undefined && isChoiceDelicate(sparse, tokens) ? { ...context, dense: context.exact } : context;
 	for (let block = 0; block < spec.num_layers; block++) {
 		const past = mode.kind === 'chunk' ? keysAndValues('past', block, 'past') : undefined;
 		x = transformerBlock(g, block < spec.num_layers - 1 ? beforeChoice : context, block, x, past, keysAndValues('cross', block, textLength));

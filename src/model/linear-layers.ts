@@ -3,6 +3,7 @@ import type { GraphBuilder, Value } from './graph-builder.js';
 import { kernelTakesLinear, w8a8Linear, w8a8Quantize } from './kernel-operators.js';
 import { cast, linear, split } from './operators.js';
 import { quantizeColumns } from './quantize.js';
+import { quantizeTiles, tilesAcross } from './w8a8.js';
 import type { Weights } from './weights.js';
 
 /** A layer `NAME.weight` [outputs, inputs] and, unless it has none, `NAME.bias` [outputs]. */
@@ -25,16 +26,23 @@ export const halfLinears = (weights: Weights): LinearLayers => (g, x, layers) =>
 		linear(g, name, half, weights.half(g, `${name}.weight`, [outputs, inputs]), weights.half(g, `${name}.bias`, [outputs])), 'float32'));
 };
 
+/** A weight in 8-bit tiles, made here of its numbers. */
+const quantizedTiles = (g: GraphBuilder, weights: Weights, name: string, shape: readonly [number, number]): { readonly values: Value; readonly scales: Value } => {
+	const { values, scales } = quantizeTiles(weights.floats(name, shape), ...shape);
+	return { values: g.constant(`${name}/int8`, 'int8', shape, values), scales: g.floats(`${name}/scale`, [tilesAcross(shape[0]), tilesAcross(shape[1])], scales) };
+};
+
 /**
- * With the kernels of native/cuda: layers that are stored in 8-bit tiles multiply them as they are (W8A8), activations in tiles of their own; all others as
- * `halfLinears`. What comes out is float32.
+ * With the kernels of native/cuda: layers that are stored in 8-bit tiles multiply them as they are (W8A8), activations in tiles of their own; others too if they are to be
+ * `quantized`, the tiles made when the graph is built; what is left as `halfLinears`. What comes out is float32.
  */
-export const kernelLinears = (weights: Weights): LinearLayers => (g, x, layers) => {
+export const kernelLinears = (weights: Weights, others: 'quantized' | 'float16' = 'float16'): LinearLayers => (g, x, layers) => {
 	const half = asHalf(g, layers, x);
 	let tiles: ReturnType<typeof w8a8Quantize> | undefined;
 	return layers.flatMap((layer) => {
 		const { name, outputs, inputs } = layer;
-		const weight = kernelTakesLinear(layer) ? weights.tiles(g, `${name}.weight`, [outputs, inputs]) : undefined;
+		const tilesOf = () => weights.tiles(g, `${name}.weight`, [outputs, inputs]) ?? (others === 'quantized' ? quantizedTiles(g, weights, `${name}.weight`, [outputs, inputs]) : undefined);
+		const weight = kernelTakesLinear(layer) ? tilesOf() : undefined;
 		if (weight === undefined) {
 			return halfLinears(weights)(g, half, [layer]);
 		}

@@ -76,12 +76,15 @@ export const transpose = (g: GraphBuilder, name: string, x: Value, order: readon
 	return g.node({ op: 'Transpose', name, inputs: [x], attributes: { perm: { ints: order } }, type: x.type, dims: order.map((axis) => x.dims[axis] ?? 0) });
 };
 
-/** All dimensions must be known; symbolic ones are never regrouped here. */
-export const reshape = (g: GraphBuilder, name: string, x: Value, dims: readonly number[]): Value => {
-	if (elements(x.dims) !== elements(dims)) {
+const symbolsOf = (dims: readonly Dimension[]): string => dims.filter((dimension) => typeof dimension === 'string').join(', ');
+const known = (dims: readonly Dimension[]): number => elements(dims.filter((dimension) => typeof dimension === 'number'));
+
+/** At most one dimension may be symbolic, and stays by itself: the others are regrouped. */
+export const reshape = (g: GraphBuilder, name: string, x: Value, dims: readonly Dimension[]): Value => {
+	if (known(x.dims) !== known(dims) || symbolsOf(x.dims) !== symbolsOf(dims) || symbolsOf(dims).includes(', ')) {
 		g.fail(name, `${shapeText(x.dims)} cannot become ${shapeText(dims)}`);
 	}
-	return g.node({ op: 'Reshape', name, inputs: [x, g.integers(`${name}/shape`, dims)], type: x.type, dims });
+	return g.node({ op: 'Reshape', name, inputs: [x, g.integers(`${name}/shape`, dims.map((dimension) => (typeof dimension === 'number' ? dimension : -1)))], type: x.type, dims });
 };
 
 /** A first axis of size 1; the others may be symbolic. */

@@ -1,6 +1,10 @@
 /** `wan-causal-full` and `wan-causal-window`: a stream, chunk by chunk, whose clean passes stay in the cache. */
-import type { Feeds, Tensor } from '../engine/backend.js';
+import type { Feeds } from '../engine/backend.js';
 import { KvCache } from '../engine/kv-cache.js';
+import { stateType } from '../engine/profile.js';
+import { stateFeed } from '../engine/resident-kv.js';
+import { fromFloat16 } from '../model/float16.js';
+import type { StateType } from '../model/state-graphs.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { integer, object, withDefault } from '../protocol/schema.js';
 import { DIT_CONFIG, loadDitForward } from './dit-forward.js';
@@ -32,10 +36,9 @@ const chunksAndSteps = (tensors: GoldenTensors): { chunks: number; steps: number
 	return { chunks, steps };
 };
 
-const pastFeeds = (cache: KvCache, heads: number, headDim: number): Feeds => {
+const pastFeeds = (cache: KvCache, heads: number, headDim: number, type: StateType): Feeds => {
 	const dims = [heads, cache.past, headDim];
-	return Object.fromEntries(cache.layers.flatMap(({ k, v }, layer): [string, Tensor][] =>
-		[[`past_k.${layer}`, { type: 'float32', dims, data: k }], [`past_v.${layer}`, { type: 'float32', dims, data: v }]]));
+	return Object.fromEntries(cache.layers.flatMap(({ k, v }, layer): [string, Feeds[string]][] => [[`past_k.${layer}`, stateFeed(k, dims, type)], [`past_v.${layer}`, stateFeed(v, dims, type)]]));
 };
 
 export const verifyWanCausal: Verifier = async function* (folder, profile, backend) {
@@ -61,10 +64,13 @@ export const verifyWanCausal: Verifier = async function* (folder, profile, backe
 					const at = `block${chunk}.step${step}`;
 					const latent = tensors.floats(`${at}.x`, [1, channels, frames, height, width]);
 					const timesteps = [...tensors.floats(`${at}.timestep`, [1, frames])];
-					const results = await dit.run({ latent, timesteps, firstPosition: chunk * frames, past: pastFeeds(cache, heads, headDim) });
+					const results = await dit.run({ latent, timesteps, firstPosition: chunk * frames, past: pastFeeds(cache, heads, headDim, stateType(profile)) });
 					outputs.push(closeTo(at, results['velocity']?.data as Float32Array, tensors.floats(`${at}.velocity`, [1, outChannels, frames, height, width])));
 					if (step === steps - 1) {
-						const floats = (key: string): Float32Array => results[key]?.data as Float32Array;
+						const floats = (key: string): Float32Array => {
+							const data = results[key]?.data;
+							return data instanceof Uint16Array ? fromFloat16(data) : data as Float32Array;
+						};
 						cache.append(Array.from({ length: layers }, (_, layer) => ({ k: floats(`new_k.${layer}`), v: floats(`new_v.${layer}`) })), frames);
 					}
 				}

@@ -9,7 +9,7 @@ import { KINDS } from './kinds.js';
 const FLOAT_TOLERANCE = 1e-4;
 /** What fewer bits may cost a denoiser: linear layers, and attention too. */
 const DENOISER_TOLERANCES = {
-	'cpu-fp32': FLOAT_TOLERANCE, 'cpu-int8': 2e-2, 'cpu-int8-attention': 5e-2, 'webgpu-fp32': FLOAT_TOLERANCE, 'webgpu-fp16': 1e-2, 'cuda-fp32': FLOAT_TOLERANCE, 'cuda-fp16': 1e-2,
+	'cpu-fp32': FLOAT_TOLERANCE, 'cpu-int8': 2e-2, 'cpu-int8-attention': 5e-2, 'webgpu-fp32': FLOAT_TOLERANCE, 'webgpu-fp16': 1e-2, 'cuda-fp32': FLOAT_TOLERANCE, 'cuda-fp16': 1e-2, 'cuda-int8': 2e-2,
 } as const satisfies { readonly [P in EngineProfile]: number };
 
 export type Verdict = {

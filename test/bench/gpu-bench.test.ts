@@ -5,9 +5,10 @@ import { existsSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { test } from 'node:test';
 import type { GpuBenchReport } from '../../src/bench/gpu-bench.js';
-import { limitOf } from '../../src/bench/stage.js';
-import { FLOAT32 } from '../../src/bench/stage-arithmetic.js';
+import { limitOf, type StageReport } from '../../src/bench/stage.js';
+import { FLOAT32, matrixTypes } from '../../src/bench/stage-arithmetic.js';
 import { percentile, timeRuns } from '../../src/bench/timing.js';
+import { clipSeconds, kernelUses } from '../../src/bench/wan-stage-names.js';
 import { planWanStage, type WanConditions } from '../../src/bench/wan-stages.js';
 import { checkReport } from './report-check.js';
 import { writeRandomModel } from '../model/random-model.js';
@@ -55,6 +56,24 @@ test('a stage with Wan\'s dimensions is cut to the blocks that fit, and left out
 	assert.equal(planWanStage('taehv decode, a latent', PLENTY).kind, 'planned');
 	const fused = planWanStage('causal step', { ...PLENTY, profile: 'cuda-fp16', memoryBytes: 4e9 });
 	assert.equal(fused.kind, 'planned', 'fused attention keeps no scores');
+});
+
+test('denoisers that our kernels have a part in are measured once more with them, in 16 and in 8 bits; cuda-int8 has nothing else', () => {
+	assert.deepEqual(kernelUses('clip step, sparse', 'cuda-fp16', true), [undefined, 'own kernels', 'own kernels, 8 bits']);
+	assert.deepEqual(kernelUses('clip step, sparse', 'cuda-fp16', false), [undefined]);
+	assert.deepEqual(kernelUses('clip step, dense', 'cuda-fp16', true), [undefined]);
+	assert.deepEqual(kernelUses('clip step, dense', 'cuda-int8', true), ['own kernels, 8 bits']);
+	assert.deepEqual(kernelUses('taehv decode, a latent', 'cuda-int8', true), [undefined]);
+	const plan = planWanStage('clip step, sparse', { ...PLENTY, size: { width: 128, height: 64 }, profile: 'cuda-int8', kernels: 'own kernels, 8 bits' });
+	assert.deepEqual([plan.kind, plan.kind === 'planned' && plan.blocks], ['planned', 30]);
+	assert.deepEqual(matrixTypes('cuda-int8', 'float16'), { linear: 'int8', attention: 'float16', convolution: 'float16' });
+});
+
+test('what a clip of 81 frames takes is four steps of all blocks of its network', () => {
+	const stage = (name: string, medianMs: number, estimatedMs?: number) =>
+		({ stage: name, medianMs, ...(estimatedMs === undefined ? {} : { blocks: { measured: 3, of: 30, estimatedMs } }) }) as unknown as StageReport;
+	assert.deepEqual(clipSeconds([stage('causal step', 1), stage('clip step, dense', 100, 1000), stage('clip step, sparse, own kernels, 8 bits', 200)]),
+		[{ stage: 'clip step, dense', seconds: 4 }, { stage: 'clip step, sparse, own kernels, 8 bits', seconds: 0.8 }]);
 });
 
 test('as many blocks are planned as there is room and time for', () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, SELF_TEST_TIMEOUT_MS, testProfile, UNASKED_SELF_TEST_TIMEOUT_MS } from '../../src/engine/device-choice.js';
+import { openDevice } from '../../src/engine/open-device.js';
 import type { CardProfile, EngineProfile, KernelMode } from '../../src/engine/protocol.js';
 import { hasCudaProvider, missingKernels } from '../../src/engine/c-api/library-folder.js';
 import { prepareVulkan } from './vulkan.js';
@@ -90,6 +91,47 @@ test('our kernels are used in cuda-fp16 where they are there and right; auto say
 	assert.ok(asked.every(([, , isOfKernels]) => isOfKernels !== true), 'their self-test was run although they are off');
 });
 
+test('cuda-int8 is taken unasked only where our kernels are right in both profiles, and faster in 8 bits at the same work; by name whatever its time; never without them', async () => {
+	type Found = 'right' | 'wrong' | 'slower' | 'not built';
+	const choose = (found: Found, request: Partial<DeviceRequest> = {}) => {
+		const asked: string[] = [];
+		const choosing = chooseDevice({
+			...AUTO, kernels: 'auto', hasCuda: () => true, missingKernels: () => (found === 'not built' ? 'there is no library' : undefined), ...request,
+			test: (profile, _threads, _timeoutMs, isOfKernels) => {
+				asked.push(isOfKernels === true ? `${profile} with kernels` : profile);
+				const is8Bit = profile === 'cuda-int8';
+				return Promise.resolve({ profile, ...RIGHT, kind: is8Bit && found === 'wrong' ? 'wrong' : 'right', deviceMs: is8Bit ? (found === 'slower' ? 3 : 1) : 2 });
+			},
+		});
+		return { asked, choosing };
+	};
+	const better = choose('right');
+	const chosen = await better.choosing;
+	assert.deepEqual(better.asked, ['cuda-fp16', 'cuda-fp16 with kernels', 'cuda-int8 with kernels']);
+	assert.equal(chosen.profile, 'cuda-int8');
+	assert.match(chosen.why, /^cuda-int8 computes right .*; cuda-fp16 took 2\.0 ms$/u);
+	assert.equal(chosen.kernels?.areUsed, true);
+	assert.deepEqual(chosen.reports.map(({ profile }) => profile), ['cuda-fp16', 'cuda-int8']);
+	for (const found of ['wrong', 'slower', 'not built'] as const) {
+		const { profile, kernels } = await choose(found).choosing;
+		assert.deepEqual([profile, kernels?.areUsed], ['cuda-fp16', found !== 'not built'], found);
+	}
+	const off = choose('right', { kernels: 'off' });
+	assert.equal((await off.choosing).profile, 'cuda-fp16');
+	assert.deepEqual(off.asked, ['cuda-fp16']);
+	const other = choose('right', { profile: 'cuda-fp16' });
+	assert.equal((await other.choosing).profile, 'cuda-fp16');
+	assert.deepEqual(other.asked, ['cuda-fp16', 'cuda-fp16 with kernels']);
+
+	const named = choose('slower', { profile: 'cuda-int8' });
+	assert.deepEqual(await named.choosing.then(({ profile, kernels }) => [profile, kernels]), ['cuda-int8', { areUsed: true, why: 'cuda-int8 is made of them' }]);
+	assert.deepEqual(named.asked, ['cuda-int8 with kernels']);
+	await assert.rejects(choose('not built', { profile: 'cuda-int8' }).choosing, { code: 'device_unavailable', message: /cuda-int8 cannot be used: there is no library/u });
+	await assert.rejects(choose('wrong', { profile: 'cuda-int8' }).choosing, { code: 'device_wrong', message: /cuda-int8 computes wrong numbers/u });
+	await assert.rejects(choose('right', { profile: 'cuda-int8', kernels: 'off' }).choosing, { code: 'invalid_config', message: /made of our own kernels, and engine\.kernels is off/u });
+	await assert.rejects(choose('right', { profile: 'cuda-int8', device: 'webgpu' }).choosing, { code: 'invalid_config' });
+});
+
 test('without the library, or without a card, the self-test of the kernels is a report with the reason, and no error', { skip: hasCudaProvider() && missingKernels() === undefined && 'CUDA and our kernels are installed here' }, async () => {
 	const report = await testProfile('cuda-fp16', 1, SELF_TEST_TIMEOUT_MS, true);
 	assert.equal(report.kind, 'unavailable');
@@ -115,6 +157,10 @@ test('CUDA is tried first where its provider is installed, falls back to what is
 	assert.equal((await chooseDevice({ ...AUTO, ...card({ 'cuda-fp32': RIGHT }), device: 'cuda' })).profile, 'cuda-fp32');
 	assert.equal((await chooseDevice({ ...AUTO, ...card({ 'cuda-fp32': RIGHT }), profile: 'cuda-fp32' })).profile, 'cuda-fp32');
 	await assert.rejects(chooseDevice({ ...AUTO, ...card({ 'webgpu-fp16': RIGHT }), device: 'cuda' }), { code: 'device_unavailable', message: /cuda-fp16 cannot be used.*cuda-fp32 cannot be used/u });
+});
+
+test('cuda-int8 does not open without the kernels', { skip: missingKernels() === undefined && 'our kernels are built here' }, () => {
+	assert.throws(() => openDevice('cuda-int8', 1), { code: 'device_unavailable', message: /The kernels of turbocast cannot be used: there is no .*npm run build:cuda/u });
 });
 
 test('the self-test of CUDA on this machine says what is missing', { skip: hasCudaProvider() && 'the CUDA provider is installed here' }, async () => {

@@ -9,7 +9,7 @@ import type { CardProfile, ChunkInputs } from '../../src/engine/protocol.js';
 import { StreamCopy, type StreamSnapshot } from '../../src/engine/stream-state.js';
 import { i420Bytes } from '../../src/base/frame.js';
 import { assertWithin } from '../model/closeness.js';
-import { writeRandomModel } from '../model/random-model.js';
+import { type SpecChanges, writeRandomModel } from '../model/random-model.js';
 import { POISONED, poisonWord } from './poisoned-model.js';
 
 const INPUTS: ChunkInputs = { prompt: 'a cat jumps on the beach', steps: 2, controls: { steer_x: 0.5 } };
@@ -25,8 +25,8 @@ const chunkOf = async (generator: Generator, inputs: ChunkInputs, copy?: StreamC
 const generatorOf = (networks: Networks): Generator => new Generator(networks, new PromptEncoder(networks), () => performance.now(), { seed: 5, firstChunkIndex: 0 });
 
 /** Over eviction and a sink, after a cancelled chunk, after `recache`, from a snapshot and on from it on the CPU. `levels`: how far apart bytes of pictures may be. */
-export const holdStreamToCpu = async (profile: CardProfile, levels: number, more: Pick<NetworksOptions, 'openDevice'> = {}): Promise<void> => {
-	await using model = await writeRandomModel({ changes: { stream: { window_latents: 6, sink_latents: 1 } } });
+export const holdStreamToCpu = async (profile: CardProfile, levels: number, { changes = {}, ...more }: Pick<NetworksOptions, 'openDevice'> & { readonly changes?: SpecChanges } = {}): Promise<void> => {
+	await using model = await writeRandomModel({ changes: { ...changes, stream: { window_latents: 6, sink_latents: 1 } } });
 	const options = { folder: model.path, width: 48, height: 32, threads: 1 };
 	const [cpu, card] = [await loadNetworks({ ...options, profile: 'cpu-fp32' }), await loadNetworks({ ...options, ...more, profile })];
 	const [onCpu, onCard] = [generatorOf(cpu), generatorOf(card)];

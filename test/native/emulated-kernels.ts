@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import type { DeviceBackend, Feeds, Graph, Tensor } from '../../src/engine/backend.js';
 import { createNativeRuntime } from '../../src/engine/backends/onnxruntime-c.js';
 import { openKernels } from '../../src/engine/c-api/kernels.js';
+import type { EngineProfile } from '../../src/engine/protocol.js';
+import { type Verdict, verifyFolder } from '../../src/verify/verify.js';
 import { emulatedBuild, temporaryFolder } from './build-cuda.js';
 
 /** `path` is a folder for whatever else a test builds. */
@@ -35,4 +37,23 @@ export const relativeError = (actual: Float32Array, expected: Float32Array): num
 	assert.equal(actual.length, expected.length);
 	const norm = (x: Float32Array): number => Math.sqrt(x.reduce((sum, value) => sum + value * value, 0));
 	return norm(actual.map((value, index) => value - (expected[index] ?? Number.NaN))) / norm(expected);
+};
+
+/** What a golden folder's cases give in a profile, and how often each operator stands in its graphs. */
+export const verifiedWith = async (device: DeviceBackend, path: string, profile: EngineProfile): Promise<{ readonly verdicts: readonly Verdict[]; readonly counts: { readonly [op: string]: number } }> => {
+	const counts: Record<string, number> = {};
+	const counting: DeviceBackend = {
+		...device,
+		load: (graph, options) => {
+			for (const { op } of graph.operations) {
+				counts[op] = (counts[op] ?? 0) + 1;
+			}
+			return device.load(graph, options);
+		},
+	};
+	const verdicts: Verdict[] = [];
+	for await (const verdict of verifyFolder(path, profile, counting, () => undefined)) {
+		verdicts.push(verdict);
+	}
+	return { verdicts, counts };
 };

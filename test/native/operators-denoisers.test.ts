@@ -3,20 +3,20 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import type { DeviceBackend } from '../../src/engine/backend.js';
+import type { Tensor } from '../../src/engine/backend.js';
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
 import type { EngineProfile } from '../../src/engine/protocol.js';
 import { runSelfTest } from '../../src/engine/self-test.js';
 import { ditGraph, type DitGraphOptions } from '../../src/model/dit.js';
+import { toFloat16 } from '../../src/model/float16.js';
 import { isTiled, tiledTensors } from '../../src/model/quant-checkpoint.js';
 import { encodeSafetensors, parseSafetensors, readFloats, type TensorToWrite } from '../../src/model/safetensors.js';
 import { Weights } from '../../src/model/weights.js';
-import { verifyFolder, type Verdict } from '../../src/verify/verify.js';
 import { randomNormals } from '../model/random-model.js';
 import { repositoryRoot } from '../repository.js';
 import { clipGolden, floats, writeGolden } from '../verify/random-golden.js';
 import { missing } from './build-cuda.js';
-import { buildKernels, float32, relativeError, runOnce } from './emulated-kernels.js';
+import { buildKernels, float32, relativeError, runOnce, verifiedWith } from './emulated-kernels.js';
 
 const GOLDEN = join(repositoryRoot, 'test/fixtures/golden');
 
@@ -28,24 +28,7 @@ describe('denoisers with kernels for CUDA, on the processor', { skip: missing('g
 	});
 	after(() => built[Symbol.asyncDispose]());
 
-	/** What a folder's cases give in a profile, and how often each of our operators stands in its graphs. */
-	const verified = async (path: string, profile: EngineProfile): Promise<{ readonly verdicts: readonly Verdict[]; readonly counts: { readonly [op: string]: number } }> => {
-		const counts: Record<string, number> = {};
-		const counting: DeviceBackend = {
-			...built.device,
-			load: (graph, options) => {
-				for (const { op } of graph.operations) {
-					counts[op] = (counts[op] ?? 0) + 1;
-				}
-				return built.device.load(graph, options);
-			},
-		};
-		const verdicts: Verdict[] = [];
-		for await (const verdict of verifyFolder(path, profile, counting, () => undefined)) {
-			verdicts.push(verdict);
-		}
-		return { verdicts, counts };
-	};
+	const verified = (path: string, profile: EngineProfile) => verifiedWith(built.device, path, profile);
 
 	test('TurboDiffusion\'s denoiser with sparse attention and norms by kernels agrees with the original as closely as without', async () => {
 		const { verdicts, counts } = await verified(join(GOLDEN, 'turbo-dit'), 'cuda-fp16');
@@ -78,19 +61,23 @@ describe('denoisers with kernels for CUDA, on the processor', { skip: missing('g
 		};
 		const { weights } = clipGolden(spec, undefined, 31);
 		const options: Omit<DitGraphOptions, 'linears'> = { weights: new Weights(parseSafetensors('random', weights)), mode: { kind: 'clip' }, frames: 1, height: 16, width: 20 };
-		const ours = ditGraph(spec, { ...options, linears: 'float16', attention: 'int8', kernels: true });
+		const ours = ditGraph(spec, { ...options, linears: 'float16', attention: 'fused int8', kernels: true });
 		const exact = ditGraph(spec, { ...options, linears: 'float32' });
 		assert.equal(ours.operations.filter(({ op }) => op === 'Int8Attention').length, 1);
 		const feeds = Object.fromEntries(exact.inputs.map(({ name, dims }, index) => [name, float32(dims as number[], randomNormals(dims.reduce<number>((product, size) => product * Number(size), 1), index + 1))]));
 		const session = await createOnnxRuntime({ threads: 1 }).load(exact);
 		const expected = (await session.run(feeds))['velocity']?.data as Float32Array;
 		await session.close();
-		const error = relativeError((await runOnce(built.device, ours, feeds))['velocity']?.data as Float32Array, expected);
+		const halves = Object.fromEntries(ours.inputs.map(({ name, type }): [string, Tensor] => {
+			const tensor = feeds[name] ?? assert.fail(name);
+			return [name, type === 'float16' ? { ...tensor, type, data: toFloat16(tensor.data as Float32Array) } : tensor];
+		}));
+		const error = relativeError((await runOnce(built.device, ours, halves))['velocity']?.data as Float32Array, expected);
 		assert.ok(error > 1e-5 && error < 1e-2, `${error}`);
 	});
 
 	test('the self-test of the kernels finds them right', async () => {
-		const { relativeError: error } = await runSelfTest({ profile: 'cuda-fp16', threads: 1, kernels: true, open: () => built.device }, () => 0);
+		const { relativeError: error } = await runSelfTest({ profile: 'cuda-fp16', threads: 1, kernels: true, open: () => built.device, runs: 0 }, () => 0);
 		assert.ok(error > 1e-3 && error < 2e-2, `${error}`);
 	});
 });
