@@ -46,7 +46,7 @@ const measure = async (vae: ImportedVaeSpec, path: string, width: number, height
 	const load = async (position: 'first' | 'next') => {
 		const scratch = openScratchFile();
 		try {
-			return await backend.load(decoding.graph(new Weights(file, scratch), position), { returnsMemory: true });
+			return await backend.load(decoding.graph(new Weights(file, scratch), position, 'bytes'), { returnsMemory: true });
 		} finally {
 			scratch.remove();
 		}

@@ -3,15 +3,15 @@
  * one to the next. Its frames leave one latent after the other, as the decoder, which is causal, makes them.
  */
 import { TurbocastError } from '../protocol/errors.js';
+import { closeState, type StateTensor } from './backend.js';
+import { denoiseClip } from './clip-sampler.js';
 import { controlVector } from './control-vector.js';
 import { breathe, type EmitFrames, type GeneratedChunk, stopwatch } from './generator.js';
 import type { Networks } from './networks.js';
-import { gaussianNoise } from './noise.js';
 import type { PromptEncoder } from './prompt-encoder.js';
 import type { ChunkInputs } from './protocol.js';
 import type { StreamSnapshot } from './stream-state.js';
-import { rcmExperts, rcmLoop, rcmTimes } from './rcm.js';
-import { checkFinite, latentFrame } from './sampler.js';
+import { rcmTimes } from './rcm.js';
 
 export type ClipGeneratorOptions = {
 	readonly seed: number;
@@ -48,9 +48,8 @@ export class ClipGenerator {
 	/** As `Generator.generateChunk`. The noise is named by (seed, clip, step), so that a clip comes out the same whenever it is made. */
 	async generateChunk(inputs: ChunkInputs, emit: EmitFrames, signal: AbortSignal): Promise<GeneratedChunk> {
 		const networks = this.#networks;
-		const { spec, latentWidth, latentHeight } = networks;
-		const { latents } = this.#options;
-		const { clip, vae } = spec;
+		const { spec } = networks;
+		const { clip } = spec;
 		if (clip === undefined) {
 			throw new TurbocastError('internal', `The model ${spec.name} makes no clips.`);
 		}
@@ -60,40 +59,37 @@ export class ClipGenerator {
 		};
 		const lap = stopwatch(this.#nowMs);
 		controlVector(spec, inputs.controls);
-		const times = rcmTimes(clip.sigma_max, inputs.steps);
+		// Refused before anything is encoded.
+		rcmTimes(clip.sigma_max, inputs.steps);
 		await checkpoint();
 		const prompt = await this.#prompts.encode(inputs.prompt);
 		await checkpoint();
 		const image = await this.#encodedImage();
 		const textMs = lap();
 
-		const experts = clip.boundary === undefined ? undefined : rcmExperts(times, clip.boundary);
-		const count = vae.latent_channels * latents * latentHeight * latentWidth;
-		const noiseOf = (stepIndex: number): Float32Array => gaussianNoise({ seed: inputs.seed ?? this.#seed, chunkIndex: this.#nextChunkIndex, stepIndex }, count);
-		let x: Float64Array | undefined;
-		const loop = rcmLoop({
-			times, solver: spec.sampler === 'renoise' ? 'sde' : 'ode', noise: noiseOf(0), freshNoise: (step) => noiseOf(step + 1),
-			forward: async (latent, timestep, step) => {
-				await checkpoint();
-				const { velocity } = await networks.step({
-					latent, timesteps: [timestep], prompt, image, expert: experts?.[step], firstPosition: 0, pastK: [], pastV: [], pastTokens: 0, wantKeysAndValues: false, signal,
-				});
-				checkFinite(velocity, `step ${step + 1} of ${inputs.steps}`);
-				return velocity;
-			},
-		});
-		for await (x of loop) { /* The last is the clip. */ }
-		const denoiseMs = lap();
+		/** What is closed when the clip is made, or given up. */
+		const made: StateTensor[] = [];
+		let denoiseMs = 0;
+		try {
+			const { latent, frames } = await denoiseClip({
+				networks, clip, prompt, image, seed: inputs.seed ?? this.#seed, clipIndex: this.#nextChunkIndex, latents: this.#options.latents, checkpoint, signal,
+			}, inputs.steps);
+			made.push(latent, ...frames);
+			denoiseMs = lap();
 
-		const clean = Float32Array.from(x ?? []);
-		let memory = networks.emptyMemory();
-		let emitted = 0;
-		for (let index = 0; index < latents; index++) {
-			await checkpoint();
-			const decoded = await networks.decodeLatent(latentFrame(clean, vae.latent_channels, latents, index), memory);
-			memory = decoded.memory;
-			emit(emitted, decoded.frames);
-			emitted += decoded.frames.length;
+			let memory = networks.emptyMemory();
+			let emitted = 0;
+			for (const frame of frames) {
+				await checkpoint();
+				const decoded = await networks.decodeLatent(frame, memory);
+				closeState([frame, ...memory]);
+				memory = decoded.memory;
+				made.push(...memory);
+				emit(emitted, decoded.frames);
+				emitted += decoded.frames.length;
+			}
+		} finally {
+			closeState(made);
 		}
 		// Heard before the clip counts: a cancellation that came during the last decoding still does.
 		await checkpoint();

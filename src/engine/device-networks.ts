@@ -1,32 +1,30 @@
 /**
- * The denoiser and the decoder of an own model on a device with memory of its own: weights, keys and values, the decoder's memory and the latents of a
- * chunk stay there. What crosses to the device is what a step is told (noise, time, positions, controls); what comes back are the bytes of the pictures.
+ * The denoiser and the decoder of a model on a device with memory of its own: weights, keys and values, the decoder's memory and the latents of a
+ * chunk or a clip stay there. What crosses to the device is what a step is told (noise, time, positions, controls); what comes back are the bytes of the pictures.
  *
  * The sampler's update is a small graph after the forward, not a part of it and not of a loop over all steps: a chunk may have any number of steps,
  * others have their turn between two of them, it can be cancelled there, and those of several streams share the forward alone.
  */
-import { i420Bytes } from '../base/frame.js';
 import type { LatentDims } from '../model/latent-graphs.js';
 import type { StateType } from '../model/state-graphs.js';
-import { closeState, type DeviceBackend, type DeviceSession, type Feeds, isResident, type ResidentSession, type ResidentTensor, type StateTensor } from './backend.js';
-import { TurbocastError } from '../protocol/errors.js';
+import { closeState, type DeviceSession, type Feeds, isResident, type ResidentTensor, type StateTensor } from './backend.js';
 import { nameOfStream } from '../model/stream-names.js';
+import { createDeviceDecoder, type DeviceDecoderOptions } from './device-decoder.js';
 import { loadLatentUpdates } from './latent-updates.js';
-import type { Advanced, AdvanceInputs, DecodedLatent, DecoderMemory, PromptTensors, ResidentNetworks, ResidentStepInputs, StepInputs, StepOutputs, StepsTogether } from './networks.js';
+import type { Advanced, AdvanceInputs, DecodedLatent, DecoderMemory, Expert, PromptTensors, ResidentNetworks, ResidentStepInputs, StepInputs, StepOutputs, StepsTogether } from './networks.js';
 import { noSuchSize, sharedFeeds } from './shared-feeds.js';
 import { KvAppends, ResidentKv, stateFeed } from './resident-kv.js';
 
-/** Prompts whose keys and values stay on the device; streams that take turns keep theirs, and a mixture made anew for each chunk pushes out old ones. */
-const MAX_RESIDENT_PROMPTS = 8;
-
-export type DeviceNetworksOptions = {
-	readonly device: DeviceBackend;
-	/** A chunk's denoiser, with state in `type`. */
-	readonly denoiser: DeviceSession;
+export type DeviceNetworksOptions = DeviceDecoderOptions & {
+	/** The denoiser of a chunk or a clip, with keys and values in `type`; good until another network is asked for. */
+	readonly denoiser: (expert: Expert) => Promise<DeviceSession>;
 	/** The same for several streams at once, by their number. */
 	readonly shared: ReadonlyMap<number, DeviceSession>;
-	/** A decoder that gives `frames` as words, and `magnitude`, to the host. */
-	readonly decoder: ResidentSession;
+	/** What cross-attention sees of a prompt, asked for once as long as it stays on the device. */
+	readonly textKeys: (prompt: PromptTensors, expert: Expert) => Promise<Pick<PromptTensors, 'crossK' | 'crossV'>>;
+	/** How many prompts stay there. */
+	readonly mostPrompts: number;
+	/** Of keys and values. */
 	readonly type: StateType;
 	readonly layers: number;
 	readonly heads: number;
@@ -34,17 +32,13 @@ export type DeviceNetworksOptions = {
 	readonly textLength: number;
 	readonly tokensPerChunk: number;
 	/** Everything that a forward is fed but keys and values. */
-	readonly feeds: (inputs: ResidentStepInputs) => Feeds;
+	readonly feeds: (inputs: ResidentStepInputs) => Feeds | Promise<Feeds>;
 	/** Of the latent of a chunk, and whether the sampler draws noise between two steps. */
 	readonly chunkDims: LatentDims;
 	readonly drawsNoise: boolean;
-	/** Of a latent frame. */
-	readonly latentDims: readonly number[];
-	readonly memories: readonly { readonly name: string; readonly dims: readonly number[] }[];
-	/** Of a picture. */
-	readonly width: number;
-	readonly height: number;
 };
+
+type Tensors = { readonly [name: string]: ResidentTensor };
 
 export type DeviceNetworks = {
 	readonly step: (inputs: StepInputs) => Promise<StepOutputs>;
@@ -56,37 +50,46 @@ export type DeviceNetworks = {
 };
 
 export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promise<DeviceNetworks> => {
-	const { device, denoiser, decoder, type, layers, heads, headDim, textLength, tokensPerChunk, chunkDims } = options;
+	const { device, denoiser, type, layers, heads, headDim, textLength, tokensPerChunk, chunkDims } = options;
 	const appends = new KvAppends(device, type);
 	const updates = await loadLatentUpdates(device, chunkDims, options.drawsNoise);
 	/** Least recently used first. */
-	const prompts = new Map<PromptTensors, { readonly [name: string]: ResidentTensor }>();
+	const prompts = new Map<PromptTensors, Map<Expert, Tensors>>();
 	/** Where keys and values of a clean pass are written, made with the first. */
-	let places: { readonly [name: string]: ResidentTensor } | undefined;
+	let places: Tensors | undefined;
 	/** Where velocities are written, one for each stream of a forward: good until the next. */
 	const velocities: ResidentTensor[] = [];
 	const layerNames = (kind: string): string[] => Array.from({ length: layers }, (_, layer) => `${kind}.${layer}`);
 
-	const forget = (tensors: { readonly [name: string]: ResidentTensor }): void => Object.values(tensors).forEach((tensor) => tensor.close());
-	const promptFeeds = async (prompt: PromptTensors): Promise<Feeds> => {
-		let tensors = prompts.get(prompt);
-		if (tensors === undefined) {
-			const uploaded: Record<string, ResidentTensor> = {};
-			for (const [kind, arrays] of [['cross_k', prompt.crossK], ['cross_v', prompt.crossV]] as const) {
+	const forget = (tensors: Tensors): void => Object.values(tensors).forEach((tensor) => tensor.close());
+	const promptFeeds = async (prompt: PromptTensors, expert: Expert): Promise<Feeds> => {
+		const ofPrompt = prompts.get(prompt) ?? new Map<Expert, Tensors>();
+		prompts.delete(prompt);
+		prompts.set(prompt, ofPrompt);
+		// Before the new ones are there: two sets more than are meant to stay would be there at once.
+		for (const [oldest, old] of prompts.size > options.mostPrompts ? prompts : []) {
+			prompts.delete(oldest);
+			old.forEach(forget);
+			break;
+		}
+		const known = ofPrompt.get(expert);
+		if (known !== undefined) {
+			return known;
+		}
+		const { crossK, crossV } = await options.textKeys(prompt, expert);
+		const uploaded: Record<string, ResidentTensor> = {};
+		try {
+			for (const [kind, arrays] of [['cross_k', crossK], ['cross_v', crossV]] as const) {
 				for (const [layer, data] of arrays.entries()) {
 					uploaded[`${kind}.${layer}`] = await device.upload(data, [heads, textLength, headDim], type);
 				}
 			}
-			tensors = uploaded;
+		} catch (error) {
+			forget(uploaded);
+			throw error;
 		}
-		prompts.delete(prompt);
-		prompts.set(prompt, tensors);
-		for (const [oldest, old] of prompts.size > MAX_RESIDENT_PROMPTS ? prompts : []) {
-			prompts.delete(oldest);
-			forget(old);
-			break;
-		}
-		return tensors;
+		ofPrompt.set(expert, uploaded);
+		return uploaded;
 	};
 	const allFeeds = async (inputs: ResidentStepInputs): Promise<Feeds> => {
 		const past: Record<string, Feeds[string]> = {};
@@ -95,9 +98,9 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 				past[`${kind}.${layer}`] = stateFeed(tensor, [heads, inputs.pastTokens, headDim], type);
 			}
 		}
-		return { ...options.feeds(inputs), ...past, ...await promptFeeds(inputs.prompt) };
+		return { ...await options.feeds(inputs), ...past, ...await promptFeeds(inputs.prompt, inputs.expert ?? 'high') };
 	};
-	const newPlaces = async (): Promise<{ readonly [name: string]: ResidentTensor }> => {
+	const newPlaces = async (): Promise<Tensors> => {
 		const made: Record<string, ResidentTensor> = {};
 		for (const name of [...layerNames('new_k'), ...layerNames('new_v')]) {
 			made[name] = await device.upload(new Float32Array(heads * tokensPerChunk * headDim), [heads, tokensPerChunk, headDim], type);
@@ -105,8 +108,11 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		return made;
 	};
 	/** With keys and values where they are wanted. */
-	const forward = async (inputs: ResidentStepInputs, fetch: readonly string[]) =>
-		denoiser.runInto(await allFeeds(inputs), fetch, inputs.wantKeysAndValues ? (places ??= await newPlaces()) : {}, inputs.signal);
+	const forward = async (inputs: ResidentStepInputs, fetch: readonly string[]) => {
+		const feeds = await allFeeds(inputs);
+		const session = await denoiser(inputs.expert ?? 'high');
+		return session.runInto(feeds, fetch, inputs.wantKeysAndValues ? (places ??= await newPlaces()) : {}, inputs.signal);
+	};
 	const placed = (name: string): ResidentTensor => places?.[name] as ResidentTensor;
 	const read = async (tensor: StateTensor): Promise<Float32Array> => (isResident(tensor) ? device.download(tensor) : tensor);
 	const readAll = async (names: readonly string[]): Promise<Float32Array[]> => {
@@ -134,7 +140,6 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		({ ...step, latent: isResident(step.latent) ? step.latent : await device.upload(step.latent, chunkDims) });
 	const advance = async (all: readonly AdvanceInputs[]): Promise<readonly Advanced[]> => {
 		const streams = all.length;
-		const session = streams === 1 ? denoiser : sharedSession(streams);
 		while (velocities.length < streams) {
 			velocities.push(await device.upload(new Float32Array(chunkDims.reduce((product, size) => product * size, 1)), chunkDims));
 		}
@@ -145,7 +150,9 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 			for (const step of all) {
 				steps.push(await begun(step));
 			}
-			const running = session.runInto(await feedsOf(steps), [], into, streams === 1 ? all[0]?.signal : undefined);
+			const feeds = await feedsOf(steps);
+			const session = streams === 1 ? await denoiser(all[0]?.expert ?? 'high') : sharedSession(streams);
+			const running = session.runInto(feeds, [], into, streams === 1 ? all[0]?.signal : undefined);
 			// A backend that computes on other threads does so meanwhile.
 			const noises = steps.map(({ factors, freshNoise }) => (factors.noise === 0 ? undefined : freshNoise()));
 			await running;
@@ -160,22 +167,7 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 			closeState(steps.flatMap(({ latent }, stream) => (latent === all[stream]?.latent ? [] : [latent])));
 		}
 	};
-	const decodeLatent = async (latent: StateTensor, memory: DecoderMemory): Promise<DecodedLatent> => {
-		const { host, resident } = await decoder.run({
-			latent: stateFeed(latent, options.latentDims, 'float32'),
-			...Object.fromEntries(options.memories.map(({ name, dims }, index) => [`memory.${name}`, stateFeed(memory[index] ?? new Float32Array(0), dims, type)])),
-		});
-		if (!Number.isFinite(host['magnitude']?.data[0])) {
-			closeState(Object.values(resident));
-			throw new TurbocastError('generation_invalid', 'The network produced numbers that are not a picture (latents); try again, or change the prompt or the seed.');
-		}
-		const words = host['frames']?.data as Int32Array;
-		const bytes = i420Bytes(options.width, options.height);
-		return {
-			frames: Array.from({ length: words.byteLength / bytes }, (_, frame) => Uint8Array.from(new Uint8Array(words.buffer, words.byteOffset + frame * bytes, bytes))),
-			memory: options.memories.map(({ name }) => resident[`memory_out.${name}`] as ResidentTensor),
-		};
-	};
+	const decoding = createDeviceDecoder(options);
 	const together: StepsTogether = {
 		sizes: [...options.shared.keys()],
 		// Those leave their keys and values in places that are good until the next.
@@ -187,7 +179,7 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		},
 	};
 	return {
-		step, decodeLatent, together: together.sizes.length === 0 ? undefined : together,
+		step, decodeLatent: decoding.decodeLatent, together: together.sizes.length === 0 ? undefined : together,
 		resident: {
 			advance,
 			cleanPass: async (inputs) => {
@@ -199,10 +191,11 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 			read,
 		},
 		close: async () => {
-			[...prompts.values(), places ?? {}].forEach(forget);
+			[...[...prompts.values()].flatMap((ofPrompt) => [...ofPrompt.values()]), places ?? {}].forEach(forget);
 			prompts.clear();
 			places = undefined;
 			closeState(velocities.splice(0));
+			await decoding.close();
 			await updates.close();
 			await appends.close();
 		},

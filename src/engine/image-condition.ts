@@ -8,20 +8,18 @@ import { TurbocastError } from '../protocol/errors.js';
 const MASK_CHANNELS = 4;
 
 /**
- * `latent` [C, F, h, w] and `image` [Ci, F, h, w], normalised, to [C + 4 + Ci, F, h, w]; a latent frame has `framePixels` = h * w numbers.
- * Throws `internal` when the sizes do not fit.
+ * `image` [Ci, F, h, w], normalised, to [4 + Ci, F, h, w]; a latent frame has `framePixels` = h * w numbers. Throws `internal` when the sizes do not fit.
  */
-export const withImage = (latent: Float32Array, image: Float32Array, frames: number, framePixels: number): Float32Array => {
+export const imageCondition = (image: Float32Array, frames: number, framePixels: number): Float32Array => {
 	const plane = frames * framePixels;
-	if (latent.length % plane !== 0 || image.length % plane !== 0) {
-		throw new TurbocastError('internal', `${latent.length} and ${image.length} numbers are no whole channels of ${frames} latent frames of ${framePixels}.`);
+	if (image.length % plane !== 0) {
+		throw new TurbocastError('internal', `${image.length} numbers are no whole channels of ${frames} latent frames of ${framePixels}.`);
 	}
-	const joined = new Float32Array(latent.length + MASK_CHANNELS * plane + image.length);
-	joined.set(latent);
+	const condition = new Float32Array(MASK_CHANNELS * plane + image.length);
 	for (let channel = 0; channel < MASK_CHANNELS; channel++) {
 		// Only the first latent frame is given.
-		joined.fill(1, latent.length + channel * plane, latent.length + channel * plane + framePixels);
+		condition.fill(1, channel * plane, channel * plane + framePixels);
 	}
-	joined.set(image, latent.length + MASK_CHANNELS * plane);
-	return joined;
+	condition.set(image, MASK_CHANNELS * plane);
+	return condition;
 };

@@ -1,46 +1,44 @@
 /** The published decoders and the encoder of pictures as graphs of a stream, and their memory as plain arrays. */
 import { taehvGraph } from '../model/taehv.js';
 import { wanDecoderGraph, wanEncoderGraph } from '../model/wan-vae.js';
-import { framesPerLatent, spatialStride, wanVaeLayers, type WanVaeSpec } from '../model/wan-vae-spec.js';
+import { framesPerLatent, spatialStride, type WanVaeSpec } from '../model/wan-vae-spec.js';
 import type { Weights } from '../model/weights.js';
 import type { ImportedVaeSpec } from '../model/spec.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { Feeds, Graph, GraphSession, Tensor } from './backend.js';
+import { importedMemories } from './network-sizes.js';
 import { encodeClipWith } from './video-codec.js';
 
-const MEMORY = /^memory(?:_out)?\./u;
-const product = (dims: readonly (number | string)[]): number => dims.reduce<number>((total, size) => total * Number(size), 1);
+const product = (dims: readonly number[]): number => dims.reduce((total, size) => total * size, 1);
 
 export type JoinedDecoder = {
 	/** Name of the graph that decodes the first latent of a stream, or the later ones; one of the decoders has a single graph. */
 	readonly graphName: (position: 'first' | 'next') => string;
-	/** Gives `frames` as I420 bytes. */
-	readonly graph: (weights: Weights, position: 'first' | 'next') => Graph;
-	/** What the graph remembers: zeros where nothing was there yet. */
+	/** Gives `frames` as I420 bytes, or in words and with the magnitude of the latent, as a device has them. */
+	readonly graph: (weights: Weights, position: 'first' | 'next', output: 'bytes' | 'words') => Graph;
+	/** What the graphs remember, in order: names and shapes. */
+	readonly memories: ReturnType<typeof importedMemories>;
+	/** On the host: what the graph of `session` wants of it, zeros where nothing was there yet. */
 	readonly memoryFeeds: (session: GraphSession, memory: readonly Float32Array[]) => Feeds;
+	/** Empty where the graph has left nothing. */
 	readonly memoryOf: (results: { readonly [name: string]: Tensor }) => readonly Float32Array[];
 };
 
 export const joinedDecoder = (vae: ImportedVaeSpec, height: number, width: number): JoinedDecoder => {
-	// The first latent passes by the convolutions over time, so that nothing is known of their memory after it.
-	const skipped = vae.kind === 'taehv' ? [] : wanVaeLayers(vae.network, 'decoder').flatMap((layer) => (layer.kind === 'resample' && layer.isTemporal ? [`${layer.name}.time_conv`] : []));
+	const memories = importedMemories(vae, width, height);
 	return {
+		memories,
 		graphName: (position) => (vae.kind === 'taehv' ? 'next' : position),
-		graph: (weights, position) => (vae.kind === 'taehv'
-			? taehvGraph(vae.network, { weights, height, width, output: 'i420' })
-			: wanDecoderGraph(vae.network, { weights, height, width, position, output: 'i420' })),
-		memoryFeeds: (session, memory) => {
-			const inputs = session.inputs.filter(({ name }) => MEMORY.test(name)).sort((a, b) => (a.name < b.name ? -1 : 1));
-			return Object.fromEntries(inputs.map(({ name, dims }, index): [string, Tensor] => {
-				const known = memory[index];
-				const data = known === undefined || known.length === 0 ? new Float32Array(product(dims)) : known;
-				return [name, { type: 'float32', dims: dims as readonly number[], data }];
-			}));
+		graph: (weights, position, output) => {
+			const options = { weights, height, width, ...(output === 'words' ? { output: 'i420 words' as const, checksLatent: true } : { output: 'i420' as const }) };
+			return vae.kind === 'taehv' ? taehvGraph(vae.network, options) : wanDecoderGraph(vae.network, { ...options, position });
 		},
-		memoryOf: (results) => {
-			const names = Object.keys(results).filter((name) => MEMORY.test(name)).map((name) => name.replace(MEMORY, ''));
-			return [...new Set([...names, ...skipped])].sort().map((name) => (results[`memory_out.${name}`]?.data as Float32Array | undefined) ?? new Float32Array(0));
-		},
+		memoryFeeds: (session, memory) => Object.fromEntries(memories.flatMap(({ name, dims }, index): [string, Tensor][] => {
+			const known = memory[index];
+			const data = known === undefined || known.length === 0 ? new Float32Array(product(dims)) : known;
+			return session.inputs.some((input) => input.name === `memory.${name}`) ? [[`memory.${name}`, { type: 'float32', dims, data }]] : [];
+		})),
+		memoryOf: (results) => memories.map(({ name }) => (results[`memory_out.${name}`]?.data as Float32Array | undefined) ?? new Float32Array(0)),
 	};
 };
 

@@ -6,7 +6,6 @@ import { i420Bytes } from '../base/frame.js';
 import { checkDitTensors } from '../model/dit-tensors.js';
 import { ditGraph } from '../model/dit.js';
 import type { ModelFolder, WeightFile } from '../model/model-folder.js';
-import { fromFloat16 } from '../model/float16.js';
 import { ropeTables } from '../model/rope.js';
 import { keptBlocks } from '../model/sparse-linear-attention.js';
 import type { ModelSpec } from '../model/spec.js';
@@ -15,14 +14,16 @@ import { textKeysGraph } from '../model/text-keys.js';
 import { timeSinusoids } from '../model/time-embedding.js';
 import { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
-import type { Backend, Feeds, Graph, GraphLoading, GraphSession, StateTensor, Tensor } from './backend.js';
+import type { DeviceBackend, Feeds, Graph, GraphLoading, GraphSession, ResidentSession, StateTensor, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
+import { loadDeviceNetworks } from './device-networks.js';
 import { createEmbeddingCache } from './embedding-cache.js';
-import { withImage } from './image-condition.js';
+import { imageCondition } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
-import { planResidency } from './memory-need.js';
-import { type DecodedLatent, type DecoderMemory, type Networks, type NetworksOptions, type PromptTensors, type StepInputs, type StepOutputs } from './networks.js';
+import { planResidency, residentPrompts } from './memory-need.js';
+import type { Expert, Networks, NetworksOptions, PromptTensors, ResidentStepInputs } from './networks.js';
 import { networkSizes } from './network-sizes.js';
+import { HeldFeeds } from './held-feeds.js';
 import { openDevice } from './open-device.js';
 import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import { stateFeed } from './resident-kv.js';
@@ -33,13 +34,15 @@ import { createTextEmbedder, encodeUmt5 } from './text-embedder.js';
 const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
 const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => tensors[name]?.data as Float32Array;
 
-/** Numbers of a state, whichever the graph has them in. */
-const stateFloats = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => {
-	const data = tensors[name]?.data;
-	return data instanceof Uint16Array ? fromFloat16(data) : data as Float32Array;
-};
+/** Pictures of the first latent of a stream; those before it, which some decoders give, show nothing. */
+const FRAMES_AT_START = 1;
 
-type Expert = NonNullable<StepInputs['expert']>;
+/** What computes, on the processor or on a device, and how its networks are had ahead of their use. */
+type Running = Pick<Networks, 'step' | 'decodeLatent' | 'resident'> & {
+	readonly denoiser: (expert: Expert) => Promise<unknown>;
+	readonly decoder: (position: 'first' | 'next') => Promise<unknown>;
+	readonly close: () => Promise<void>;
+};
 
 /** Says so when so few blocks of keys are there that the share to keep rounds to none. */
 const warnOfShortSequence = ({ clip }: ModelSpec, tokens: number, warn: (sentence: string) => void): void => {
@@ -52,7 +55,7 @@ const warnOfShortSequence = ({ clip }: ModelSpec, tokens: number, warn: (sentenc
 };
 
 /** Loads nothing yet but the headers of the files. Throws `model_invalid`, `weights_corrupt`, or `invalid_request` for a size that cannot be made. */
-export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions): Networks => {
+export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksOptions): Promise<Networks> => {
 	const { spec, tokenizer } = folder;
 	const { profile, warn = () => undefined } = options;
 	if (spec.vae.kind === 'group-decoder') {
@@ -66,41 +69,44 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 	warnOfShortSequence(spec, tokensPerChunk, warn);
 
 	const onCpu = createOnnxRuntime({ threads: options.threads });
-	// Denoiser, decoder and encoder; texts are encoded once, and the encoder is larger than many a graphics card.
-	const device = deviceOf(profile) === 'cpu' ? undefined : (options.openDevice ?? openDevice)(profile, options.threads, options.kernels);
-	const type = stateType(profile);
 	const files = { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae'), encoder: encoder === undefined ? undefined : folder.mapWeights('encoder') };
 	const residency = planResidency({ spec, profile, files, width: sizes.width, height: sizes.height, latents: frames }, options.residency ?? 'auto', options.availableBytes ?? process.availableMemory());
 	const graphs = new ResidentGraphs(residency === 'one');
+	// Denoiser, decoder and encoder; texts are encoded once, and the encoder is larger than many a graphics card.
+	const device = deviceOf(profile) === 'cpu' ? undefined : (options.openDevice ?? openDevice)(profile, options.threads, options.kernels);
 	/** Builds and loads a graph over a file that stays where it is. */
-	const load = async (which: WeightFile, build: (weights: Weights) => Graph, { backend = device ?? onCpu, ...loading }: GraphLoading & { readonly backend?: Backend } = {}): Promise<GraphSession> => {
+	const load = async <Session>(which: WeightFile, build: (weights: Weights) => Graph, open: (graph: Graph) => Promise<Session>): Promise<Session> => {
 		const scratch = openScratchFile();
 		try {
-			return await backend.load(build(new Weights(folder.mapWeights(which), scratch)), loading);
+			return await open(build(new Weights(folder.mapWeights(which), scratch)));
 		} finally {
 			scratch.remove();
 		}
 	};
+	const onProcessor = (loading?: GraphLoading) => (graph: Graph): Promise<GraphSession> => onCpu.load(graph, loading);
 	const fileOf = (expert: Expert): WeightFile => (expert === 'low' ? 'dit_low' : 'dit');
 	const mode = clip === undefined ? { kind: 'chunk' as const } : { kind: 'clip' as const, sparse: clip.attention };
 
-	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights), { backend: onCpu }));
-	const denoiser = (expert: Expert): Promise<GraphSession> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
+	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights), onProcessor()));
+	const denoiserOn = <Session extends GraphSession>(backend: { readonly load: (graph: Graph) => Promise<Session> }) => (expert: Expert): Promise<Session> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
 		checkDitTensors(weights, dit, clip?.attention !== undefined);
-		return ditGraph(dit, { weights, mode, ...denoiserArithmetic(profile, device), frames, height, width });
-	}));
+		return ditGraph(dit, { weights, mode, ...denoiserArithmetic(profile, device), conditionChannels: dit.in_dim - vae.latent_channels, frames, height, width });
+	}, backend.load));
 	const decoding = joinedDecoder(vae, height, width);
 	const decoder = async (position: 'first' | 'next'): Promise<GraphSession> => {
 		if (position === 'next' && decoding.graphName('first') !== 'next') {
 			// The same weights; the graph for the first latent is needed once a stream.
 			await graphs.drop('vae/first');
 		}
-		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position), { returnsMemory: true }));
+		return graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position, 'bytes'), onProcessor({ returnsMemory: true })));
 	};
+	/** Both stay: loading a graph takes a card longer than a clip's first latent may. */
+	const decoderOn = ({ loadResident }: DeviceBackend) => (position: 'first' | 'next'): Promise<ResidentSession> =>
+		graphs.use(`vae/${decoding.graphName(position)}`, () => load('vae', (weights) => decoding.graph(weights, position, 'words'), (graph) => loadResident(graph, ['frames', 'magnitude'])));
 
 	const textEncoder = (): Promise<GraphSession> =>
 		// Of umT5-XXL float32 is 19 GB; where it has to make room anyway, better a few seconds longer for each prompt.
-		graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), { keepsWeights: residency === 'one', backend: onCpu }));
+		graphs.use('text', () => load('text', (weights) => textEncoderGraph(text, weights), onProcessor({ keepsWeights: residency === 'one' })));
 	const embedder = createTextEmbedder({
 		tokenizer, textLength, dim: text.dim, encoderId: spec.files.text.sha256,
 		load: async () => {
@@ -118,72 +124,92 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 		return { ...embedding, crossK: [], crossV: [], unknownWords: tokenizer.tokenize(prompt).unknownWords };
 	};
 
-	/** Keys and values of the latest prompt, which are larger than it by far: made when a denoiser first sees it. */
-	let latest: { readonly prompt: PromptTensors; readonly expert: Expert; readonly feeds: Feeds } | undefined;
-	const promptFeeds = async (prompt: PromptTensors, expert: Expert): Promise<Feeds> => {
-		if (latest?.prompt !== prompt || latest.expert !== expert) {
-			const session = await textKeys(expert);
-			const keys = await session.run({ context: float32([textLength, dit.text_dim], prompt.context) });
-			latest = { prompt, expert, feeds: Object.fromEntries(Object.entries(keys).map(([name, { dims, data }]) => [name, stateFeed(data as Float32Array, dims, type)])) };
-		}
-		return latest.feeds;
+	const keysOf = async (prompt: PromptTensors, expert: Expert): Promise<Pick<PromptTensors, 'crossK' | 'crossV'>> => {
+		const session = await textKeys(expert);
+		const keys = await session.run({ context: float32([textLength, dit.text_dim], prompt.context) });
+		const all = (kind: string): Float32Array[] => Array.from({ length: layers }, (_, layer) => floatsOf(keys, `${kind}.${layer}`));
+		return { crossK: all('cross_k'), crossV: all('cross_v') };
 	};
+	const tables = new HeldFeeds<number>(device);
+	const conditions = new HeldFeeds<Float32Array>(device);
+	const conditionOf = (image: Float32Array): Promise<Feeds> =>
+		conditions.of(image, () => ({ condition: { dims: [dit.in_dim - vae.latent_channels, frames, height, width], data: imageCondition(image, frames, height * width) } }));
+	const chunkDims = [vae.latent_channels, frames, height, width] as const;
+	/** All but keys and values. */
+	const stepFeeds = async (inputs: ResidentStepInputs): Promise<Feeds> => ({
+		latent: stateFeed(inputs.latent, chunkDims, 'float32'),
+		time: float32([inputs.timesteps.length, dit.freq_dim], timeSinusoids(inputs.timesteps, dit.freq_dim)),
+		...await tables.of(inputs.firstPosition, () => {
+			const { cos, sin } = ropeTables(headDim, dit.rope_theta, { firstPosition: inputs.firstPosition, frames, rows: sizes.rows, columns: sizes.columns });
+			const dims = [tokensPerChunk, headDim / 2];
+			return { rope_cos: { dims, data: cos }, rope_sin: { dims, data: sin } };
+		}),
+		...(inputs.image === undefined ? {} : await conditionOf(inputs.image)),
+	});
 
-	let rope: { readonly firstPosition: number; readonly cos: Tensor; readonly sin: Tensor } | undefined;
-	const ropeAt = (firstPosition: number): NonNullable<typeof rope> => {
-		if (rope?.firstPosition !== firstPosition) {
-			const { cos, sin } = ropeTables(headDim, dit.rope_theta, { firstPosition, frames, rows: sizes.rows, columns: sizes.columns });
-			rope = { firstPosition, cos: float32([tokensPerChunk, headDim / 2], cos), sin: float32([tokensPerChunk, headDim / 2], sin) };
-		}
-		return rope;
-	};
-
-	const newKeys = Array.from({ length: layers }, (_, layer) => [`new_k.${layer}`, `new_v.${layer}`]).flat();
-
-	const step = async (inputs: StepInputs): Promise<StepOutputs> => {
-		const { expert = 'high', image, pastTokens } = inputs;
-		const promptKeys = await promptFeeds(inputs.prompt, expert);
-		const session = await denoiser(expert);
-		const { cos, sin } = ropeAt(inputs.firstPosition);
-		const latent = image === undefined ? inputs.latent : withImage(inputs.latent, image, frames, height * width);
-		const feeds: Record<string, Feeds[string]> = {
-			latent: float32([dit.in_dim, frames, height, width], latent),
-			time: float32([inputs.timesteps.length, dit.freq_dim], timeSinusoids(inputs.timesteps, dit.freq_dim)),
-			rope_cos: cos, rope_sin: sin, ...promptKeys,
-		};
-		for (let layer = 0; clip === undefined && layer < layers; layer++) {
-			feeds[`past_k.${layer}`] = stateFeed(inputs.pastK[layer] ?? new Float32Array(0), [heads, pastTokens, headDim], type);
-			feeds[`past_v.${layer}`] = stateFeed(inputs.pastV[layer] ?? new Float32Array(0), [heads, pastTokens, headDim], type);
-		}
-		const results = await session.run(feeds, inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity'], inputs.signal);
-		const velocity = floatsOf(results, 'velocity');
-		if (!inputs.wantKeysAndValues) {
-			return { velocity };
-		}
+	const loadOnHost = (): Running => {
+		const denoiser = denoiserOn(onCpu);
+		/** Keys and values of the latest prompt, which are larger than it by far: made when a denoiser first sees it. */
+		let latest: { readonly prompt: PromptTensors; readonly expert: Expert; readonly keys: Pick<PromptTensors, 'crossK' | 'crossV'> } | undefined;
+		const newKeys = Array.from({ length: layers }, (_, layer) => [`new_k.${layer}`, `new_v.${layer}`]).flat();
 		return {
-			velocity,
-			newK: Array.from({ length: layers }, (_, layer) => stateFloats(results, `new_k.${layer}`)),
-			newV: Array.from({ length: layers }, (_, layer) => stateFloats(results, `new_v.${layer}`)),
+			denoiser, decoder, close: () => Promise.resolve(),
+			step: async (inputs) => {
+				const { prompt, expert = 'high', pastTokens } = inputs;
+				if (latest?.prompt !== prompt || latest.expert !== expert) {
+					latest = { prompt, expert, keys: await keysOf(prompt, expert) };
+				}
+				const { crossK, crossV } = latest.keys;
+				const session = await denoiser(expert);
+				const perLayer: (readonly [string, readonly StateTensor[], number])[] = [
+					['cross_k', crossK, textLength], ['cross_v', crossV, textLength], ...(clip === undefined ? [['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens]] as const : []),
+				];
+				const feeds: Record<string, Feeds[string]> = { ...await stepFeeds(inputs) };
+				for (const [name, tensors, tokens] of perLayer) {
+					for (let layer = 0; layer < layers; layer++) {
+						feeds[`${name}.${layer}`] = stateFeed(tensors[layer] ?? new Float32Array(0), [heads, tokens, headDim], 'float32');
+					}
+				}
+				const results = await session.run(feeds, inputs.wantKeysAndValues ? ['velocity', ...newKeys] : ['velocity'], inputs.signal);
+				const velocity = floatsOf(results, 'velocity');
+				const all = (kind: string): Float32Array[] => Array.from({ length: layers }, (_, layer) => floatsOf(results, `${kind}.${layer}`));
+				return inputs.wantKeysAndValues ? { velocity, newK: all('new_k'), newV: all('new_v') } : { velocity };
+			},
+			decodeLatent: async (latent, memory) => {
+				const isFirst = memory.length === 0;
+				const session = await decoder(isFirst ? 'first' : 'next');
+				const results = await session.run({ latent: stateFeed(latent, [vae.latent_channels, height, width], 'float32'), ...decoding.memoryFeeds(session, memory as readonly Float32Array[]) });
+				const packed = results['frames']?.data as Uint8Array;
+				const bytes = i420Bytes(sizes.width, sizes.height);
+				const skipped = isFirst ? packed.length / bytes - FRAMES_AT_START : 0;
+				return {
+					frames: Array.from({ length: packed.length / bytes - skipped }, (_, frame) => Uint8Array.from(packed.subarray((skipped + frame) * bytes, (skipped + frame + 1) * bytes))),
+					memory: decoding.memoryOf(results),
+				};
+			},
 		};
 	};
-
-	const decodeLatent = async (latent: StateTensor, memory: DecoderMemory): Promise<DecodedLatent> => {
-		const isFirst = memory.length === 0;
-		const session = await decoder(isFirst ? 'first' : 'next');
-		const results = await session.run({ latent: stateFeed(latent, [vae.latent_channels, height, width], 'float32'), ...decoding.memoryFeeds(session, memory as readonly Float32Array[]) });
-		const packed = results['frames']?.data as Uint8Array;
-		const bytes = i420Bytes(sizes.width, sizes.height);
-		const skipped = isFirst ? packed.length / bytes - 1 : 0;
+	const loadOnDevice = async (backend: DeviceBackend): Promise<Running> => {
+		const [denoiser, decoderThere] = [denoiserOn(backend), decoderOn(backend)];
 		return {
-			frames: Array.from({ length: packed.length / bytes - skipped }, (_, frame) => Uint8Array.from(packed.subarray((skipped + frame) * bytes, (skipped + frame + 1) * bytes))),
-			memory: decoding.memoryOf(results),
+			denoiser, decoder: decoderThere,
+			...await loadDeviceNetworks({
+				device: backend, denoiser, shared: new Map(), decoder: (isFirst) => decoderThere(isFirst ? 'first' : 'next'), closesDecoders: residency === 'one',
+				textKeys: keysOf, mostPrompts: residentPrompts(spec), type: stateType(profile), memoryType: 'float32', layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds,
+				chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims: [vae.latent_channels, height, width], memories: decoding.memories, framesAtStart: FRAMES_AT_START,
+				width: sizes.width, height: sizes.height,
+			}),
 		};
 	};
+	const { denoiser, decoder: decoderThatRuns, close: closeRunning, ...running } = device === undefined ? loadOnHost() : await loadOnDevice(device).catch(async (error: unknown) => {
+		await device.close();
+		throw error;
+	});
 
 	/** In the order of their use. Where one makes room for the next, only the first. */
 	const prepare = async function* (): AsyncGenerator<undefined, void> {
 		const first = 'high' satisfies Expert;
-		const rest = [() => textKeys(first), () => denoiser(first), () => decoder('first'), ...(clip?.boundary === undefined ? [] : [() => textKeys('low'), () => denoiser('low')])];
+		const rest = [() => textKeys(first), () => denoiser(first), () => decoderThatRuns('first'), ...(clip?.boundary === undefined ? [] : [() => textKeys('low'), () => denoiser('low')])];
 		for (const use of [textEncoder, ...(residency === 'one' ? [] : rest)]) {
 			await use();
 			yield;
@@ -192,14 +218,17 @@ export const loadJoinedNetworks = (folder: ModelFolder, options: NetworksOptions
 
 	let closing: Promise<void> | undefined;
 	return {
-		spec, tokenizer, ...sizes, encodePrompt, step, decodeLatent, prepare, emptyMemory: () => [],
+		spec, tokenizer, ...sizes, ...running, encodePrompt, prepare, emptyMemory: () => [],
 		...(encoder === undefined ? {} : {
 			encodeImage: async (rgb: Uint8Array) => {
 				await graphs.makeRoom();
-				return imageLatents({ network: encoder, load: (build) => load('encoder', build, { returnsMemory: true }), rgb, frames, width: sizes.width, height: sizes.height });
+				return imageLatents({ network: encoder, load: (build) => load('encoder', build, (graph) => (device ?? onCpu).load(graph, { returnsMemory: true })), rgb, frames, width: sizes.width, height: sizes.height });
 			},
 		}),
 		close: () => (closing ??= (async () => {
+			tables.close();
+			conditions.close();
+			await closeRunning();
 			await graphs.close();
 			await device?.close();
 		})()),

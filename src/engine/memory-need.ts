@@ -10,7 +10,7 @@ import { framesFromStart, type ImportedVaeSpec, type ModelSpec } from '../model/
 import { innerWidth, spatialStride, wanVaeLayers, type WanVaePart, type WanVaeSpec } from '../model/wan-vae-spec.js';
 import { isChoiceDelicate } from '../model/sparse-linear-attention.js';
 import { TurbocastError } from '../protocol/errors.js';
-import { denoiserArithmetic } from './profile.js';
+import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import type { EngineProfile, Residency } from './protocol.js';
 
 const FLOAT = 4;
@@ -28,6 +28,9 @@ const LIVE_FRAMES = 111;
 /** Of a convolution's weights while graphs are made (folded for frames that lie side by side, laid out for the processor), and while they work. Measured: 2.65 to 2.98 (64x64, 1026 and 1123 MB in all), 1.27. */
 const [COPIES_WHILE_LOADING, COPIES_AT_WORK] = [3.1, 1.4];
 const FRAMES_AT_ONCE = 4;
+
+/** Prompts whose keys and values stay on a card: those of streams that take turns, or of the clip at hand. */
+export const residentPrompts = (spec: ModelSpec): number => (spec.clip === undefined ? 4 : 1);
 
 /** Bytes of each part while it works; those that are `state` stay whatever part is at work. */
 export type MemoryNeed = {
@@ -121,6 +124,10 @@ export const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixe
 	? wanVaePart(vae.network, 'decoder', file, pixels)
 	: loaded(file, () => FLOAT) + 4 * FRAMES_AT_ONCE * (vae.network.widths.at(-1) ?? 0) * pixels * FLOAT);
 
+/** Keys and values of prompts that stay on a card, of each denoiser. */
+const residentKeys = ({ spec, profile }: MemoryRequest, crossKeys: number): number =>
+	(deviceOf(profile) === 'cpu' ? 0 : residentPrompts(spec) * (spec.clip?.boundary === undefined ? 1 : 2) * crossKeys * (stateType(profile) === 'float16' ? 0.5 : 1));
+
 /** What the parts need. */
 export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 	const { spec, files, width, height, latents } = request;
@@ -143,7 +150,7 @@ export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 		denoiser: denoiserWeights(request) + denoiserActivations(request),
 		decoder: decoderBytes(vae, files.vae, pixels),
 		encoder: spec.encoder === undefined ? 0 : wanVaePart(spec.encoder, 'encoder', files.encoder ?? files.vae, pixels) + 3 * framesFromStart(spec, latents) * pixels * FLOAT,
-		state: BASE_BYTES + crossKeys + past + clip,
+		state: BASE_BYTES + crossKeys + residentKeys(request, crossKeys) + past + clip,
 	};
 };
 

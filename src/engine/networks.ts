@@ -44,9 +44,12 @@ export type PromptTensors = {
 	readonly isTruncated: boolean;
 };
 
+/** Of models with two denoisers, the one for much noise and the one for little. */
+export type Expert = 'high' | 'low';
+
 /** One forward of the denoiser over the latent frames of a chunk. */
 export type StepInputs = {
-	/** [in_dim, latents_per_chunk, latentHeight, latentWidth], the noisy latent. */
+	/** [latent channels, F, latentHeight, latentWidth], the noisy latent of a chunk or a clip. */
 	readonly latent: Float32Array;
 	/** 0..1000, one per latent frame. */
 	readonly timesteps: readonly number[];
@@ -64,8 +67,8 @@ export type StepInputs = {
 	readonly wantKeysAndValues: boolean;
 	/** Ends the forward in the middle where the backend can; it throws the reason then. */
 	readonly signal?: AbortSignal | undefined;
-	/** Of two denoisers, the one for much noise or the one for little; the first when left out. */
-	readonly expert?: 'high' | 'low' | undefined;
+	/** The first when left out. */
+	readonly expert?: Expert | undefined;
 	/** [latent channels, F, latentHeight, latentWidth]: of models that begin with a picture, what `encodeImage` made of it. */
 	readonly image?: Float32Array | undefined;
 };
@@ -101,7 +104,7 @@ export type AdvanceInputs = ResidentStepInputs & {
 
 /** Closed by whoever asked for it. */
 export type Advanced = {
-	/** [in_dim, latents_per_chunk, latentHeight, latentWidth] */
+	/** [latent channels, F, latentHeight, latentWidth] */
 	readonly latent: ResidentTensor;
 	/** After the last step: each latent frame, as the decoder takes it. None has a finite number where any of the latent has not. */
 	readonly frames: readonly ResidentTensor[];
@@ -197,6 +200,9 @@ export const canShareSteps = (profile: EngineProfile): boolean => {
 	return linears !== 'int8' && linears !== 'w8a8';
 };
 
+/** Prompts whose keys and values stay on a device; streams that take turns keep theirs, and a mixture made anew for each chunk pushes out old ones. */
+const MAX_RESIDENT_PROMPTS = 8;
+
 /** Of `auto`: what is measured on a card. More takes as much memory again, and longer for whoever is due first. */
 const MOST_ON_A_CARD = 4;
 
@@ -215,7 +221,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const folder = await openModelFolder(options.folder);
 	const { spec, tokenizer } = folder;
 	if (!isOwnModel(spec)) {
-		return loadJoinedNetworks(folder, options);
+		return await loadJoinedNetworks(folder, options);
 	}
 	const sizes = networkSizes(spec, options.width, options.height);
 	const { latentWidth, latentHeight, headDim, tokensPerChunk } = sizes;
@@ -377,7 +383,8 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 		},
 	});
 	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder, graphs.shared) : await owned(loadDeviceNetworks({
-		device: graphs.device, denoiser: graphs.denoiser, shared: graphs.shared, decoder: graphs.decoder, type: stateType(profile),
+		device: graphs.device, denoiser: () => Promise.resolve(graphs.denoiser), shared: graphs.shared, decoder: () => Promise.resolve(graphs.decoder), mostPrompts: MAX_RESIDENT_PROMPTS,
+		textKeys: (prompt) => Promise.resolve(prompt), type: stateType(profile), memoryType: stateType(profile), framesAtStart: spec.vae.frames_per_latent, closesDecoders: false,
 		layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds, chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims, memories, width: sizes.width, height: sizes.height,
 	}).catch(async (error: unknown) => {
 		await closeAll();

@@ -5,6 +5,7 @@
  */
 import { rcmTimestep } from '../model/rcm-times.js';
 import { assertNever } from '../protocol/assert-never.js';
+import type { StepFactors } from './schedule.js';
 
 export { MAX_RCM_STEPS, rcmTimes, rcmTimestep } from '../model/rcm-times.js';
 
@@ -32,6 +33,18 @@ export const rcmUpdate = (
 		}
 		case 'ode':
 			return x.map((value, index) => value - (time - next) * (velocity[index] ?? Number.NaN));
+		default:
+			return assertNever(solver);
+	}
+};
+
+/** The same as a sum, as a device takes it. The factor of the noise is 0 where none is drawn, as after the last step. */
+export const rcmFactors = (solver: RcmSolver, time: number, next: number): StepFactors => {
+	switch (solver) {
+		case 'sde':
+			return { latent: 1 - next, velocity: -(1 - next) * time, noise: next };
+		case 'ode':
+			return { latent: 1, velocity: next - time, noise: 0 };
 		default:
 			return assertNever(solver);
 	}

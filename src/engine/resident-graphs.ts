@@ -1,19 +1,20 @@
 /** Loaded graphs by name: all stay, or each makes room for the next. */
-import type { GraphSession } from './backend.js';
+
+type Loaded = { readonly close: () => Promise<void> };
 
 export class ResidentGraphs {
 	readonly #oneAtATime: boolean;
-	readonly #loaded = new Map<string, GraphSession>();
+	readonly #loaded = new Map<string, Loaded>();
 
 	constructor(oneAtATime: boolean) {
 		this.#oneAtATime = oneAtATime;
 	}
 
-	/** The graph of that name, loaded when it is not there. Not for concurrent use; the session is good until the next call. */
-	async use(name: string, load: () => Promise<GraphSession>): Promise<GraphSession> {
+	/** The graph of that name, loaded when it is not there, by the same function each time. Not for concurrent use; the session is good until the next call. */
+	async use<Session extends Loaded>(name: string, load: () => Promise<Session>): Promise<Session> {
 		const known = this.#loaded.get(name);
 		if (known !== undefined) {
-			return known;
+			return known as Session;
 		}
 		await this.makeRoom();
 		const session = await load();

@@ -42,6 +42,8 @@ export type DitGraphOptions = {
 	 */
 	readonly kernels?: boolean | undefined;
 	readonly mode: DitMode;
+	/** Of the channels that the network reads, so many come as an input of their own, `condition`, behind those of `latent`. Default 0; only of clips. */
+	readonly conditionChannels?: number | undefined;
 	/** Latent frames of one call, and the size of a latent. */
 	readonly frames: number;
 	readonly height: number;
@@ -99,7 +101,7 @@ const placed = (g: GraphBuilder, spec: DitDimensions, weights: Weights, tokens: 
 };
 
 /**
- * Inputs: `latent` [C, F, h, w]; `time` [T, freq_dim]; `control` [T, control_dim] and `pooled` [D] of models that have them;
+ * Inputs: `latent` [C, F, h, w], or fewer channels and `condition` with the others; `time` [T, freq_dim]; `control` [T, control_dim] and `pooled` [D] of models that have them;
  * `rope_cos`, `rope_sin` [L, d / 2]; `cross_k.I`, `cross_v.I` [N, text_len, d]; of chunks also `past_k.I`, `past_v.I` [N, past, d] (past
  * may be 0). Outputs: `velocity` [C, F, h, w]; of chunks also `new_k.I` (roped), `new_v.I` [N, L, d]. Throws `model_invalid`.
  *
@@ -143,7 +145,12 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 	const patch = patchHeight * patchWidth;
 
 	const at = (stream: number): GraphBuilder => (streams === 1 ? g : g.at(`of${stream}`));
-	const latents = each((stream) => patchify(at(stream), g.input(nameOfStream('latent', stream, streams), 'float32', [channels, frames, height, width]), [patchHeight, patchWidth]));
+	const { conditionChannels = 0 } = options;
+	const latentOf = (stream: number): Value => {
+		const latent = g.input(nameOfStream('latent', stream, streams), 'float32', [channels - conditionChannels, frames, height, width]);
+		return conditionChannels === 0 ? latent : concat(g, 'conditioned', [latent, g.input('condition', 'float32', [conditionChannels, frames, height, width])], 0);
+	};
+	const latents = each((stream) => patchify(at(stream), latentOf(stream), [patchHeight, patchWidth]));
 	const patches = streams === 1 ? latents[0] as Value : concat(g, 'patches', latents, 0);
 	const e = conditioning(g, spec, weights, input, timesteps / streams, streams);
 	const e0 = floatLinears(weights)(g, silu(g, 'e/silu', e), [{ name: 'time_projection.1', outputs: 6 * dim, inputs: dim }])[0] as Value;

@@ -64,10 +64,10 @@ export const toI420Words = (g: GraphBuilder, x: Value): Value => {
 	return reshape(g, 'words', words, [frames, bytes / 4]);
 };
 
-/** x [frames, 3, H, W] in [0, 1] to uint8 [frames, H * 3 / 2, W]; H and W are even. */
-export const framesToI420 = (g: GraphBuilder, x: Value): Value => {
+/** x [frames, 3, H, W] in [0, 1], H and W even, to bytes as of `toI420` or words as of `toI420Words`. */
+export const framesToI420 = (g: GraphBuilder, x: Value, packing: 'bytes' | 'words' = 'bytes'): Value => {
 	const [frames, , height, width] = x.dims as [number, number, number, number];
 	const blocks = reshape(g, 'blocks', x, [frames, 3, height / 2, 2, width / 2, 2]);
 	const samples = transpose(g, 'blocks/ordered', blocks, [0, 1, 3, 5, 2, 4]); // [T, 3, 2, 2, H / 2, W / 2]
-	return toI420(g, reshape(g, 'blocks/channels', samples, [frames, 12, height / 2, width / 2]));
+	return (packing === 'words' ? toI420Words : toI420)(g, reshape(g, 'blocks/channels', samples, [frames, 12, height / 2, width / 2]));
 };

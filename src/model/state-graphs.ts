@@ -1,7 +1,7 @@
 /** Graphs that compute nothing: they move the state of streams on a device. */
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
-import { absolute, cast, concat, reshape, slice, sum } from './operators.js';
+import { absolute, cast, concat, expand, reshape, slice, sum } from './operators.js';
 
 export type StateType = 'float32' | 'float16';
 
@@ -10,6 +10,25 @@ export const transferGraph = (name: string, from: StateType, to: StateType): Gra
 	const g = new GraphBuilder(name);
 	const x = g.input('x', from, ['n']);
 	g.output('y', from === to ? x : cast(g, 'converted', x, to));
+	return g.finish();
+};
+
+/** `from.NAME` to `NAME`: the same numbers in memory of their own. */
+export const copyGraph = (tensors: readonly { readonly name: string; readonly dims: readonly number[] }[], type: StateType): Graph => {
+	const g = new GraphBuilder('copy');
+	for (const { name, dims } of tensors) {
+		g.output(name, g.input(`from.${name}`, type, dims));
+	}
+	return g.finish();
+};
+
+/** Input: `zero` [1]. Outputs: NAME, as many of it as are wanted. A number that the graph is fed cannot be folded into weights as large as what comes out. */
+export const zerosGraph = (tensors: readonly { readonly name: string; readonly dims: readonly number[] }[], type: StateType): Graph => {
+	const g = new GraphBuilder('zeros');
+	const zero = g.input('zero', type, [1]);
+	for (const { name, dims } of tensors) {
+		g.output(name, expand(g, `${name}/expanded`, zero, dims));
+	}
 	return g.finish();
 };
 

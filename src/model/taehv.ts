@@ -4,9 +4,9 @@
  */
 import { TurbocastError } from '../protocol/errors.js';
 import { type Infer, integer, list, object, withDefault } from '../protocol/schema.js';
+import { checkedLatent, type DecoderOutput, packedFrames } from './decoder-output.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
-import { framesToI420 } from './i420.js';
 import { add, clip, concat, multiply, relu, reshape, slice } from './operators.js';
 import { doubled, frameConvolution } from './video-layers.js';
 import type { Weights } from './weights.js';
@@ -91,24 +91,28 @@ const growFrames = (g: GraphBuilder, weights: Weights, level: TaehvLevel, x: Val
 	return reshape(g, `${name}/frames`, grown, [frames * grow, width, height, columns]);
 };
 
-export type TaehvOptions = {
+/** What the blocks remember, in the order of the blocks, of a latent of height x width: names and shapes [1, W, h, w] of inputs and outputs. */
+export const taehvMemories = (spec: TaehvSpec, height: number, width: number): { readonly name: string; readonly dims: readonly number[] }[] =>
+	taehvLayout(spec).levels.flatMap(({ blocks, width: levelWidth }, level) => blocks.map((name) => ({ name, dims: [1, levelWidth, height << level, width << level] })));
+
+export type TaehvOptions = DecoderOutput & {
 	readonly weights: Weights;
 	/** Size of a latent. */
 	readonly height: number;
 	readonly width: number;
-	/** What comes out: RGB (the default), or pictures as bytes. */
-	readonly output?: 'rgb' | 'i420' | undefined;
 };
 
 /**
  * Inputs: `latent` [C, h, w], as the denoiser has it (no mean, no deviation); `memory.NAME` [1, W, height, width]. Outputs: `frames` [T, 3, H, W]
- * float32 RGB in [0, 1], or uint8 [T, H * 3 / 2, W] (see i420.ts); `memory_out.NAME`. The first T - 1 frames of a clip are not part of it. Throws `model_invalid`.
+ * RGB in [0, 1], or packed (decoder-output.ts); `memory_out.NAME`. The first T - 1 frames of a clip are not part of it. Throws `model_invalid`.
  */
 export const taehvGraph = (spec: TaehvSpec, options: TaehvOptions): Graph => {
-	const { weights, height, width } = options;
+	const { weights, height, width, output = 'rgb' } = options;
 	const g = weights.graph('taehv-decoder');
 	const layout = taehvLayout(spec);
-	const latent = reshape(g, 'latent/frame', g.input('latent', 'float32', [spec.latent_channels, height, width]), [1, spec.latent_channels, height, width]);
+	const given = g.input('latent', 'float32', [spec.latent_channels, height, width]);
+	checkedLatent(g, given, spec.latent_channels * height * width, options);
+	const latent = reshape(g, 'latent/frame', given, [1, spec.latent_channels, height, width]);
 	const third = multiply(g, 'latent/third', latent, g.float('1/3', 1 / 3));
 	const soft = multiply(g, 'latent/clamped', g.node({ op: 'Tanh', name: 'latent/tanh', inputs: [third], type: 'float32', dims: third.dims }), g.float('3', 3));
 	let x = relu(g, 'start', frameConvolution(g, weights, layout.first, soft, { outputs: spec.widths[0] ?? 0, inputs: spec.latent_channels, kernel: 3 }));
@@ -122,6 +126,6 @@ export const taehvGraph = (spec: TaehvSpec, options: TaehvOptions): Graph => {
 	}
 	const rgb = frameConvolution(g, weights, layout.last, relu(g, 'end', x), { outputs: 3, inputs: spec.widths.at(-1) ?? 0, kernel: 3 });
 	const clamped = clip(g, 'clamped', rgb, 0, 1);
-	g.output('frames', options.output === 'i420' ? framesToI420(g.at('i420'), clamped) : clamped);
+	g.output('frames', output === 'rgb' ? clamped : packedFrames(g, clamped, output));
 	return g.finish();
 };

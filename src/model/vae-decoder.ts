@@ -4,25 +4,22 @@
  *
  * Letters in shapes: C latent channels, h x w latent size, T frames of a level, W its width.
  */
+import { checkedLatent, type DecoderOutput } from './decoder-output.js';
 import { GraphBuilder, type Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { toI420, toI420Words } from './i420.js';
-import { absolute, add, cast, clip, concat, convolution, multiply, pixelShuffle, relu, reshape, slice, sum } from './operators.js';
+import { add, cast, clip, concat, convolution, multiply, pixelShuffle, relu, reshape, slice } from './operators.js';
 import type { VaeSpec } from './spec.js';
 import { int8Decoder } from './vae-decoder-int8.js';
 import type { Weights } from './weights.js';
 
-export type DecoderOptions = {
+export type DecoderOptions = DecoderOutput & {
 	readonly weights: Weights;
 	/** `int8` needs `spec.int8_ranges`; with `float16` the memory is float16, too. */
 	readonly arithmetic: 'float32' | 'float16' | 'int8';
 	/** Size of a latent. */
 	readonly height: number;
 	readonly width: number;
-	/** What comes out: I420 bytes, those bytes in 32-bit words (i420.ts), or float32 RGB [T, 3, H, W] for tests. Default I420. */
-	readonly output?: 'i420' | 'i420 words' | 'rgb';
-	/** Adds the output `magnitude` [1], the sum of the absolute values of the latent: finite only if all of them are. Default false. */
-	readonly checksLatent?: boolean;
 };
 
 /** What the arithmetic of a decoder has to offer; `X` is its idea of an activation [T, W, h, w]. */
@@ -68,9 +65,7 @@ const run = <X>(g: GraphBuilder, spec: VaeSpec, options: DecoderOptions, arithme
 	const { height, width } = options;
 	const channels = spec.latent_channels;
 	const given = g.input('latent', 'float32', [channels, height, width]);
-	if (options.checksLatent === true) {
-		g.output('magnitude', reshape(g, 'latent/magnitude', sum(g, 'latent/sum', reshape(g, 'latent/flat', absolute(g, 'latent/absolute', given), [1, channels * height * width]), 1), [1]));
-	}
+	checkedLatent(g, given, channels * height * width, options);
 	const normalised = reshape(g, 'latent/batch', given, [1, channels, height, width]);
 	const perChannel = (name: string, values: readonly number[]): Value => g.floats(name, [1, channels, 1, 1], values);
 	const latent = add(g, 'latent/shifted', multiply(g, 'latent/scaled', normalised, perChannel('std', spec.latent_std)), perChannel('mean', spec.latent_mean));

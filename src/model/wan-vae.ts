@@ -8,26 +8,24 @@
  * second latent sees the padding of zeros which the original gives it ("Rep", then [zeros, current]).
  */
 import { attention } from './attention.js';
+import { checkedLatent, type DecoderOutput, packedFrames } from './decoder-output.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
-import { framesToI420 } from './i420.js';
 import { add, clip, concat, multiply, reshape, silu, slice, split, subtract, transpose } from './operators.js';
 import { causalConvolution, channelNorm, doubled, frameConvolution, planarConvolution } from './video-layers.js';
-import { framesPerLatent, innerWidth, spatialStride, type WanVaeLayer, wanVaeLayers, type WanVaePart, type WanVaeSpec } from './wan-vae-spec.js';
+import { framesPerLatent, innerWidth, outerWidth, spatialStride, type WanVaeLayer, wanVaeLayers, type WanVaePart, type WanVaeSpec } from './wan-vae-spec.js';
 import type { Weights } from './weights.js';
 
 /** Frames that a convolution three frames long remembers. */
 const REMEMBERED = 2;
 
-export type WanVaeOptions = {
+export type WanVaeOptions = DecoderOutput & {
 	readonly weights: Weights;
 	/** Size of a latent. */
 	readonly height: number;
 	readonly width: number;
 	/** Whether it is the graph for the first latent of a clip, or for all later ones. */
 	readonly position: 'first' | 'next';
-	/** What a decoder gives: RGB as it comes (the default), or pictures as bytes, clamped. */
-	readonly output?: 'rgb' | 'i420' | undefined;
 };
 
 /** A graph under construction, with the memory that its layers ask for. */
@@ -118,23 +116,45 @@ const run = (part: Part, layers: readonly WanVaeLayer[], which: WanVaePart, star
 	return x;
 };
 
+/**
+ * What the decoder remembers of a latent of height x width, in the order of its layers: names and shapes [2, C, h, w] of inputs and outputs. The graph for the first latent passes by the
+ * convolutions over time, and has not theirs.
+ */
+export const wanDecoderMemories = (spec: WanVaeSpec, height: number, width: number): { readonly name: string; readonly dims: readonly number[] }[] => {
+	let [rows, columns] = [height, width];
+	const memory = (name: string, channels: number) => ({ name, dims: [REMEMBERED, channels, rows, columns] });
+	const memories = [memory('decoder.conv1', spec.z_dim)];
+	for (const layer of wanVaeLayers(spec, 'decoder')) {
+		if (layer.kind === 'residual') {
+			memories.push(memory(`${layer.name}.residual.2`, layer.inputs), memory(`${layer.name}.residual.6`, layer.outputs));
+		} else if (layer.kind === 'resample') {
+			memories.push(...(layer.isTemporal ? [memory(`${layer.name}.time_conv`, layer.inputs)] : []));
+			[rows, columns] = [2 * rows, 2 * columns];
+		}
+	}
+	return [...memories, memory('decoder.head.2', outerWidth(spec))];
+};
+
 const perChannel = (g: GraphBuilder, name: string, values: readonly number[]): Value => g.floats(name, [1, values.length, 1, 1], values);
 
 /**
- * Inputs: `latent` [z_dim, h, w] (normalised where the spec says how); `memory.NAME` (see `wanVaeMemory`). Outputs: `frames` [T, 3, H, W] float32 RGB
- * in [-1, 1], unclamped, or uint8 [T, H * 3 / 2, W] (see i420.ts), T = 1 for the first latent; `memory_out.NAME`. Throws `model_invalid`.
+ * Inputs: `latent` [z_dim, h, w] (normalised where the spec says how); `memory.NAME` (see `wanDecoderMemories`). Outputs: `frames` [T, 3, H, W] float32 RGB
+ * in [-1, 1], unclamped, or packed and clamped (decoder-output.ts), T = 1 for the first latent; `memory_out.NAME`. Throws `model_invalid`.
  */
 export const wanDecoderGraph = (spec: WanVaeSpec, options: WanVaeOptions): Graph => {
-	const { height, width, weights, position } = options;
+	const { height, width, weights, position, output = 'rgb' } = options;
 	const g = weights.graph(`wan-decoder-${position}`);
 	const part = { g, weights, isFirst: position === 'first' };
-	const latent = reshape(g, 'latent/frame', g.input('latent', 'float32', [spec.z_dim, height, width]), [1, spec.z_dim, height, width]);
+	const given = g.input('latent', 'float32', [spec.z_dim, height, width]);
+	checkedLatent(g, given, spec.z_dim * height * width, options);
+	const latent = reshape(g, 'latent/frame', given, [1, spec.z_dim, height, width]);
 	const raw = spec.latent_std.length === 0 ? latent
 		: add(g, 'latent/shifted', multiply(g, 'latent/scaled', latent, perChannel(g, 'std', spec.latent_std)), perChannel(g, 'mean', spec.latent_mean));
 	const start = causal(part, 'decoder.conv1', pointwise(part, 'conv2', raw, spec.z_dim), innerWidth(spec));
 	const x = run(part, wanVaeLayers(spec, 'decoder'), 'decoder', start);
 	const rgb = causal(part, 'decoder.head.2', normedSilu(part, 'decoder.head.0', x), 3);
-	g.output('frames', options.output === 'i420' ? framesToI420(g.at('i420'), clip(g, 'rgb/unit', add(g, 'rgb/shifted', multiply(g, 'rgb/halved', rgb, g.float('half', 0.5)), g.float('half/shift', 0.5)), 0, 1)) : rgb);
+	const unit = (): Value => clip(g, 'rgb/unit', add(g, 'rgb/shifted', multiply(g, 'rgb/halved', rgb, g.float('half', 0.5)), g.float('half/shift', 0.5)), 0, 1);
+	g.output('frames', output === 'rgb' ? rgb : packedFrames(g, unit(), output));
 	return g.finish();
 };
 

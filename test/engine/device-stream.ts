@@ -60,10 +60,10 @@ export const holdStreamToCpu = async (profile: CardProfile, levels: number, { ch
 };
 
 /** Bytes that crossed between host and device, and how often the device was waited for. */
-type Crossings = { toDevice: number; toHost: number; waits: number };
+export type Crossings = { toDevice: number; toHost: number; waits: number };
 
 /** The same device; what crosses is added up: tensors of ours that graphs are fed, those that they give back, uploads and downloads. */
-const counted = (device: DeviceBackend, crossings: Crossings): DeviceBackend => {
+export const counted = (device: DeviceBackend, crossings: Crossings): DeviceBackend => {
 	const sent = (feeds: Feeds): void => Object.values(feeds).forEach((tensor) => {
 		crossings.toDevice += isResident(tensor) ? 0 : tensor.data.byteLength;
 	});

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import type { DeviceBackend, ResidentTensor } from '../../src/engine/backend.js';
+import type { ResidentTensor } from '../../src/engine/backend.js';
 import { createNativeRuntime } from '../../src/engine/backends/onnxruntime-c.js';
 import { freeCardBytes } from '../../src/engine/card-memory.js';
 import { Generator } from '../../src/engine/generator.js';
@@ -13,32 +13,9 @@ import { streamBytes } from '../../src/engine/stream-memory.js';
 import { StreamCopy } from '../../src/engine/stream-state.js';
 import { openModelFolder } from '../../src/model/model-folder.js';
 import { repositoryRoot } from '../repository.js';
+import { writeJoinedModel } from '../model/joined-model.js';
 import { writeRandomModel } from '../model/random-model.js';
-
-const bytesOf = ({ type, dims }: ResidentTensor): number => (type === 'float16' ? 2 : 4) * dims.reduce((product, size) => product * size, 1);
-
-/** The same device; `live` has every tensor that a graph left there and nobody has closed. */
-const watched = (device: DeviceBackend, live: Set<ResidentTensor>): DeviceBackend => ({
-	...device,
-	loadResident: async (graph, host) => {
-		const session = await device.loadResident(graph, host);
-		return {
-			...session,
-			run: async (feeds, signal) => {
-				const results = await session.run(feeds, signal);
-				for (const tensor of Object.values(results.resident)) {
-					const { close } = tensor;
-					live.add(tensor);
-					Object.assign(tensor, { close: () => {
-						live.delete(tensor);
-						close.call(tensor);
-					} });
-				}
-				return results;
-			},
-		};
-	},
-});
+import { bytesOf, watched } from './watched-device.js';
 
 for (const [profile, bytes] of [['cuda-fp32', 4], ['cuda-fp16', 2]] as const) {
 	test(`a stream of ${profile} takes what is counted, however long it is, and its copy on the host too`, async () => {
@@ -67,6 +44,37 @@ for (const [profile, bytes] of [['cuda-fp32', 4], ['cuda-fp16', 2]] as const) {
 		generator.close();
 		assert.equal(live.size, 0);
 		await networks.close();
+	});
+}
+
+for (const [decoder, profile] of [['taehv', 'cuda-fp16'], ['vae', 'cuda-fp32']] as const) {
+	test(`a stream of a joined model (${decoder}, ${profile}) takes what is counted, too`, async () => {
+		using model = await writeJoinedModel({ kind: 'self-forcing', decoder, changes: { stream: { latents_per_chunk: 1, window_latents: 3, sink_latents: 1 } } });
+		const live = new Set<ResidentTensor>();
+		const networks = await loadNetworks({ folder: model.path, width: 32, height: 32, threads: 1, profile, openDevice: () => watched(createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }), live) });
+		const generator = new Generator(networks, new PromptEncoder(networks), () => performance.now(), { seed: 5, firstChunkIndex: 0 });
+		const copy = new StreamCopy(networks.spec);
+		const counted = streamBytes(model.spec, { width: 32, height: 32 }, profile);
+		let [before, ofMemory]: [number, number] = [0, 0];
+		for (let chunk = 0; chunk < 5; chunk++) {
+			const { checkpoint } = await generator.generateChunk({ prompt: 'a cat jumps', steps: 1, controls: {} }, () => undefined, new AbortController().signal);
+			copy.take(checkpoint ?? assert.fail('no checkpoint'));
+			const there = [...live].reduce((sum, tensor) => sum + bytesOf(tensor), 0);
+			ofMemory = (checkpoint?.memory ?? []).reduce((sum, { byteLength }) => sum + byteLength, 0);
+			const latentBytes = 4 * 16 * networks.latentWidth * networks.latentHeight;
+			if (chunk >= 3) {
+				assert.equal(there, counted.card - ofMemory - 2 * latentBytes, `chunk ${chunk}`);
+				assert.equal(there, before);
+			}
+			before = there;
+		}
+		assert.ok(ofMemory > 0);
+		const { chunks, memory: copied } = copy.snapshot ?? assert.fail('no snapshot');
+		const arrays = [...copied, ...chunks.flatMap(({ latent, layers = [] }) => [latent, ...layers.flatMap(({ k, v }) => [k, v])])];
+		assert.equal(arrays.reduce((sum, { byteLength }) => sum + byteLength, 0), counted.host);
+		generator.close();
+		await networks.close();
+		assert.equal(live.size, 0);
 	});
 }
 
