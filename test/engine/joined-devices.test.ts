@@ -19,9 +19,9 @@ for (const [profile, decoder, levels] of [['cuda-fp32', 'taehv', 1], ['cuda-fp32
 		leavesNothing(() => holdClipsToCpu(profile, { decoder, levels, openDevice: native })));
 }
 
-for (const [profile, decoder, levels] of [['cuda-fp32', 'vae', 1], ['cuda-fp16', 'taehv', 24]] as const) {
-	test(`a stream of ${profile} with ${decoder} shows what the processor shows, its state where it was made`, () =>
-		leavesNothing(() => holdJoinedStreamToCpu(profile, { decoder, levels, openDevice: native })));
+for (const [profile, decoder, levels, residency] of [['cuda-fp32', 'vae', 1, 'all'], ['cuda-fp16', 'taehv', 24, 'all'], ['cuda-fp32', 'taehv', 1, 'one']] as const) {
+	test(`a stream of ${profile} with ${decoder} shows what the processor shows, its state where it was made, with ${residency} of its networks loaded at a time`, () =>
+		leavesNothing(() => holdJoinedStreamToCpu(profile, { decoder, levels, residency, openDevice: native })));
 }
 
 for (const residency of ['all', 'one'] as const) {

@@ -1,7 +1,7 @@
 /** The few-step sampler against the published numbers and formulas. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { rcmExperts, rcmLoop, rcmTimes, rcmTimestep, rcmUpdate } from '../../src/engine/rcm.js';
+import { rcmExperts, rcmFactors, rcmLoop, rcmTimes, rcmTimestep, rcmUpdate } from '../../src/engine/rcm.js';
 import { TurbocastError } from '../../src/protocol/errors.js';
 
 const digits = (times: readonly number[]): string[] => times.map((time) => time.toFixed(8));
@@ -36,6 +36,19 @@ test('one step of either solver is its formula, in float64', () => {
 	assert.deepEqual([...rcmUpdate('sde', x, v, 0.9, 0.6, () => noise)], [(1 - 0.6) * (1 / 3 - 0.9 * 0.5) + 0.6 * -1, (1 - 0.6) * (-2 - 0.9 * 4) + 0.6 * 0.25]);
 	assert.deepEqual([...rcmUpdate('ode', x, v, 0.9, 0.6, () => assert.fail('the flow needs no noise'))], [1 / 3 - (0.9 - 0.6) * 0.5, -2 - (0.9 - 0.6) * 4]);
 	assert.deepEqual([...x], [1 / 3, -2]);
+});
+
+test('as a sum of latent, velocity and noise each step is the same, and the last draws no noise', () => {
+	const [x, v, noise] = [Float64Array.of(1 / 3, -2), Float32Array.of(0.5, 4), Float32Array.of(-1, 0.25)];
+	for (const solver of ['sde', 'ode'] as const) {
+		for (const next of [0.6, 0]) {
+			const factors = rcmFactors(solver, 0.9, next);
+			const summed = x.map((value, index) => factors.latent * value + factors.velocity * (v[index] ?? 0) + factors.noise * (noise[index] ?? 0));
+			const expected = rcmUpdate(solver, x, v, 0.9, next, () => noise);
+			assert.ok(summed.every((value, index) => Math.abs(value - (expected[index] ?? Number.NaN)) < 1e-12), `${solver} to ${next}`);
+			assert.equal(factors.noise === 0, solver === 'ode' || next === 0);
+		}
+	}
 });
 
 test('the loop starts from noise times the first time and feeds float32 to the network', async () => {
