@@ -189,12 +189,15 @@ test('only so many may watch; one more is told when to try again', async () => {
 });
 
 test('twenty who come together are told of together', async () => {
+	const startedMs = performance.now();
 	await using service = await startService(machine, { maxViewers: 20, maxConnections: 30 });
 	const { client: owner, token } = await startShared(service);
 	await Promise.all(Array.from({ length: 20 }, () => watch(service, token)));
 	await owner.next('session.members', ({ members }) => members.filter((member) => member.is_watching).length === 21);
 	const told = owner.messages.filter((message) => message.type === 'session.members').length;
-	assert.ok(told <= 15, `${told} times`);
+	// At most one in 200 ms: on a machine that takes seconds for twenty, as often as they come.
+	const most = 2 + (performance.now() - startedMs) / 200;
+	assert.ok(told <= most, `${told} times, at most ${most}`);
 });
 
 test('on a server with keys: a backend makes secrets for one session, of its own key alone', async () => {
