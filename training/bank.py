@@ -41,10 +41,11 @@ class Bank:
         self.mean, self.std = state["mean"], state["std"]
 
     def records(self, count, latents):
-        """Random stretches; longer ones start at a chunk boundary."""
+        """Random stretches; longer ones start at a chunk boundary, half of them where the clip does, as every stream begins."""
         out = []
         for _ in range(count):
             start = self.rng.randint(0, LENGTH - latents) // clip.CHUNK * clip.CHUNK if latents > 1 else self.rng.randrange(LENGTH)
+            start *= latents == 1 or self.rng.random() < 0.5
             out.append(clip.cut(clip.sample(self.rng, LENGTH, self.rich, action=self.action), start, latents))
         return out
 

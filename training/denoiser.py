@@ -63,7 +63,8 @@ def mix(z, sigma):
 
 
 def windows(batch, side, rng=torch):
-    """A window of side x side cells of every clip, near the subject if there is one, at a token's corner: z and cells become [.., side, side]."""
+    """A window of side x side cells of every clip, near the subject if there is one, at a token's corner: z and cells become [.., side, side].
+    The tokens of the screen that it shows [B, side / 2 * side / 2] come last."""
     z, cells, *rest = batch
     B, _, _, h, w = z.shape
     seen = cells.sum(1)                                                                 # [B, h, w]
@@ -77,7 +78,9 @@ def windows(batch, side, rng=torch):
         index.append(corner[:, None] + torch.arange(side, device=z.device))             # [B, side]
     b, y, x = torch.arange(B, device=z.device)[:, None, None], index[0][:, :, None], index[1][:, None, :]
     z = z.permute(0, 3, 4, 1, 2)[b, y, x].permute(0, 3, 4, 1, 2)
-    return (z, cells.permute(0, 2, 3, 1)[b, y, x].permute(0, 3, 1, 2), *rest)
+    across = cells.shape[-1] // 2
+    where = (index[0][:, ::2, None] // 2 * across + index[1][:, None, ::2] // 2).flatten(1)
+    return (z, cells.permute(0, 2, 3, 1)[b, y, x].permute(0, 3, 1, 2), *rest, where)
 
 
 def stretch(batch, latents):
@@ -123,7 +126,7 @@ def deployed(sigma):
 
 
 def loss_of(model, batch, history):
-    z, cells, ids, owner, control = batch
+    z, cells, ids, owner, control, *where = batch
     B, L = z.shape[:2]
     ids, control = drop(ids, control)
     if not owner.any():
@@ -139,7 +142,7 @@ def loss_of(model, batch, history):
         clean = mix(z, sigma_c)[0]
     sigma = sigma.repeat_interleave(chunk, 1)
     noisy, target = mix(z.repeat(1, versions, 1, 1, 1), sigma)
-    v = model.dit.teacher_forcing(clean, noisy, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
+    v = model.dit.teacher_forcing(clean, noisy, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW, *where)
     weight = 1 + (7 if history else 3) * cells.repeat(1, versions, 1, 1)[:, :, None]
     error = (v - target) ** 2
     return (error * weight / weight.mean()).mean(), error.mean()
@@ -149,7 +152,7 @@ def main():
     args = parser(__doc__, lr=5e-3, batch=48, pictures=0.5, chunks=0.15, bank=3000, fresh=0.15, decay=0.3, rich=1.0, latents=12, windows=0.75, action=0.5).parse_args()
     torch.manual_seed(args.seed)
     model = Model().to(args.device)
-    optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.998)
+    optimizer, ema = MuonAdam(list(model.named_parameters()), is_matrix, args.lr, 0.3), Ema(model, 0.995)
     run = Run("denoiser", args, {"model": model, "optimizer": optimizer, "ema": ema})
     bank, stage, due, checked, exam = None, None, 0.0, run.seconds, None
     for step in run.steps():

@@ -201,17 +201,24 @@ class DiT(nn.Module):
             self.control_embedding = nn.Sequential(nn.Linear(spec["control_dim"], dim), nn.SiLU(), nn.Linear(dim, dim))
         if spec.get("pooled_text"):
             self.pooled_embedding = nn.Linear(spec["text_dim"], dim)
+        if spec.get("position_grid"):                                        # where a token is on the screen; rotary positions tell distances alone
+            self.position_embedding = nn.Parameter(torch.zeros(spec["position_grid"][0] * spec["position_grid"][1], dim))
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec["num_layers"]))
         self.head = Head(dim, spec["out_dim"] * math.prod(patch), spec["eps"])
 
     # ---- pieces
 
-    def tokens(self, x):
-        """x [B, F, C, h, w] → [B, F, S, dim]; features of a patch in the order (c, kh, kw), as the 3-D convolution has them."""
+    def tokens(self, x, where=None):
+        """x [B, F, C, h, w] → [B, F, S, dim]; features of a patch in the order (c, kh, kw), as the 3-D convolution has them. where [B, S]: tokens of the
+        grid that a window shows; without it x is the whole screen."""
         B, F_, C, h, w = x.shape
         _, ph, pw = self.spec["patch_size"]
         x = x.reshape(B, F_, C, h // ph, ph, w // pw, pw).permute(0, 1, 3, 5, 2, 4, 6).reshape(B, F_, (h // ph) * (w // pw), -1)
-        return F.linear(x, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)            # the stream keeps its type: bf16 under autocast
+        x = F.linear(x, self.patch_embedding.weight.flatten(1), self.patch_embedding.bias)               # the stream keeps its type: bf16 under autocast
+        if not self.spec.get("position_grid"):
+            return x
+        p = self.position_embedding if where is None else self.position_embedding[where][:, None]        # [S, dim] or [B, 1, S, dim]
+        return x + p.to(x.dtype)
 
     def pixels(self, x, h, w):
         """[B, F, S, ph * pw * c] (channel last) → [B, F, c, h, w]"""
@@ -257,17 +264,17 @@ class DiT(nn.Module):
             x = block(x, e0, attend, cross)
         return self.pixels(self.head(x, e), h, w).float()
 
-    def teacher_forcing(self, clean, noisy, t_clean, t_noisy, context, owner, control, chunk, window):
+    def teacher_forcing(self, clean, noisy, t_clean, t_noisy, context, owner, control, chunk, window, where=None):
         """Velocity of every noisy chunk given the clean chunks before it in the window.
 
         clean [B, F, C, h, w], noisy [B, R F, C, h, w]: R noisy versions of the same clip, which share the clean keys; t_* as those; context [B, U, L, text_dim];
-        owner [B, F] which caption a frame has; control [B, F, 12]. Without clean (None, R = 1) every chunk stands alone: one pass over F / chunk chunks."""
+        owner [B, F] which caption a frame has; control [B, F, 12]; where: see tokens. Without clean (None, R = 1) every chunk stands alone: one pass over F / chunk chunks."""
         both = clean is not None
         B, _, _, h, w = noisy.shape
         F_ = clean.shape[1] if both else noisy.shape[1]
         R = noisy.shape[1] // F_
         s, N = self.spec, F_ // chunk
-        x = self.tokens(torch.cat([clean, noisy], 1) if both else noisy)
+        x = self.tokens(torch.cat([clean, noisy], 1) if both else noisy, where)
         each = (lambda a: torch.cat([a] * (1 + R), 1)) if both else (lambda a: a)
         t = torch.cat([t_clean, t_noisy], 1) if both else t_noisy
         e, e0 = self.embed(t, context, each(control) if control is not None else None, each(owner))

@@ -1,6 +1,6 @@
 """Two steps of every stage at tiny sizes on a CPU; exit code 1 on any failure or NaN:  python smoke.py
 
-Also checks that the doubled sequence of teacher forcing gives what the cache gives, past the first eviction."""
+Also checks that the doubled sequence of teacher forcing gives what the cache gives, past the first eviction, and that the world keeps step with latents and chunks."""
 import subprocess
 import sys
 import tempfile
@@ -21,7 +21,7 @@ def check_cache():
     import spec
     from model import Cache, DiT
     torch.manual_seed(0)
-    dit = DiT(dict(spec.DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=2))
+    dit = DiT(dict(spec.DIT, dim=48, ffn_dim=64, num_heads=2, num_layers=2, position_grid=[4, 4]))
     for w in dit.parameters():
         torch.nn.init.normal_(w, std=0.1)
     B, F, n, C = 2, 12, 2, spec.DIT["in_dim"]
@@ -40,8 +40,45 @@ def check_cache():
     print("· teacher forcing = cache", flush=True)
 
 
+def repeats(motion, chunks):
+    """Whether the motion does after so many chunks what it did before, but for how far it travelled and for whole turns."""
+    import numpy as np
+    from world.clip import BEAT, FPS
+    from world.motions import TRAVELS, pose
+    t, (vx, vy) = np.arange(0, 6, 1 / FPS), TRAVELS.get(motion, (0, 0))
+    x, y, angle, *stretch = pose(motion, t + chunks * BEAT, 0, 0)
+    later = x - vx * chunks * BEAT, y - vy * chunks * BEAT, np.cos(angle), np.sin(angle), *stretch
+    x, y, angle, *stretch = pose(motion, t, 0, 0)
+    return np.allclose(later, (x, y, np.cos(angle), np.sin(angle), *stretch))
+
+
+def check_world():
+    """Motions repeat after whole chunks, travels and controls move by whole tokens: what world/motions.py promises."""
+    import random
+
+    import numpy as np
+    from world import captions, clip
+    from world.motions import MOTIONS, TRAVELS
+    for motion in MOTIONS:
+        assert any(repeats(motion, chunks) for chunks in (1, 2, 3, 4)), f"{motion} does not repeat"
+    assert all(v * clip.BEAT % (clip.TOKEN / 2) == 0 for travel in TRAVELS.values() for v in travel)
+    scene = captions.scene(random.Random(1), 0.0, motion="stay")
+    across = clip.SIZE + 2 * clip.MARGIN["normal"]
+    for control, path in (("steer_x", lambda r: r["body"][0, :, 0]), ("pan_x", lambda r: r["camera"][:, 0])):
+        seen = 0
+        for n in range(60):
+            r = clip.sample(random.Random(n), 8, 0.0, ([scene], [0], [""] * 4), action=1.0)
+            held = np.abs(r["control"][1:, clip.CONTROLS.index(control)]) == 1
+            steps = np.abs(np.diff(path(r)[clip.FRAMES - 1::clip.FRAMES])).round(3)[held]
+            assert set(steps) <= {clip.TOKEN, across - clip.TOKEN}, f"{control} moves by {set(steps)}"           # or it comes back on the other side
+            seen += len(steps)
+        assert seen > 20, control
+    print("· the world keeps step", flush=True)
+
+
 if __name__ == "__main__":
     check_cache()
+    check_world()
     with tempfile.TemporaryDirectory() as state:
         stage(state, "autoencoder.py", "--steps", "2", "--batch", "4", "--device", "cpu")
         stage(state, "autoencoder.py", "--steps", "2", "--batch", "4", "--device", "cpu", "--decoder-only", "1")

@@ -11,14 +11,18 @@ import torch
 import torch.nn.functional as F
 
 from . import captions, sprites
-from .motions import FACING, SPEEDS, pose
+from .motions import FACING, SPEEDS, TRAVELS, pose
 from .places import SUBJECT_LIGHT, TOP, VARIANTS, HEIGHT, PERIOD, TILED, layers
 from .screen import DENSITY, PIXELS, SIZE
 
 FPS, FRAMES, CHUNK = 16, 4, 2
 CONTROLS = ["steer_x", "steer_y", "pan_x", "pan_y", "zoom", "smile", "laugh", "cry", "wink", "angry", "surprised", "given"]
 SUBJECT = {s["name"]: s for s in sprites.SUBJECTS}
-SIZES = {"small": (34, 38), "normal": (48, 58), "big": (68, 76)}
+SIZES = {"small": 36, "normal": 52, "big": 72}
+MARGIN = {"small": 24, "normal": 32, "big": 40}                                    # how far outside the screen a subject turns up on the other side: whole half tokens
+TOKEN, BEAT, BEATS = 16, 0.5, 12                                                   # pixels; seconds of a chunk; after so many of them every motion repeats
+STEER, PAN, TILT = 64, 64, 16                                                      # pixels a second, twice: a token of 16 in a latent of 4 frames; pixels
+FAR = 0.5                                                                          # the far layer moves at half the speed of the near one: whole tokens in a chunk
 
 
 def controls(rng, latents, face, chance=0.3):
@@ -34,37 +38,42 @@ def controls(rng, latents, face, chance=0.3):
             c[start:end, 5:11] = 0
             c[start:end, 5 + rng.randrange(6)] = 1
         else:
-            c[start:end, rng.randrange(5)] = rng.choice([-1, 1]) * rng.choice([1, 1, rng.random()])
+            c[start:end, rng.randrange(5)] = rng.choice([-1, 1]) * rng.choice([1, 1, 1, 0.5])
     return c
+
+
+def height(scene):
+    """Where a subject is at home: on the ground or in the air."""
+    low = SUBJECT[scene["subjects"][0]]["home"] == "ground" or scene["motion"] in ("jump", "bounce")
+    return 80 if low else 64
 
 
 def track(rng, index, count, scenes, starts, steer, frames):
     """The path of subject `index` of `count` through all scenes: pose [frames, 5] and its size."""
     first = scenes[0]
-    low, high = SIZES[first["size"]]
-    size = rng.uniform(low, high) * (1 if count == 1 else 0.8)
-    home = "ground" if SUBJECT[first["subjects"][0]]["home"] == "ground" else "air"
-    x = rng.uniform(46, 82) if count == 1 else (rng.uniform(26, 42), rng.uniform(84, 102))[index]
-    y = rng.uniform(76, 88) if home == "ground" else rng.uniform(52, 74)
-    if first["motion"] in ("jump", "bounce") and size < 60:
-        y = max(y, 84)
-    phase = rng.uniform(0, 20)
+    size = SIZES[first["size"]] * (1 if count == 1 else 0.8)
+    x = rng.choice(range(48, 81, TOKEN)) if count == 1 else (32, 96)[index]
+    phase = BEAT * rng.randrange(BEATS)
     out = np.zeros((frames, 5))
-    drift = np.cumsum(steer, 0) * 58 / FPS                                        # [frames, 2] pixels
+    drift = np.cumsum(steer, 0) * STEER / FPS                                     # [frames, 2] pixels
+    travel = SIZE + 2 * MARGIN[first["size"]]
     for n, scene in enumerate(scenes):
         begin, end = starts[n], starts[n + 1] if n + 1 < len(scenes) else frames
         t = (np.arange(begin, end) / FPS) * SPEEDS[scene["speed"]] + phase
-        p = np.stack(pose(scene["motion"], t, x, y), 1)
-        if n > 0 and begin > 0:                                                    # glide from where the last scene ended
-            gap = out[begin - 1] - np.stack(pose(scene["motion"], t[:1] - SPEEDS[scene["speed"]] / FPS, x, y), 1)[0]
-            travel = np.array([SIZE + size * 0.9] * 2)
+        if n > 0 and begin > 0:                                                    # the next motion happens where the last one ended
+            x = min(96, max(32, round(((out[begin - 1, 0] - drift[begin - 1, 0] + MARGIN[first["size"]]) % travel - MARGIN[first["size"]]) / TOKEN) * TOKEN))
+        y = height(scene)
+        vx, vy = TRAVELS.get(scene["motion"], (0, 0))                              # travels start from home, whatever their phase is
+        p = np.stack(pose(scene["motion"], t, x - vx * t[0], y - vy * t[0]), 1)
+        if n > 0 and begin > 0:                                                    # and the subject glides from where it was
+            gap = out[begin - 1] - p[0]
             gap[:2] = (gap[:2] - drift[begin - 1] + travel / 2) % travel - travel / 2
             gap[2] = (gap[2] + math.pi) % (2 * math.pi) - math.pi
             p += gap * np.exp(-(np.arange(end - begin)[:, None] + 1) / FPS / 0.2)
         p[:, :2] += drift[begin:end]
         out[begin:end] = p
-    margin = size * 0.45
-    out[:, :2] = (out[:, :2] + margin) % (SIZE + 2 * margin) - margin
+    margin = MARGIN[first["size"]]
+    out[:, :2] = (out[:, :2] + margin) % travel - margin
     return out, size
 
 
@@ -102,11 +111,11 @@ def sample(rng, latents, rich=1.0, script=None, action=None):
             for l in np.nonzero(strength > 0.5)[0]:
                 sprite[k, l] = sprites.NAMES.index(sprites.EXPRESSIONS[choice[l]])
     drive = np.clip(camera + at[:, 2:5], -1, 1)
-    pan = np.cumsum(drive[:, 0]) * 52 / FPS + rng.uniform(0, PERIOD)               # camera x runs on for ever
+    pan = np.cumsum(drive[:, 0]) * PAN / FPS + rng.randrange(0, PERIOD, 4)        # camera x runs on for ever
     tilt, zoom = np.zeros(frames), np.ones(frames)
-    a, b = (rng.uniform(-3, 3), 1.0)
+    a, b = 0.0, 1.0
     for f in range(frames):                                                        # camera y and zoom go to a bounded target
-        a += (drive[f, 1] * 20 - a) * (0.16 if abs(drive[f, 1]) > 0 or abs(a) > 4 else 0)
+        a += (drive[f, 1] * TILT - a) * 0.16
         b += (1.45 ** drive[f, 2] - b) * 0.14
         tilt[f], zoom[f] = a, b
     return {"sprite": sprite, "flip": flip, "body": body, "size": size, "count": count, "variant": variant, "camera":
@@ -158,7 +167,7 @@ class Painter:
         for v in variant.unique():
             rows = torch.nonzero(variant == v)[:, 0]
             n, picture = len(rows), None
-            for layer, depth in ((self.far, 0.35), (self.near, 1.0)):
+            for layer, depth in ((self.far, FAR), (self.near, 1.0)):
                 shift = (pan[rows] * depth) % PERIOD
                 x = sx[rows] + 22 + shift[:, None]                                 # 22: room for zooming out to the left
                 y = sy[rows] + TOP + (tilt[rows] * (0.5 + 0.5 * depth))[:, None]
