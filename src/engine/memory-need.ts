@@ -79,8 +79,9 @@ const denoiserWeights = (request: MemoryRequest): number => {
 	const sparse = spec.clip?.attention;
 	const isSparse = sparse !== undefined;
 	const last = `blocks.${spec.dit.num_layers - 1}.`;
-	// See `ditGraph`.
-	const inLastAlone = isSparse && denoiserArithmetic(profile).linears === 'int8' && isChoiceDelicate(sparse, latents * tokensPerLatent(request));
+	const { linears } = denoiserArithmetic(profile);
+	// See `ditGraph`. What stays in float16 on a card is counted as float32 here.
+	const inLastAlone = isSparse && (linears === 'int8' || linears === 'w8a8') && isChoiceDelicate(sparse, latents * tokensPerLatent(request));
 	return loaded(files.dit, (name, axes) => {
 		if (OF_TEXT.test(name) || name.endsWith('.scale')) {
 			return 0;
