@@ -18,23 +18,28 @@ import { silentLog } from '../src/base/log.js';
 import { systemClock } from '../src/base/time.js';
 import { EngineHost } from '../src/engine/engine-host.js';
 import { startEncoders } from '../src/media/encoder-host.js';
+import { IceServers } from '../src/server/ice-servers.js';
 import { createWebRtcTransport } from '../src/transport/webrtc.js';
 import { findChromium } from '../test/browser/chromium.js';
 import { repositoryRoot } from '../test/repository.js';
 import { startService } from '../test/server/service.js';
 import { Receiver } from '../test/transport/receiver.js';
-import { PLAIN_PAGE, WHIP_WHEP_PAGE } from './peers/browser-page.js';
+import { PLAIN_PAGE, RELAY_PAGE, WHIP_WHEP_PAGE } from './peers/browser-page.js';
 import { printTable, printWhere } from './report.js';
 
 const FPS = 16;
 /** Beyond its seconds, for a player to start. */
 const START_MS = 60_000;
+/** Of a TURN server that lives as long as one player. */
+const TURN = { urls: ['turn:127.0.0.1:34780?transport=udp'], secret: 'bench', credentialSeconds: 600 };
 const FIREFOX_PATHS = ['/usr/bin/firefox-esr', '/usr/bin/firefox'];
 const PYTHON = existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3';
 const WHIP_WHEP = join(repositoryRoot, 'node_modules', 'whip-whep', 'whep.js');
 
 type Outcome = {
 	readonly version?: string; readonly connected: boolean; readonly frames: number; readonly sizes: readonly string[]; readonly firstMs: number | null; readonly ended: number | null; readonly error?: string;
+	/** The kind of the player's candidate that was chosen, where it tells. */
+	readonly way?: string;
 };
 type Peer = { readonly name: string; /** Rejects with the reason when it cannot run. */ readonly play: (url: string, seconds: number) => Promise<Outcome> };
 
@@ -75,7 +80,7 @@ const openPages = async () => {
 				response.end();
 			});
 		} else {
-			response.setHeader('content-type', 'text/html').end(pathname === '/whip-whep' ? WHIP_WHEP_PAGE : PLAIN_PAGE);
+			response.setHeader('content-type', 'text/html').end(pathname === '/whip-whep' ? WHIP_WHEP_PAGE : pathname === '/relay' ? RELAY_PAGE : PLAIN_PAGE);
 		}
 	}).listen(0, '127.0.0.1');
 	await once(server, 'listening');
@@ -84,11 +89,11 @@ const openPages = async () => {
 	return {
 		origin,
 		/** Opens the page with a browser of its own, and closes that. */
-		play: async (page: string, url: string, seconds: number, command: string, args: readonly string[]): Promise<Outcome> => {
+		play: async (page: string, url: string, seconds: number, command: string, args: readonly string[], query = ''): Promise<Outcome> => {
 			const version = (await output(command, ['--version'], START_MS)).trim().split('\n').at(-1) ?? '';
 			const id = String(count++);
 			const heard = new Promise<Outcome>((resolve) => waiting.set(id, resolve));
-			const child = spawn(command, [...args, `${origin}/${page}?id=${id}&seconds=${seconds}&url=${encodeURIComponent(url)}`], { stdio: 'ignore', detached: true });
+			const child = spawn(command, [...args, `${origin}/${page}?id=${id}&seconds=${seconds}&url=${encodeURIComponent(url)}${query}`], { stdio: 'ignore', detached: true });
 			const closed = once(child, 'close');
 			const stop = new AbortController();
 			try {
@@ -127,7 +132,7 @@ const inFolder = async <T>(use: (folder: string) => Promise<T>): Promise<T> => {
 	}
 };
 
-const chromium = (pages: Pages, page: string): Peer['play'] => async (url, seconds) => {
+const chromium = (pages: Pages, page: string, query = ''): Peer['play'] => async (url, seconds) => {
 	const command = findChromium();
 	if (command === undefined) {
 		throw new Error('needs chromium');
@@ -135,7 +140,29 @@ const chromium = (pages: Pages, page: string): Peer['play'] => async (url, secon
 	return inFolder((folder) => pages.play(page, url, seconds, command, [
 		'--headless=new', '--no-sandbox', '--disable-gpu', '--no-first-run', `--user-data-dir=${folder}`, '--autoplay-policy=no-user-gesture-required',
 		'--allow-loopback-in-peer-connection', '--disable-features=WebRtcHideLocalIpsWithMdns',
-	]));
+	], query));
+};
+
+/** Chromium that may use nothing but the relay of a coturn of its own, with a name and a password as turbocast makes them. */
+const throughCoturn = (pages: Pages): Peer['play'] => async (url, seconds) => {
+	const version = await output('turnserver', ['--version'], START_MS).catch((error: unknown) => {
+		throw new Error(`needs coturn (${(error as Error).message})`);
+	});
+	return inFolder(async (folder) => {
+		const relay = spawn('turnserver', [
+			'-n', '--listening-ip=127.0.0.1', '--relay-ip=127.0.0.1', '--listening-port=34780', '--use-auth-secret', `--static-auth-secret=${TURN.secret}`, '--realm=turn.example', '--allow-loopback-peers', '--cli-password=unused',
+			'--cli-port=34781', '--no-tls', '--no-dtls', `--userdb=${join(folder, 'users')}`, `--pidfile=${join(folder, 'pid')}`, `--log-file=${join(folder, 'log')}`, '--simple-log',
+		], { stdio: 'ignore' });
+		const ended = once(relay, 'close');
+		try {
+			const ice = encodeURIComponent(JSON.stringify(new IceServers([], TURN).list('bench')));
+			const outcome = await chromium(pages, 'relay', `&ice=${ice}`)(url, seconds);
+			return { ...outcome, version: `${outcome.version ?? ''}, coturn ${version.trim().split('\n').at(-1) ?? ''}` };
+		} finally {
+			relay.kill();
+			await ended;
+		}
+	});
 };
 
 /** Firefox takes the loopback interface for no network unless it is told to. */
@@ -194,6 +221,7 @@ const peers: readonly Peer[] = [
 		name: 'whip-whep 1.2.0 in Chromium',
 		play: (at, forSeconds) => (existsSync(WHIP_WHEP) ? chromium(pages, 'whip-whep')(at, forSeconds) : Promise.reject(new Error('needs npm install'))),
 	},
+	{ name: 'Chromium through coturn', play: throughCoturn(pages) },
 	{ name: 'Firefox', play: firefox(pages) },
 	{ name: 'aiortc', play: python('receive-aiortc.py', 'import aiortc', 'python3-aiortc') },
 	{
@@ -207,14 +235,14 @@ const peers: readonly Peer[] = [
 const rows: string[][] = [];
 for (const { name, play } of peers.filter((peer) => names.length === 0 || names.some((word) => peer.name.toLowerCase().includes(word.toLowerCase())))) {
 	try {
-		const { version, connected, frames, sizes, firstMs, ended, error } = await play(url, seconds);
-		rows.push([`${name}${version === undefined ? '' : ` (${version})`}`, connected ? 'yes' : 'no', String(frames), firstMs === null ? '-' : `${Math.round(firstMs)} ms`, sizes.join(', ') || '-', ended === null ? '-' : String(ended), error ?? '']);
+		const { version, connected, frames, sizes, firstMs, ended, way, error } = await play(url, seconds);
+		rows.push([`${name}${version === undefined ? '' : ` (${version})`}`, connected ? 'yes' : 'no', String(frames), firstMs === null ? '-' : `${Math.round(firstMs)} ms`, sizes.join(', ') || '-', ended === null ? '-' : String(ended), error ?? way ?? '']);
 	} catch (error) {
 		rows.push([name, '-', '-', '-', '-', '-', `not run: ${error instanceof Error ? error.message : String(error)}`]);
 	}
 	console.log(rows.at(-1)?.join('; '));
 }
-printTable(['player', 'connected', 'frames', 'first picture', 'sizes', 'DELETE', 'remark'], rows);
+printTable(['player', 'connected', 'frames', 'first picture', 'sizes', 'DELETE', 'way, or what was wrong'], rows);
 pages.close();
 await service[Symbol.asyncDispose]();
 await engine.close();
