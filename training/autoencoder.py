@@ -11,7 +11,6 @@ BatchNorm (unit scale without a KL term) and gets noise sigma ~ U(0, 0.12) befor
 Cost per latent at 128x128: encoder 0.87 GMAC, decoder 1.63 GMAC.
 
     python autoencoder.py --minutes 40                  64x64 crops around the subject, then whole frames for the last fifth
-    python autoencoder.py --minutes 60 --decoder-only 1 later: a better decoder (decoder.pt), the latent space stays as it is
 """
 import random
 
@@ -186,27 +185,22 @@ def calibrate(both, values, painter, device, batches=8, clips=24):
 
 
 def main():
-    args = parser(__doc__, lr=5e-3, batch=24, decoder_only=0, compile=0, full=0.2).parse_args()
+    args = parser(__doc__, lr=5e-3, batch=24, compile=0, full=0.2).parse_args()
     torch.manual_seed(args.seed)
     rng, painter = random.Random(args.seed), clip.Painter(args.device)
     encoder, decoder = Encoder(SHAPE["latent_channels"]).to(args.device), Decoder().to(args.device)
     both = nn.ModuleDict({"encoder": encoder, "decoder": decoder}).to(memory_format=torch.channels_last)
-    named = list((decoder if args.decoder_only else both).named_parameters())
+    named = list(both.named_parameters())
     matrix = lambda n, p: p.dim() == 4 and not any(k in n for k in ("conv_out", "stem", "linear"))
     optimizer, ema = MuonAdam(named, matrix, args.lr), Ema(both, 0.998)
-    run = Run("decoder" if args.decoder_only else "autoencoder", args, {"model": both, "optimizer": optimizer, "ema": ema})
-    if args.decoder_only and run.step == 0:                                  # from the averaged weights of the first stage
-        both.load_state_dict(torch.load(run.folder / "autoencoder.pt", map_location=args.device)["items"]["ema"]["values"])
-        ema = run.items["ema"] = Ema(both, 0.998)
+    run = Run("autoencoder", args, {"model": both, "optimizer": optimizer, "ema": ema})
     encode, decode = (torch.compile(encoder), torch.compile(decoder)) if args.compile else (encoder, decoder)
     checked = run.seconds
     for step in run.steps():
         whole = run.progress > 1 - args.full
         frames, weight = sample(painter, rng, max(2, args.batch // 4) if whole else args.batch, 2, None if whole else 64)
         with autocast(args.device):
-            encoder.train(not args.decoder_only)
-            with torch.set_grad_enabled(not args.decoder_only):
-                z = encode(frames)
+            z = encode(frames)
             noise = torch.rand(len(z), 1, 1, 1, 1, device=z.device) * 0.12
             out = decode(z + noise * torch.randn_like(z))
         loss, pixel = loss_of(out, frames, weight, min(1.0, max(0.0, run.progress * 10 - 1)))
@@ -224,8 +218,6 @@ def main():
             print("       psnr %.2f  box %.2f  sharpness %.3f" % validate(painter, encoder, decoder, args.device), flush=True)
     if run.progress == 1:                                                    # the stage is complete: what the others load is calibrated
         values = calibrate(both, ema.values, painter, args.device, 8 if args.steps > 10 else 1, 24 if args.steps > 10 else 2)
-        if args.decoder_only:
-            values = {k: v if k.startswith("decoder.") else ema.values[k] for k, v in values.items()}
         ema.values = {k: v.float() for k, v in values.items()}
         run.save()
         both.load_state_dict(ema.values)

@@ -101,20 +101,21 @@ def examination(args, latents, count=64):
 
 @torch.no_grad()
 def validate(model, values, batch):
-    """Velocity loss of the averaged weights in the subject's cells and elsewhere at three noise levels; of more latents than a chunk with history."""
+    """Velocity loss of the averaged weights in the subject's cells and elsewhere at three noise levels; of more latents than a chunk with history, and then
+    in the subject's cells without the controls too, at the first level: how much the network listens to them."""
     training = {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict({k: v.to(training[k].dtype) for k, v in values.items()})
     z, cells, ids, owner, control = batch
     inside, out = cells[:, :, None].expand_as(z), []
     clean, chunk = (z, CHUNK) if z.shape[1] > CHUNK else (None, z.shape[1])
-    for sigma in (0.9, 0.75, 0.5):
+    for sigma, told in ((0.9, 1), (0.75, 1), (0.5, 1)) if clean is None else ((0.9, 1), (0.75, 1), (0.5, 1), (0.9, 0)):
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3)).to(z.device)
         context = model.text(ids.flatten(0, 1)).unflatten(0, (len(ids), -1))
         t = torch.full(z.shape[:2], sigma, device=z.device)
         with autocast(z.device):
-            v = model.dit.teacher_forcing(clean, (1 - sigma) * z + sigma * noise, t * 0, t * 1000, context, owner, control, chunk, WINDOW)
+            v = model.dit.teacher_forcing(clean, (1 - sigma) * z + sigma * noise, t * 0, t * 1000, context, owner, control * told, chunk, WINDOW)
         error = (v - (noise - z)) ** 2
-        out.append("%.3f/%.3f" % (float((error * inside).sum() / inside.sum()), float((error * (1 - inside)).sum() / (1 - inside).sum())))
+        out.append(("" if told else "no controls ") + "%.3f/%.3f" % (float((error * inside).sum() / inside.sum()), float((error * (1 - inside)).sum() / (1 - inside).sum())))
     model.load_state_dict(training)
     return "  ".join(out)
 
@@ -162,7 +163,9 @@ def main():
             count = max(2, args.batch // {"pictures": 1, "chunks": 2, "history": 12}[now])
             size = max(count, args.bank // {"pictures": 1, "chunks": 2, "history": 8}[now])
             bank = Bank(args.state, args.device, latents, size, args.seed + step, args.rich, args.action if now == "history" else 0.3 * args.rich)
-            bank.grow(max(count, size // 3))
+            if stage == "history":
+                bank.keep()
+            bank.grow(max(0, max(count, size // 3) - len(bank.rows)))
             print(f"--- {stage}: {latents} latents, batches of {count}, bank of {size}", flush=True)
             exam = None
             run.restart_clock()
@@ -190,7 +193,10 @@ def main():
             checked = run.seconds
             exam = exam or examination(args, max(CHUNK, latents))
             print("       subject/rest at 0.9, 0.75, 0.5:  " + validate(model, ema.values, exam), flush=True)
+            bank.save()
             run.restart_clock()
+    if bank is not None:
+        bank.save()
 
 
 if __name__ == "__main__":

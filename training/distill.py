@@ -18,7 +18,7 @@ from torch import nn
 
 import spec
 from bank import Bank
-from denoiser import CHUNK, WINDOW, Model, drop, is_matrix, mix, shifted
+from denoiser import CHUNK, WINDOW, Model, drop, is_matrix, mix, shifted, stretch, windows
 from export import newest
 from muon import Ema, MuonAdam
 from precision import autocast
@@ -41,7 +41,7 @@ def draw(batch, count, points, device):
 
 def loss_of(student, target, teacher, batch, points, guidance, history):
     """With a guidance other than 1 the student learns to be guided, with 1 to jump. → (loss, plain squared error)"""
-    z, cells, ids, owner, control = batch
+    z, cells, ids, owner, control, *where = batch
     B, L = z.shape[:2]
     chunk = min(CHUNK, L)
     ids, control = drop(ids, control, caption=0.0)
@@ -62,7 +62,7 @@ def loss_of(student, target, teacher, batch, points, guidance, history):
 
     def velocity(model, x, sigma, words, control=control):
         context = model.text(words.flatten(0, 1)).unflatten(0, (B, -1))
-        return model.dit.teacher_forcing(clean, x, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW)
+        return model.dit.teacher_forcing(clean, x, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW, *where)
 
     weight = 1 + 3 * cells.repeat(1, versions, 1, 1)[:, :, None]
     weight = weight / weight.mean()
@@ -96,7 +96,7 @@ class Guided:
 
 
 def main():
-    args = parser(__doc__, lr=5e-4, batch=32, latents=8, bank=1500, fresh=0.1, points=24, guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0, action=0.3).parse_args()
+    args = parser(__doc__, lr=5e-4, batch=32, latents=10, short=6, windows=0.5, bank=1500, fresh=0.1, points=24, guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0, action=0.3).parse_args()
     torch.manual_seed(args.seed)
     teacher = Model().to(args.device)
     teacher.load_state_dict(newest(Path(args.state), [args.teacher])[1]["items"]["ema"]["values"])
@@ -108,11 +108,12 @@ def main():
     run = Run("distill", args, {"student": student, "optimizer": optimizer, "ema": ema, "guided": guided})
     if guided.values is not None:
         teacher.load_state_dict(guided.values)
-    history = args.latents > CHUNK
-    count = max(2, args.batch // args.latents)                                  # clips of a step
+    short = min(args.short, args.latents)
+    count = max(2, args.batch // short)                                         # clips of a step
     bank = Bank(args.state, args.device, args.latents, max(count, args.bank // args.latents), args.seed, args.rich, args.action)
-    bank.grow(max(count, bank.size))
-    print(f"--- distill: {args.latents} latents, batches of {count}", flush=True)
+    bank.keep()
+    bank.grow(max(0, max(count, bank.size // 2) - len(bank.rows)))
+    print(f"--- distill: {short} latents, batches of {count}", flush=True)
     run.restart_clock()
     due = 0.0
     for step in run.steps():
@@ -127,16 +128,18 @@ def main():
         with torch.no_grad():
             for p, v in target.named_parameters():
                 v.copy_(ema.values[p])
-        batch = bank.batch(count)
+        narrow = step % 4 < args.windows * 4                                    # windows about the subject of four times as many clips
+        batch = stretch(bank.batch(count * 4 if narrow else count), short)
         with autocast(args.device):
-            loss, plain = loss_of(student, target, teacher, batch, args.points, args.guidance if guided.values is None else 1.0, history)
+            loss, plain = loss_of(student, target, teacher, windows(batch, 8) if narrow else batch, args.points, args.guidance if guided.values is None else 1.0, short > CHUNK)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step(run.rate(30, args.decay))
         for p in student.parameters():
             p.grad = None
         ema.update(student)
-        run.show(**{"guidance" if guided.values is None else "jump": plain.detach()})
+        run.show(**{("guidance" if guided.values is None else "jump") + (" window" if narrow else ""): plain.detach()})
+    bank.save()
 
 
 if __name__ == "__main__":

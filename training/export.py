@@ -133,8 +133,7 @@ def main():
 
     _, auto = newest(folder, ["decoder", "autoencoder"])
     if auto:
-        values_of_autoencoder = auto["items"]["ema"]["values"]
-        plain = {k[len("decoder."):]: v for k, v in values_of_autoencoder.items() if k.startswith("decoder.")}
+        plain = {k[len("decoder."):]: v for k, v in auto["items"]["ema"]["values"].items() if k.startswith("decoder.")}
     else:
         plain = Decoder().state_dict()
     vae_stored, vae = rounded(fold(plain))
@@ -183,7 +182,8 @@ def main():
     files["dit"] = write(out / "dit.safetensors", dump(weights["dit"]))
     files["vae"] = write(out / "vae.safetensors", dump(vae_stored))
     if auto:                                                                 # not for the engine: what restore.py needs to go on training
-        encoder = {k[len("encoder."):]: v for k, v in values_of_autoencoder.items() if k.startswith("encoder.")}
+        values = newest(folder, ["autoencoder"])[1]["items"]["ema"]["values"]
+        encoder = {k[len("encoder."):]: v for k, v in values.items() if k.startswith("encoder.")}
         write(out / "encoder.safetensors", dump({k: v.bfloat16() if v.dim() == 4 else v.float() for k, v in encoder.items()}))
     _, teacher = newest(folder, ["denoiser"]) if stage == "distill" else (None, None)
     if teacher:                                                              # likewise: a student has guidance in it, and is no teacher for the next

@@ -18,12 +18,12 @@ import torch
 HERE = Path(__file__).parent
 # Shares of the time. The teacher is what the student can be at most; guidance settles after some hundred steps.
 SHARES = {"denoiser": 0.65, "distill": 0.15, "decoder": 0.2}
-LARGE = {"denoiser": ["--batch", "1024", "--bank", "12000", "--lr", "5e-3"], "distill": ["--batch", "512", "--bank", "6000"], "decoder": ["--batch", "256"]}
-SMALL = {"denoiser": ["--batch", "16", "--bank", "16", "--steps", "2"], "distill": ["--batch", "8", "--bank", "8", "--steps", "2"], "decoder": ["--batch", "4", "--steps", "2"]}
+LARGE = {"denoiser": ["--batch", "1024", "--bank", "12000", "--lr", "5e-3"], "distill": ["--batch", "512", "--bank", "6000"], "decoder": ["--batch", "256", "--bank", "2000"]}
+SMALL = {"denoiser": ["--batch", "16", "--bank", "16", "--steps", "2"], "distill": ["--batch", "8", "--bank", "8", "--steps", "2"], "decoder": ["--batch", "4", "--bank", "8", "--exam", "2", "--steps", "2"]}
 FLAGS = {
     "denoiser": ["denoiser.py", "--pictures", "0.3", "--chunks", "0.1", "--rich", "0.4", "--latents", "10"],
-    "distill": ["distill.py", "--guide", "1.1", "--guidance", "5", "--latents", "6", "--rich", "0.4"],
-    "decoder": ["autoencoder.py", "--decoder-only", "1"],
+    "distill": ["distill.py", "--guide", "1.1", "--guidance", "5", "--rich", "0.4"],
+    "decoder": ["decoder.py"],
 }
 
 

@@ -22,15 +22,27 @@ SIZES = {"small": 36, "normal": 52, "big": 72}
 MARGIN = {"small": 24, "normal": 32, "big": 40}                                    # how far outside the screen a subject turns up on the other side: whole half tokens
 TOKEN, BEAT, BEATS = 16, 0.5, 12                                                   # pixels; seconds of a chunk; after so many of them every motion repeats
 STEER, PAN, TILT = 64, 64, 16                                                      # pixels a second, twice: a token of 16 in a latent of 4 frames; pixels
+PLAYED = 0.6                                                                       # of the steered clips
 FAR = 0.5                                                                          # the far layer moves at half the speed of the near one: whole tokens in a chunk
 
 
 def controls(rng, latents, face, chance=0.3):
-    """[latents, 12]: nothing for most clips, otherwise one or two controls held for a while."""
+    """[latents, 12]: nothing for most clips, otherwise one or two controls held for a while, or one that somebody plays with all the time: what happens next
+    is then told by nothing else, where a control that is held could be read from the history."""
     c = np.zeros((latents, len(CONTROLS)), dtype=np.float32)
     if rng.random() > chance:
         return c
     c[:, 11] = 1
+    if rng.random() < PLAYED:
+        start, expressive, axis = 0, face and rng.random() < 0.3, rng.choice([0, 0, 0, 1, 1, 2, 2, 3, 4])
+        while start < latents:
+            end = min(latents, start + rng.randrange(1, 5))
+            if expressive:
+                c[start:end, 5 + rng.randrange(6)] = 1
+            else:
+                c[start:end, axis] = rng.choice([-1, -1, 0, 1, 1])
+            start = end
+        return c
     for _ in range(rng.choice([1, 1, 2])):
         start = rng.randrange(latents)
         end = min(latents, start + rng.randrange(2, 9))
