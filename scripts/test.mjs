@@ -1,31 +1,64 @@
 // npm test [-- FILTER ...]: installs and builds when needed, then runs every compiled test whose path contains a filter.
-import { readdirSync } from 'node:fs';
-import { join, relative } from 'node:path';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative, sep } from 'node:path';
 import { spawnSync } from 'node:child_process';
 import { ensureBuilt, ensureInstalled, root } from './setup.mjs';
+import { lanesOf } from './test-lanes.mjs';
 
 ensureInstalled();
 ensureBuilt();
 
-const tests = (folder) =>
-	readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
-		const path = join(folder, entry.name);
+const folder = join(root, 'dist', 'test');
+const tests = (at) =>
+	readdirSync(at, { withFileTypes: true }).flatMap((entry) => {
+		const path = join(at, entry.name);
 		return entry.isDirectory() ? tests(path) : entry.name.endsWith('.test.js') ? [path] : [];
 	});
 
 const filters = process.argv.slice(2).filter((argument) => !argument.startsWith('-'));
-const files = tests(join(root, 'dist', 'test'))
-	.map((path) => relative(root, path))
-	.filter((path) => filters.length === 0 || filters.some((filter) => path.includes(filter)))
+const files = tests(folder)
+	.filter((path) => filters.length === 0 || filters.some((filter) => relative(root, path).includes(filter)))
+	.map((path) => relative(folder, path))
 	.sort();
 if (files.length === 0) {
 	console.error(`No test matches ${filters.join(' ')}`);
 	process.exit(1);
 }
-// One file at a time: many start an engine of their own, and timings on two cores should not fight.
-const result = spawnSync(
-	process.execPath,
-	['--test', '--enable-source-maps', '--test-concurrency=1', '--test-timeout=240000', ...files],
-	{ cwd: root, stdio: 'inherit' },
-);
-process.exit(result.status ?? 1);
+
+const counted = mkdtempSync(join(tmpdir(), 'turbocast-tests-'));
+const all = { tests: 0, passed: 0, failed: 0, skipped: 0, failures: [] };
+let status = 0;
+/** Runs files, so many at a time, and adds up what they came to. */
+const run = (lane, concurrency) => {
+	if (lane.length === 0) {
+		return;
+	}
+	const counts = join(counted, String(concurrency));
+	const result = spawnSync(process.execPath, [
+		'--test', '--enable-source-maps', `--test-concurrency=${concurrency}`, '--test-timeout=240000',
+		`--test-reporter=${process.stdout.isTTY ? 'spec' : 'tap'}`, '--test-reporter-destination=stdout',
+		'--test-reporter=./scripts/test-count.mjs', `--test-reporter-destination=${counts}`,
+		...lane.map((path) => join('dist', 'test', path)),
+	], { cwd: root, stdio: 'inherit' });
+	status ||= result.status ?? 1;
+	if (!existsSync(counts)) {
+		throw new Error(`The run was ended by ${result.signal ?? result.error?.message ?? `status ${result.status}`} before its end.`);
+	}
+	const { tests: ran, passed, failed, skipped, failures } = JSON.parse(readFileSync(counts, 'utf8'));
+	all.tests += ran;
+	all.passed += passed;
+	all.failed += failed;
+	all.skipped += skipped;
+	all.failures.push(...failures);
+};
+try {
+	const { beside, alone } = lanesOf(files, folder);
+	run(beside, 2);
+	run(alone, 1);
+} finally {
+	rmSync(counted, { recursive: true, force: true });
+}
+console.log(`\n${all.tests} tests in ${files.length} files: ${all.passed} passed, ${all.failed} failed, ${all.skipped} skipped`);
+all.failures.forEach((failure) => console.log(`failed: ${failure.replaceAll(root + sep, '')}`));
+process.exit(status);

@@ -92,6 +92,24 @@ test('every folder imports only what its row of the table names', () => {
 	assert.deepEqual(wrong, []);
 });
 
+/** What is loaded with a file: its imports, theirs and so on, types and `import()` left out. */
+const loadedWith = (file: string, seen = new Set<string>()): Set<string> => {
+	const name = relative(repositoryRoot, file).split(sep).join('/');
+	if (!seen.has(name)) {
+		seen.add(name);
+		for (const [, target] of readFileSync(file, 'utf8').matchAll(/^(?:import|export) (?!type )[^;]*?from '(\.[^']+)'/gmu)) {
+			loadedWith(resolve(dirname(file), (target ?? '').replace(/\.js$/u, '.ts')), seen);
+		}
+	}
+	return seen;
+};
+
+test('a command starts without what only another one needs: the server and its transport are loaded by those that use them', () => {
+	const loaded = [...loadedWith(join(repositoryRoot, 'src', 'main.ts'))];
+	assert.ok(loaded.includes('src/cli/generate.ts') && loaded.includes('src/engine/engine-host.ts'));
+	assert.deepEqual(loaded.filter((name) => name === 'src/app.ts' || name === 'src/server/server.ts' || name.startsWith('src/transport/')), []);
+});
+
 test('every package is imported only through its door, and only declared packages are', () => {
 	const wrong: string[] = [];
 	for (const file of files) {

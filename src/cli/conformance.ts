@@ -1,13 +1,10 @@
 /** `turbocast conformance`: does a server, or a client, do what docs/protocol.md says? */
 import { createLog } from '../base/log.js';
 import { systemClock } from '../base/time.js';
-import { runClientSuite } from '../conformance/client-suite.js';
-import { runServerSuite } from '../conformance/server-suite.js';
 import { VERDICTS, type Result, type Verdict } from '../conformance/verdict.js';
 import type { Config } from '../config.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { REALTIME_PATH } from '../protocol/limits.js';
-import { createWebRtcTransport } from '../transport/webrtc.js';
 import { parseNumber, type Arguments, type FlagTable } from './arguments.js';
 
 export const CONFORMANCE_FLAGS = {
@@ -51,14 +48,15 @@ export const conformance = async (args: Arguments, config: Config, signal: Abort
 		throw new TurbocastError('invalid_option', 'Give the address of one server, or --client: turbocast conformance http://127.0.0.1:8080.');
 	}
 	const patienceMs = 1000 * parseNumber('patience', args.one('patience') ?? String(DEFAULT_PATIENCE_SECONDS), { min: 1, max: 600 });
+	// Imported where they are needed, so that other commands start without them.
 	const results = server === undefined
-		? runClientSuite({
+		? (await import('../conformance/client-suite.js')).runClientSuite({
 			patienceMs, signal,
-			transport: createWebRtcTransport({ fps: 16, log: createLog({ level: 'error', personalData: config.log.personal_data }), clock: systemClock }),
+			transport: (await import('../transport/webrtc.js')).createWebRtcTransport({ fps: 16, log: createLog({ level: 'error', personalData: config.log.personal_data }), clock: systemClock }),
 			port: parseNumber('port', args.one('port') ?? '0', { min: 0, max: 65_535, integer: true }),
 			onListening: (url) => process.stderr.write(`Connect the client to ${url} and start a session with any prompt; leave it running until this ends.\n`),
 		})
-		: runServerSuite({ url: controlUrl(server), token: args.one('token'), patienceMs, only: args.one('only'), signal });
+		: (await import('../conformance/server-suite.js')).runServerSuite({ url: controlUrl(server), token: args.one('token'), patienceMs, only: args.one('only'), signal });
 	const counts: { [verdict in Verdict]: number } = { pass: 0, fail: 0, skipped: 0 };
 	for await (const result of results) {
 		counts[result.verdict] += 1;

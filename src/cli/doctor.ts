@@ -3,8 +3,6 @@ import type { Config } from '../config.js';
 import type { Finding } from '../protocol/diagnoses.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { parseNumber, type Arguments, type FlagTable } from './arguments.js';
-import { examineMachine } from './doctor/machine-hops.js';
-import { examineServer } from './doctor/server-hops.js';
 
 export const DOCTOR_FLAGS = {
 	token: { values: ['T'], says: 'a server key or client secret of the server' },
@@ -37,9 +35,10 @@ export const doctor = async (args: Arguments, config: Config, signal: AbortSigna
 		throw new TurbocastError('invalid_option', 'Give the address of one server, or none for this machine: turbocast doctor http://127.0.0.1:8080.');
 	}
 	const patienceMs = 1000 * parseNumber('patience', args.one('patience') ?? String(DEFAULT_PATIENCE_SECONDS), { min: 1, max: 600 });
+	// Imported where they are needed, so that other commands start without them.
 	const findings = server === undefined
-		? examineMachine({ config, patienceMs, signal })
-		: examineServer({ url: serverUrl(server), token: args.one('token'), origin: args.one('origin'), wantsPicture: args.has('picture'), patienceMs, wallMs });
+		? (await import('./doctor/machine-hops.js')).examineMachine({ config, patienceMs, signal })
+		: (await import('./doctor/server-hops.js')).examineServer({ url: serverUrl(server), token: args.one('token'), origin: args.one('origin'), wantsPicture: args.has('picture'), patienceMs, wallMs });
 	let broken = 0;
 	for await (const finding of findings) {
 		broken += finding.verdict === 'broken' ? 1 : 0;

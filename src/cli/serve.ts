@@ -1,6 +1,5 @@
 /** `turbocast serve`: the service, until it is told to stop. */
 import type { Log } from '../base/log.js';
-import { startApp } from '../app.js';
 import type { Config } from '../config.js';
 import type { FlagTable } from './arguments.js';
 import { Interruption } from './interruption.js';
@@ -15,6 +14,8 @@ export const SERVE_FLAGS = {
 
 /** Runs until `signal` aborts; SIGTERM lets sessions finish first. Rejects when the service cannot start. */
 export const serve = async (config: Config, log: Log, signal: AbortSignal): Promise<void> => {
+	// Imported where it is needed, so that other commands start without it.
+	const { startApp } = await import('../app.js');
 	const app = await startApp({ config, log });
 	try {
 		process.stdout.write(`turbocast: ${app.address.url}\n`);

@@ -20,6 +20,8 @@ export type ConnectionOptions = {
 	readonly origin?: string;
 	/** For how long an answer is waited for. */
 	readonly patienceMs: number;
+	/** Whether a broken rule ends what is waited for: it is the verdict, whatever comes after it. */
+	readonly isStrict?: boolean;
 };
 
 /** The handshake was refused in plain HTTP. */
@@ -43,6 +45,7 @@ export class Connection {
 	readonly received: ServerMessage[] = [];
 	readonly #socket: WebSocket;
 	readonly #patienceMs: number;
+	readonly #isStrict: boolean;
 	readonly #closed: Promise<Closed>;
 	readonly #inbox = new Mailbox<ServerMessage>();
 	/** Few: a case opens the video for some pictures. */
@@ -54,15 +57,16 @@ export class Connection {
 	#nextEvent = 1;
 	#isLeft = false;
 
-	private constructor(socket: WebSocket, patienceMs: number) {
+	private constructor(socket: WebSocket, patienceMs: number, isStrict: boolean) {
 		this.#socket = socket;
 		this.#patienceMs = patienceMs;
+		this.#isStrict = isStrict;
 		socket.on('message', (data: Buffer, isBinary) => this.#receive(data, isBinary));
 		socket.on('error', () => undefined);
 		this.#closed = new Promise((resolve) => {
 			socket.on('close', (code, reason) => {
 				if (!this.#isLeft && this.received.at(-1)?.type !== 'session.ended') {
-					this.#violations.push(`the server closed the connection with ${code} without session.ended before it`);
+					this.#violate(`the server closed the connection with ${code} without session.ended before it`);
 				}
 				this.#inbox.close(`the connection was closed with ${code}${this.#lastWords()}`);
 				this.#pictures.close(`the connection was closed with ${code}`);
@@ -72,10 +76,10 @@ export class Connection {
 	}
 
 	/** Resolves with the connection once it is open, before anything was said. Rejects with `Refused`. */
-	static open({ url, token, protocols = [SUBPROTOCOL], origin, patienceMs }: ConnectionOptions): Promise<Connection> {
+	static open({ url, token, protocols = [SUBPROTOCOL], origin, patienceMs, isStrict = false }: ConnectionOptions): Promise<Connection> {
 		const offered = token === undefined ? [...protocols] : [...protocols, `${TOKEN_PROTOCOL_PREFIX}${token}`];
 		const socket = new WebSocket(url, offered, { handshakeTimeout: patienceMs, ...(origin === undefined ? {} : { origin }) });
-		const connection = new Connection(socket, patienceMs);
+		const connection = new Connection(socket, patienceMs, isStrict);
 		return new Promise((resolve, reject) => {
 			socket.on('open', () => resolve(connection));
 			socket.on('error', reject);
@@ -180,6 +184,14 @@ export class Connection {
 		ensure(first === undefined, first ?? '');
 	}
 
+	#violate(rule: string): void {
+		this.#violations.push(rule);
+		if (this.#isStrict) {
+			this.#inbox.close(rule);
+			this.#pictures.close(rule);
+		}
+	}
+
 	#lastWords(): string {
 		const last = this.received.at(-1);
 		return last === undefined ? '; nothing came' : `; the last message was ${quote(last)}`;
@@ -197,17 +209,17 @@ export class Connection {
 			}
 			message = parseServerMessage(json);
 		} catch (error) {
-			this.#violations.push(`the server sent ${quote(data.toString('utf8').slice(0, 200))}, which is not a message of the protocol: ${error instanceof Error ? error.message : String(error)}`);
+			this.#violate(`the server sent ${quote(data.toString('utf8').slice(0, 200))}, which is not a message of the protocol: ${error instanceof Error ? error.message : String(error)}`);
 			return;
 		}
 		if (message === undefined) {
 			return; // A server may be newer.
 		}
 		if (this.received.length === 0 && message.type !== 'session.created' && message.type !== 'error') {
-			this.#violations.push(`the first message was ${message.type} instead of session.created`);
+			this.#violate(`the first message was ${message.type} instead of session.created`);
 		}
 		if (this.received.at(-1)?.type === 'session.ended') {
-			this.#violations.push(`${message.type} came after session.ended`);
+			this.#violate(`${message.type} came after session.ended`);
 		}
 		this.received.push(message);
 		this.#inbox.put(message);
@@ -219,7 +231,7 @@ export class Connection {
 		}
 		const unit = parseVideoUnit(data);
 		if (this.#unit !== undefined) {
-			this.#violations.push(`no frame.meta followed the picture of frame ${this.#unit.frameId}`);
+			this.#violate(`no frame.meta followed the picture of frame ${this.#unit.frameId}`);
 		}
 		this.#unit = unit;
 	}
@@ -228,7 +240,7 @@ export class Connection {
 		const unit = this.#unit;
 		this.#unit = undefined;
 		if (unit === undefined || unit.frameId !== meta.frame_id % 2 ** 32 || unit.rtpTimestamp !== meta.rtp_timestamp) {
-			this.#violations.push(`the frame.meta of frame ${meta.frame_id} does not follow its picture`);
+			this.#violate(`the frame.meta of frame ${meta.frame_id} does not follow its picture`);
 			return;
 		}
 		this.#pictures.put({ unit, meta });

@@ -24,7 +24,7 @@ export class Subject {
 
 	/** A connection as it comes, with the credential unless another is given; `null` is none. */
 	async connect({ token = this.token, ...options }: Partial<Omit<ConnectionOptions, 'token'>> & { readonly token?: string | null | undefined } = {}): Promise<Connection> {
-		const connection = await Connection.open({ url: this.url, patienceMs: this.patienceMs, ...options, token: token ?? undefined });
+		const connection = await Connection.open({ url: this.url, patienceMs: this.patienceMs, isStrict: true, ...options, token: token ?? undefined });
 		this.#connections.push(connection);
 		return connection;
 	}

@@ -18,6 +18,8 @@ const skip = whyNoBrowser();
 const STALL_MS = 375;
 /** Room for a machine that is busy with something else; nothing below is about speed. */
 const PATIENCE_MS = 60_000;
+/** For how long a tab that was closed keeps its place: the next test may want it. */
+const GRACE_MS = 2000;
 /** Frames kept for comparison: 40 seconds. */
 const KEPT_FRAMES = 640;
 
@@ -31,7 +33,7 @@ before(async () => {
 		return;
 	}
 	app = await startApp({
-		config: parseConfig({ server: { port: 0 }, auth: { keys_file: '/nonexistent/keys.json' } }, 'the test'), log: silentLog,
+		config: parseConfig({ server: { port: 0 }, auth: { keys_file: '/nonexistent/keys.json' }, limits: { resume_grace_ms: GRACE_MS } }, 'the test'), log: silentLog,
 		onFrame: (frame) => {
 			if (frame.frameId === 0) {
 				emitted = new Map();

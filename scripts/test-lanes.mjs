@@ -1,0 +1,40 @@
+// Which test files may run two at a time. The rest runs alone: what starts browsers and servers or measures time should not fight for two cores.
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+
+/** Paths below the tests that begin with one of these only compute, the commands among them in a process of their own. A new folder is alone until it is named here. */
+export const COMPUTING = ['base/', 'cli/arguments.', 'cli/generate.', 'cli/import.', 'cli/join.', 'cli/keys.', 'cli/models.', 'engine/', 'model/', 'native/', 'protocol/', 'verify/'];
+
+/** Of these, alone all the same. */
+export const ALONE = [
+	'engine/device-choice.', // a self-test has a time limit
+	'engine/orphan.', // so has the end of a process
+	'engine/scratch-file.', // lays a folder out that every other process may sweep away
+];
+
+/** Not alone although they start a server: each of its answers may take 20 seconds or more. */
+export const PATIENT = ['conformance/server-mistakes.', 'conformance/server-suite.'];
+
+/** Modules that start a browser, an engine, an encoder or a server, and the difference of two clock readings. */
+const NEEDS_THE_MACHINE = /from '(?:playwright-core|[^']*\/(?:engine-host|encoder-host|app|served|webrtc)\.js)'|\.now\(\) - /u;
+
+/** Whether the file, or one of the tests' own that it imports, needs the machine for itself. */
+const needsTheMachine = (file, folder, seen = new Set()) => {
+	if (seen.has(file) || !file.startsWith(folder) || !existsSync(file)) {
+		return false;
+	}
+	seen.add(file);
+	const text = readFileSync(file, 'utf8');
+	return NEEDS_THE_MACHINE.test(text) || [...text.matchAll(/from '(\.[^']+)'/gu)].some(([, path]) => needsTheMachine(resolve(dirname(file), path), folder, seen));
+};
+
+/** Sorts compiled test files, given by their paths below `folder`. */
+export const lanesOf = (files, folder) => {
+	const lanes = { beside: [], alone: [] };
+	for (const file of files) {
+		const isOneOf = (starts) => starts.some((start) => file.startsWith(start));
+		const isComputing = () => isOneOf(COMPUTING) && !isOneOf(ALONE) && !needsTheMachine(join(folder, file), folder);
+		lanes[isOneOf(PATIENT) || isComputing() ? 'beside' : 'alone'].push(file);
+	}
+	return lanes;
+};
