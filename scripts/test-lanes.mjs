@@ -10,10 +10,16 @@ export const ALONE = [
 	'engine/device-choice.', // a self-test has a time limit
 	'engine/orphan.', // so has the end of a process
 	'engine/scratch-file.', // lays a folder out that every other process may sweep away
+	'native/compiled.', // the compiler takes every core
+	'native/emulated.', // so here; others use what it builds
 ];
 
-/** Not alone although they start a server: each of its answers may take 20 seconds or more. */
-export const PATIENT = ['conformance/server-mistakes.', 'conformance/server-suite.'];
+/** Not alone, whatever they import. */
+export const BESIDE = [
+	'conformance/server-mistakes.', // each answer of its server may take 20 seconds or more
+	'conformance/server-suite.', // the same
+	'server/pace.', // its clock is simulated; of what starts a server it takes the configuration
+];
 
 /** Modules that start a browser, an engine, an encoder or a server, and the difference of two clock readings. */
 const NEEDS_THE_MACHINE = /from '(?:playwright-core|[^']*\/(?:engine-host|encoder-host|app|served|webrtc)\.js)'|\.now\(\) - /u;
@@ -34,7 +40,7 @@ export const lanesOf = (files, folder) => {
 	for (const file of files) {
 		const isOneOf = (starts) => starts.some((start) => file.startsWith(start));
 		const isComputing = () => isOneOf(COMPUTING) && !isOneOf(ALONE) && !needsTheMachine(join(folder, file), folder);
-		lanes[isOneOf(PATIENT) || isComputing() ? 'beside' : 'alone'].push(file);
+		lanes[isOneOf(BESIDE) || isComputing() ? 'beside' : 'alone'].push(file);
 	}
 	return lanes;
 };

@@ -42,10 +42,11 @@ const run = (lane, concurrency) => {
 		...lane.map((path) => join('dist', 'test', path)),
 	], { cwd: root, stdio: 'inherit' });
 	status ||= result.status ?? 1;
-	if (!existsSync(counts)) {
+	const text = existsSync(counts) ? readFileSync(counts, 'utf8') : '';
+	if (text === '') {
 		throw new Error(`The run was ended by ${result.signal ?? result.error?.message ?? `status ${result.status}`} before its end.`);
 	}
-	const { tests: ran, passed, failed, skipped, failures } = JSON.parse(readFileSync(counts, 'utf8'));
+	const { tests: ran, passed, failed, skipped, failures } = JSON.parse(text);
 	all.tests += ran;
 	all.passed += passed;
 	all.failed += failed;
@@ -54,8 +55,8 @@ const run = (lane, concurrency) => {
 };
 try {
 	const { beside, alone } = lanesOf(files, folder);
-	run(beside, 2);
 	run(alone, 1);
+	run(beside, 2);
 } finally {
 	rmSync(counted, { recursive: true, force: true });
 }

@@ -8,8 +8,8 @@ import { pathToFileURL } from 'node:url';
 import { repositoryRoot } from './repository.js';
 
 type Lanes = { readonly beside: readonly string[]; readonly alone: readonly string[] };
-const { ALONE, COMPUTING, PATIENT, lanesOf } = await import(pathToFileURL(join(repositoryRoot, 'scripts/test-lanes.mjs')).href) as {
-	readonly ALONE: readonly string[]; readonly COMPUTING: readonly string[]; readonly PATIENT: readonly string[]; readonly lanesOf: (files: readonly string[], folder: string) => Lanes;
+const { ALONE, BESIDE, COMPUTING, lanesOf } = await import(pathToFileURL(join(repositoryRoot, 'scripts/test-lanes.mjs')).href) as {
+	readonly ALONE: readonly string[]; readonly BESIDE: readonly string[]; readonly COMPUTING: readonly string[]; readonly lanesOf: (files: readonly string[], folder: string) => Lanes;
 };
 
 const files = readdirSync(join(repositoryRoot, 'dist/test'), { recursive: true, withFileTypes: true })
@@ -46,5 +46,5 @@ test('every test file is in one lane, and every name of the lists is one of a fi
 	assert.deepEqual([...beside, ...alone].sort(), [...files].sort());
 	assert.ok(['engine/kv-parity.test.js', 'model/graph-builder.test.js', 'verify/verify.test.js'].every((file) => beside.includes(file)));
 	assert.ok(['browser/page.test.js', 'engine/engine-host.test.js', 'server/session.test.js', 'transport/webrtc.test.js'].every((file) => alone.includes(file)));
-	assert.deepEqual([...COMPUTING, ...ALONE, ...PATIENT].filter((start) => !files.some((file) => file.startsWith(start))), []);
+	assert.deepEqual([...COMPUTING, ...ALONE, ...BESIDE].filter((start) => !files.some((file) => file.startsWith(start))), []);
 });
