@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 
 /** Paths below the tests that begin with one of these only compute, the commands among them in a process of their own. A new folder is alone until it is named here. */
-export const COMPUTING = ['base/', 'cli/arguments.', 'cli/generate.', 'cli/import.', 'cli/join.', 'cli/keys.', 'cli/models.', 'engine/', 'model/', 'native/', 'protocol/', 'verify/'];
+export const COMPUTING = ['base/', 'cli/arguments.', 'cli/generate.', 'cli/import.', 'cli/join.', 'cli/keys.', 'cli/models.', 'cli/pull-to-video.', 'engine/', 'model/', 'native/', 'protocol/', 'verify/'];
 
 /** Of these, alone all the same. */
 export const ALONE = [

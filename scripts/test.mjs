@@ -9,6 +9,9 @@ import { lanesOf } from './test-lanes.mjs';
 ensureInstalled();
 ensureBuilt();
 
+/** Of a file, and of a test in it, that runs alone. */
+const TIMEOUT_MS = 240_000;
+
 const folder = join(root, 'dist', 'test');
 const tests = (at) =>
 	readdirSync(at, { withFileTypes: true }).flatMap((entry) => {
@@ -36,7 +39,7 @@ const run = (lane, concurrency) => {
 	}
 	const counts = join(counted, String(concurrency));
 	const result = spawnSync(process.execPath, [
-		'--test', '--enable-source-maps', `--test-concurrency=${concurrency}`, '--test-timeout=240000',
+		'--test', '--enable-source-maps', `--test-concurrency=${concurrency}`, `--test-timeout=${TIMEOUT_MS * concurrency}`,
 		`--test-reporter=${process.stdout.isTTY ? 'spec' : 'tap'}`, '--test-reporter-destination=stdout',
 		'--test-reporter=./scripts/test-count.mjs', `--test-reporter-destination=${counts}`,
 		...lane.map((path) => join('dist', 'test', path)),
@@ -55,6 +58,7 @@ const run = (lane, concurrency) => {
 };
 try {
 	const { beside, alone } = lanesOf(files, folder);
+	// First, since one of them builds what others load.
 	run(alone, 1);
 	run(beside, 2);
 } finally {
