@@ -57,11 +57,9 @@ def weights(cells):
 
 
 @torch.no_grad()
-def validate(decoder, z, cells, frames, show):
+def validate(z, cells, frames, show):
     """PSNR of whole frames and in the subject's cells, and the gradient energy against the truth."""
-    decoder.eval()
     out = show(z).clamp(0, 1)
-    decoder.train()
     inside = (weights(cells) > weights(cells).amin()).float().expand_as(frames)
     psnr = lambda e: float(-10 * torch.log10(e))
     e = (out - frames) ** 2
@@ -69,7 +67,7 @@ def validate(decoder, z, cells, frames, show):
 
 
 def main():
-    args = parser(__doc__, lr=2e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16).parse_args()
+    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16).parse_args()
     torch.manual_seed(args.seed)
     folder = Path(args.state)
     student, decoder = Model().to(args.device), Decoder().to(args.device).to(memory_format=torch.channels_last)
@@ -77,6 +75,7 @@ def main():
     if state is not None:
         student.load_state_dict(state["items"]["ema"]["values"])
     student.eval().requires_grad_(False)
+    decoder.eval()                                                              # the statistics of BatchNorm stay as they are: a small step from a finished network
     values = newest(folder, ["autoencoder"])[1]["items"]["ema"]["values"]
     decoder.load_state_dict({k[len("decoder."):]: v for k, v in values.items() if k.startswith("decoder.")})
     whole_model = nn.ModuleDict({"decoder": decoder})                           # the names that export.py knows
@@ -95,7 +94,7 @@ def main():
     made = imagined(student, exam, 2)
 
     def report(word):
-        print(f"{word} true: {validate(decoder, exam[0], exam[1], truth, show)}   as {name} leaves them: {validate(decoder, made, exam[1], truth, show)}", flush=True)
+        print(f"{word} true: {validate(exam[0], exam[1], truth, show)}   as {name} leaves them: {validate(made, exam[1], truth, show)}", flush=True)
 
     report("before ")
     bank.grow(max(args.batch, args.bank // 2))
@@ -124,19 +123,8 @@ def main():
             checked = run.seconds
             report("      ")
             run.restart_clock()
-    if run.progress == 1:                                                      # BatchNorm's statistics anew, of whole frames, for the averaged weights
-        decoder.load_state_dict({k[len("decoder."):]: v for k, v in ema.values.items()})
-        norms = [m for m in decoder.modules() if isinstance(m, nn.BatchNorm2d)]
-        for m in norms:
-            m.reset_running_stats()
-            m.momentum = None
-        with torch.no_grad():
-            for n in range(16 if args.steps > 10 else 1):
-                *batch, frames = bank.batch(max(4, args.batch // 2))
-                show(both_kinds(student, batch, 2 + n % 2))
-        ema.values = {k: v.clone().float() for k, v in whole_model.state_dict().items()}
-        run.save()
-        report("at last")
+    decoder.load_state_dict({k[len("decoder."):]: v for k, v in ema.values.items()})
+    report("at last")
 
 
 if __name__ == "__main__":
