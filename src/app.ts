@@ -89,6 +89,7 @@ export const startApp = async ({ config, log = createLog({ level: config.log.lev
 			portRange: config.media.udp_port_min === 0 ? undefined : [config.media.udp_port_min, config.media.udp_port_max],
 			announceAddresses: config.media.announce_addresses,
 			iceServers: config.media.ice_servers,
+			segmentation: config.media.udp_segmentation,
 			fps: engine.model.fps,
 			mostBps: config.media.bitrate_bps,
 			log: log.child({ part: 'transport' }),

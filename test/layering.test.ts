@@ -31,7 +31,7 @@ const GROUND: { readonly [folder: string]: readonly string[] } = { protocol: [],
 /** The one door of each package. */
 const DOORS: { readonly [name: string]: readonly string[] } = {
 	'onnxruntime-node': ['src/engine/backends/onnxruntime.ts'],
-	'koffi': ['src/engine/c-api/foreign.ts'],
+	'koffi': ['src/base/foreign.ts'],
 	'werift': ['src/transport/', 'client/node/frame-receiver.ts'],
 	'entities': ['src/model/text/prompt-cleaning.ts'],
 	'@huggingface/hub': ['src/cli/hub.ts'],

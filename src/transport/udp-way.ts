@@ -1,10 +1,14 @@
 /**
  * The short way from a connection of werift to its UDP socket. The library's own takes three promises for each packet, and Node looks every address up, also
- * one that is an address already, and sends a turn later. Whatever is not plain UDP (a relay, a peer known by a name) goes the library's way.
+ * one that is an address already, and sends a turn later. Whatever is not plain UDP (a relay, a peer known by a name) goes the library's way. Where the system takes many packets at
+ * once, those of a picture go together.
  */
 import type { Socket } from 'node:dgram';
 import { isIP } from 'node:net';
 import type { RTCIceTransport } from 'werift';
+import { ERRNO, type SegmentSender } from './segment-sender.js';
+import { socketAddress } from './socket-address.js';
+import { handleOf } from './socket-handle.js';
 
 type Pair = {
 	readonly protocol: { readonly type: string; readonly transport?: { readonly type: string; readonly closed: boolean; readonly socket: Socket } };
@@ -20,22 +24,34 @@ type IceInside = {
 	send: (data: Buffer) => Promise<void>;
 };
 
-type Lookup = (address: string, callback: (error: Error | null | undefined, address: string, family?: number) => void) => void;
-type SocketState = { readonly handle: { lookup: Lookup } | null };
+export type TogetherOptions = {
+	/** `undefined`: not known yet, or not here. */
+	readonly sender: () => SegmentSender | undefined;
+	/** A socket whose device does not take packets together sends them one by one from now on. */
+	readonly onRefused: (errno: number) => void;
+};
+
+/** Where a connection sends now: `socket` is `undefined` when that is no plain UDP. */
+type Way = { readonly pair: Pair; readonly socket: Socket | undefined; readonly address: Buffer | undefined };
+
+type Sender = { readonly send: IceInside['send']; readonly sendTogether: (packets: readonly Buffer[]) => number };
 
 /** What sending at once returns: nothing is to be waited for. */
 export const SENT = Promise.resolve();
 const direct = new WeakSet<Socket>();
 
-/** Takes addresses for what they are. Node keeps the handle to itself; where it is not found nothing changes. */
+const senders = new WeakMap<object, Sender>();
+const refusing = new WeakSet<Socket>();
+/** No hardware for it below, or a packet longer than the way takes. Both last. */
+const LASTING: readonly number[] = [ERRNO.EINVAL, ERRNO.EIO];
+
+/** Takes addresses for what they are. */
 const skipLookup = (socket: Socket): void => {
 	if (direct.has(socket)) {
 		return;
 	}
 	direct.add(socket);
-	const symbol = Object.getOwnPropertySymbols(socket).find(({ description }) => description === 'state symbol');
-	const state = symbol === undefined ? undefined : (socket as unknown as { readonly [state: symbol]: Partial<SocketState> | undefined })[symbol];
-	const handle = state?.handle;
+	const handle = handleOf(socket);
 	if (typeof handle?.lookup !== 'function') {
 		return;
 	}
@@ -57,25 +73,33 @@ const socketOf = ({ protocol: { type, transport }, remoteAddr: [host] }: Pair): 
 	type === 'stun' && transport?.type === 'udp' && isIP(host) > 0 ? transport.socket : undefined;
 
 /** Makes a connection send UDP at once. What it sends is handed to the operating system, or waits in the socket, when `send` returns. */
-export const sendAtOnce = (ice: RTCIceTransport['connection']): void => {
+export const sendAtOnce = (ice: RTCIceTransport['connection'], together?: TogetherOptions): void => {
 	const inside = ice as unknown as IceInside;
-	const send = inside.send;
-	let pair: Pair | undefined;
-	let socket: Socket | undefined;
-	inside.send = (data) => {
+	const library = inside.send;
+	let way: Way | undefined;
+	/** `undefined` when nothing may be sent. */
+	const present = (): Way | undefined => {
 		const { nominated } = inside;
 		if (nominated === undefined || !inside.canSendApplicationData()) {
-			return SENT;
+			return undefined;
 		}
-		if (nominated !== pair) {
-			pair = nominated;
-			socket = socketOf(pair);
+		if (nominated !== way?.pair) {
+			const socket = socketOf(nominated);
 			if (socket !== undefined) {
 				skipLookup(socket);
 			}
+			way = { pair: nominated, socket, address: socket === undefined ? undefined : socketAddress(...nominated.remoteAddr) };
 		}
+		return way;
+	};
+	const send = (data: Buffer): Promise<void> => {
+		const to = present();
+		if (to === undefined) {
+			return SENT;
+		}
+		const { pair, socket } = to;
 		if (socket === undefined) {
-			return send(data);
+			return library(data);
 		}
 		if (pair.protocol.transport?.closed !== true) {
 			const [host, port] = pair.remoteAddr;
@@ -85,6 +109,42 @@ export const sendAtOnce = (ice: RTCIceTransport['connection']): void => {
 		}
 		return SENT;
 	};
+	const sendTogether = (packets: readonly Buffer[]): number => {
+		const sender = together?.sender();
+		if (sender === undefined || packets.length < 2) {
+			return 0;
+		}
+		const { pair, socket, address } = present() ?? {};
+		if (pair === undefined || socket === undefined || address === undefined || pair.protocol.transport?.closed === true || refusing.has(socket)) {
+			return 0;
+		}
+		const fd = handleOf(socket)?.fd ?? -1;
+		// What waits in the socket goes first.
+		if (fd < 0 || socket.getSendQueueCount() > 0) {
+			return 0;
+		}
+		const { packets: taken, errno } = sender.send(fd, address, packets);
+		for (let index = 0; index < taken; index += 1) {
+			pair.bytesSent += packets[index]?.length ?? 0;
+		}
+		pair.packetsSent += taken;
+		if (LASTING.includes(errno)) {
+			refusing.add(socket);
+			together?.onRefused(errno);
+		}
+		return taken;
+	};
+	inside.send = send;
+	senders.set(ice, { send, sendTogether });
+};
+
+/**
+ * Hands packets to the operating system with few calls of it. Returns how many it took, from the first on: the others are to be sent one by one, by the connection's `send`. Whoever has put a
+ * `send` of their own in the place of ours gets all of them.
+ */
+export const sendTogether = (ice: RTCIceTransport['connection'], packets: readonly Buffer[]): number => {
+	const sender = senders.get(ice);
+	return sender === undefined || ice.send !== sender.send ? 0 : sender.sendTogether(packets);
 };
 
 /** Packets that the operating system has not taken yet. */

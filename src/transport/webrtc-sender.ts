@@ -12,7 +12,7 @@ import { Resender, type KeptPacket } from './resend.js';
 import { lostSequences, readTransportFeedback } from './rtcp-repair.js';
 import { RtpWriter, type HeaderFields } from './rtp-writer.js';
 import { createSrtpWriter, SRTP_PROFILE, type PlainPacket, type SrtpWriter } from './srtp-writer.js';
-import { SENT, waitingInSocket } from './udp-way.js';
+import { SENT, sendTogether, waitingInSocket } from './udp-way.js';
 
 const RTCP_RECEIVER_REPORT = 201;
 const RTCP_TRANSPORT_FEEDBACK = 205;
@@ -246,7 +246,8 @@ export class VideoSender {
 	#protectAndSend({ srtp }: Keyed, plain: readonly PlainPacket[]): void {
 		srtp.write(plain);
 		const { connection } = this.#transport.iceTransport;
-		for (const { packet } of plain) {
+		const packets = plain.map(({ packet }) => packet);
+		for (const packet of packets.slice(sendTogether(connection, packets))) {
 			const sending = connection.send(packet);
 			if (sending !== SENT) {
 				this.#waiting += 1;

@@ -12,8 +12,10 @@ import { repairCompoundParsing } from './rtcp-repair.js';
 import type { IceServerAddress, OutgoingOffer, Transport, ViewerOffer } from './transport.js';
 import { DEFAULT_SILENCE_MS } from './way-watch.js';
 import { WebRtcViewer, type ViewerParts } from './webrtc-viewer.js';
+import { openSegmentation, type SegmentationMode } from './segmentation.js';
+import type { SegmentSender } from './segment-sender.js';
 import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI } from './rtp-writer.js';
-import { sendAtOnce } from './udp-way.js';
+import { sendAtOnce, type TogetherOptions } from './udp-way.js';
 
 export type WebRtcOptions = {
 	/** UDP ports to receive on, both included; any free ones when left out. */
@@ -30,6 +32,8 @@ export type WebRtcOptions = {
 	readonly clock: Clock;
 	/** 0 (included) to 1 (excluded). Default `Math.random`. */
 	readonly random?: () => number;
+	/** Whether the packets of a picture are sent together where the machine can. Default `auto`. */
+	readonly segmentation?: SegmentationMode;
 	/** For how long nothing may come from whoever was offered the video, before the way to it counts as gone. */
 	readonly silenceMs?: number;
 	/** Those of this machine, whenever they are asked for. */
@@ -100,16 +104,27 @@ const within = async <T>(work: Promise<T>, limitMs: number, clock: Clock, error:
 
 export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	repairCompoundParsing();
-	const { log, clock, random = Math.random, mostBps = DEFAULT_MOST_BPS } = options;
+	const { log, clock, random = Math.random, mostBps = DEFAULT_MOST_BPS, segmentation = 'auto' } = options;
 	const viewers = new Set<WebRtcViewer>();
 	/** Of viewers that are gone. */
 	const gone = { sent: 0, resent: 0, lost: 0 };
 	let isClosed = false;
+	let sender: SegmentSender | undefined;
+	if (segmentation === 'auto') {
+		void openSegmentation(clock).then((found) => {
+			sender = found.kind === 'used' ? found.sender : undefined;
+			log.info({ segmentation: found.kind, ...(found.kind === 'used' ? {} : { why: found.why }) }, 'UDP segmentation tried.');
+		});
+	}
+	const together: TogetherOptions = {
+		sender: () => sender,
+		onRefused: (errno) => log.warn({ errno }, 'The network device takes no UDP packets together; they are sent one by one.'),
+	};
 
 	/** What is to be done to a connection before anything passes. */
 	const prepare = (connection: RTCPeerConnection): void => {
 		for (const { connection: ice } of connection.iceTransports) {
-			sendAtOnce(ice);
+			sendAtOnce(ice, together);
 		}
 		options.onConnection?.(connection);
 	};

@@ -95,7 +95,7 @@ const examineUdpPorts = async ({ udp_port_min: from, udp_port_max: to }: Config[
 async function* examineMedia({ config: { media }, patienceMs }: MachineExamination, encoders: Encoders | undefined): AsyncGenerator<Finding, void> {
 	const { announce_addresses: announced } = media;
 	const transport = createWebRtcTransport({
-		portRange: media.udp_port_min === 0 ? undefined : [media.udp_port_min, media.udp_port_max], announceAddresses: announced, fps: FPS, log: silentLog, clock: systemClock,
+		portRange: media.udp_port_min === 0 ? undefined : [media.udp_port_min, media.udp_port_max], announceAddresses: announced, segmentation: media.udp_segmentation, fps: FPS, log: silentLog, clock: systemClock,
 	});
 	try {
 		await using probe = await Probe.open([]);

@@ -2,8 +2,8 @@
  * The library of our own kernels (native/cuda), as operators of sessions. It is optional and built on the machine (`npm run build:cuda`); there are two of it, for the
  * CUDA provider and, as an emulation for proofs, for the processor's.
  */
+import { foreign, type ForeignFunction, type Pointer } from '../../base/foreign.js';
 import { TurbocastError } from '../../protocol/errors.js';
-import { foreign, type ForeignFunction, type Pointer } from './foreign.js';
 import { builtKernels, missingKernels } from './library-folder.js';
 import type { OrtLibrary } from './library.js';
 import type { Provider } from './provider.js';

@@ -3,8 +3,8 @@
  * CUDA device, no streams, no asynchronous runs and no cancellation (1.30).
  */
 import { join } from 'node:path';
+import { foreign, type ForeignFunction, type Pointer } from '../../base/foreign.js';
 import { TurbocastError } from '../../protocol/errors.js';
-import { foreign, type ForeignFunction, type Pointer } from './foreign.js';
 import { API_VERSION, GET_ERROR_CODE, GET_ERROR_MESSAGE, type Handle, RELEASE_FUNCTIONS, STATUS_FUNCTIONS, type StatusFunction } from './functions.js';
 import { libraryFolder } from './library-folder.js';
 

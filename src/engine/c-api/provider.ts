@@ -1,5 +1,5 @@
 /** Where sessions compute: on the processor, or on a CUDA device with its options. */
-import type { Pointer } from './foreign.js';
+import type { Pointer } from '../../base/foreign.js';
 import type { OrtLibrary } from './library.js';
 
 export type Provider =

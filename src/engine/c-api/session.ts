@@ -1,8 +1,8 @@
 /** A graph in the library: made, run with its inputs and outputs bound to memory, given back. */
+import { addressOf, foreign, type Pointer } from '../../base/foreign.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { type Feeds, type Graph, isResident, type Tensor } from '../backend.js';
 import { DATA_KINDS, isOnDisk, libraryMessage } from '../backends/graph-checks.js';
-import { addressOf, foreign, type Pointer } from './foreign.js';
 import type { Handle } from './functions.js';
 import type { Kernels } from './kernels.js';
 import type { OrtLibrary } from './library.js';

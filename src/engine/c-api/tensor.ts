@@ -1,8 +1,8 @@
 /** Tensors that the library holds, on a device or, with the CPU provider, in memory of its own. */
+import { addressOf, copyBytes, type Pointer } from '../../base/foreign.js';
 import { ELEMENT_BYTES, ELEMENT_TYPES } from '../../model/onnx-proto.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import type { ResidentTensor, Tensor, TensorType } from '../backend.js';
-import { addressOf, copyBytes, type Pointer } from './foreign.js';
 import type { OrtLibrary } from './library.js';
 
 const TYPES = new Map<number, TensorType>(Object.entries(ELEMENT_TYPES).filter(([type]) => type !== 'bfloat16').map(([type, code]) => [code, type as TensorType]));

@@ -1,6 +1,6 @@
-/** The one door to koffi, which calls functions of shared libraries. It is an optional package: only CUDA needs it. */
+/** The one door to koffi, which calls functions of shared libraries. It is an optional package: CUDA needs it, and sending UDP packets together. */
 import { createRequire } from 'node:module';
-import { TurbocastError } from '../../protocol/errors.js';
+import { TurbocastError } from '../protocol/errors.js';
 
 type Koffi = typeof import('koffi');
 
@@ -24,7 +24,7 @@ export const foreign = (): Koffi => {
 		try {
 			loaded = createRequire(import.meta.url)('koffi') as Koffi;
 		} catch (error) {
-			throw new TurbocastError('device_unavailable', 'The package koffi, through which CUDA is called, is not installed: npm install koffi.', { cause: error });
+			throw new TurbocastError('device_unavailable', 'The package koffi, through which functions of other libraries are called, is not installed: npm install koffi.', { cause: error });
 		}
 		loaded.config({ async_stack_size: ASYNC_STACK_BYTES });
 	}
