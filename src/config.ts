@@ -10,7 +10,6 @@ import { ENCODER_CHOICES } from './media/encoder-protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
 import { boolean, integer, list, number, object, oneOf, optional, string, withDefault, type Infer, type Schema } from './protocol/schema.js';
-import { SEGMENTATION_MODES } from './transport/segmentation.js';
 
 
 const text = string({ min: 1, max: 1024 });
@@ -54,7 +53,7 @@ export const CONFIG_SCHEMA = object({
 		bitrate_floor_bps: withDefault(integer({ min: 50_000, max: 50_000_000 }), 300_000),
 		udp_port_min: withDefault(integer({ min: 0, max: 65_535 }), 0),
 		udp_port_max: withDefault(integer({ min: 0, max: 65_535 }), 0),
-		udp_segmentation: withDefault(oneOf(SEGMENTATION_MODES), 'auto'),
+		udp_segmentation: withDefault(boolean(), true),
 		announce_addresses: withDefault(list(text, { max: 16 }), []),
 		ice_servers: withDefault(list(object({
 			urls: list(text, { min: 1, max: 16 }), username: optional(string({ max: 512 })), credential: optional(string({ max: 512 })),

@@ -7,9 +7,6 @@ import { SegmentSender, systemSendMessage, type SendMessage } from './segment-se
 import { socketAddress } from './socket-address.js';
 import { handleOf } from './socket-handle.js';
 
-export const SEGMENTATION_MODES = ['auto', 'off'] as const;
-export type SegmentationMode = (typeof SEGMENTATION_MODES)[number];
-
 export type Segmentation =
 	| { readonly kind: 'used'; readonly sender: SegmentSender }
 	| { readonly kind: 'not used'; readonly why: string };

@@ -12,7 +12,7 @@ import { repairCompoundParsing } from './rtcp-repair.js';
 import type { IceServerAddress, OutgoingOffer, Transport, ViewerOffer } from './transport.js';
 import { DEFAULT_SILENCE_MS } from './way-watch.js';
 import { WebRtcViewer, type ViewerParts } from './webrtc-viewer.js';
-import { openSegmentation, type SegmentationMode } from './segmentation.js';
+import { openSegmentation } from './segmentation.js';
 import type { SegmentSender } from './segment-sender.js';
 import { CAPTURE_TIME_URI, PLAYOUT_DELAY_URI } from './rtp-writer.js';
 import { sendAtOnce, type TogetherOptions } from './udp-way.js';
@@ -32,8 +32,8 @@ export type WebRtcOptions = {
 	readonly clock: Clock;
 	/** 0 (included) to 1 (excluded). Default `Math.random`. */
 	readonly random?: () => number;
-	/** Whether the packets of a picture are sent together where the machine can. Default `auto`. */
-	readonly segmentation?: SegmentationMode;
+	/** Whether the packets of a picture are sent together where the machine can. Default true. */
+	readonly segmentation?: boolean;
 	/** For how long nothing may come from whoever was offered the video, before the way to it counts as gone. */
 	readonly silenceMs?: number;
 	/** Those of this machine, whenever they are asked for. */
@@ -104,13 +104,13 @@ const within = async <T>(work: Promise<T>, limitMs: number, clock: Clock, error:
 
 export const createWebRtcTransport = (options: WebRtcOptions): Transport => {
 	repairCompoundParsing();
-	const { log, clock, random = Math.random, mostBps = DEFAULT_MOST_BPS, segmentation = 'auto' } = options;
+	const { log, clock, random = Math.random, mostBps = DEFAULT_MOST_BPS, segmentation = true } = options;
 	const viewers = new Set<WebRtcViewer>();
 	/** Of viewers that are gone. */
 	const gone = { sent: 0, resent: 0, lost: 0 };
 	let isClosed = false;
 	let sender: SegmentSender | undefined;
-	if (segmentation === 'auto') {
+	if (segmentation) {
 		void openSegmentation(clock).then((found) => {
 			sender = found.kind === 'used' ? found.sender : undefined;
 			log.info({ segmentation: found.kind, ...(found.kind === 'used' ? {} : { why: found.why }) }, 'UDP segmentation tried.');
