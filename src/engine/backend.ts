@@ -79,6 +79,11 @@ export type DeviceBackend = Omit<Backend, 'load'> & {
 	readonly upload: (data: Float32Array, dims: readonly number[], type?: 'float32' | 'float16') => Promise<ResidentTensor>;
 	/** The numbers of a float32 or float16 tensor. */
 	readonly download: (tensor: ResidentTensor) => Promise<Float32Array>;
+	/**
+	 * The beginning of a tensor's memory as a tensor of its own, of other dimensions: what is written into one is read in the other. Each is closed by itself, the memory lives as long as
+	 * either. Absent where outputs cannot be written over inputs.
+	 */
+	readonly view?: (tensor: ResidentTensor, dims: readonly number[]) => ResidentTensor;
 	/** Resolves when all that the device was given is done. Absent where each run waits for its end. */
 	readonly settle?: () => Promise<void>;
 	/** Ends the sessions of its own; those that were loaded are closed by whoever loaded them. Idempotent. */

@@ -5,15 +5,17 @@
  * The sampler's update is a small graph after the forward, not a part of it and not of a loop over all steps: a chunk may have any number of steps,
  * others have their turn between two of them, it can be cancelled there, and those of several streams share the forward alone.
  */
+import type { KeysPlace } from '../model/dit.js';
 import type { LatentDims } from '../model/latent-graphs.js';
 import type { StateType } from '../model/state-graphs.js';
-import { closeState, type DeviceSession, type Feeds, isResident, type ResidentTensor, type StateTensor } from './backend.js';
+import { closeState, type DeviceSession, type Feeds, isResident, type ResidentTensor, type StateTensor, type Tensor } from './backend.js';
 import { nameOfStream } from '../model/stream-names.js';
 import { createDeviceDecoder, type DeviceDecoderOptions } from './device-decoder.js';
 import { loadLatentUpdates } from './latent-updates.js';
 import type { Advanced, AdvanceInputs, DecodedLatent, DecoderMemory, Expert, PromptTensors, ResidentNetworks, ResidentStepInputs, StepInputs, StepOutputs, StepsTogether } from './networks.js';
 import { noSuchSize, sharedFeeds } from './shared-feeds.js';
 import { KvAppends, ResidentKv, stateFeed } from './resident-kv.js';
+import { canPlace, PlacedFrames, placePast, windowFeeds, WindowKv, Windows } from './window-kv.js';
 
 export type DeviceNetworksOptions = DeviceDecoderOptions & {
 	/** The denoiser of a chunk or a clip, with keys and values in `type`; good until another network is asked for. */
@@ -31,6 +33,10 @@ export type DeviceNetworksOptions = DeviceDecoderOptions & {
 	readonly headDim: number;
 	readonly textLength: number;
 	readonly tokensPerChunk: number;
+	/** Of the denoiser, which has them in place only on a device where tensors can be. */
+	readonly keys: KeysPlace;
+	/** Latent frames of a chunk, for those. */
+	readonly frames: number;
 	/** Everything that a forward is fed but keys and values. */
 	readonly feeds: (inputs: ResidentStepInputs) => Feeds | Promise<Feeds>;
 	/** Of the latent of a chunk, and whether the sampler draws noise between two steps. */
@@ -52,6 +58,7 @@ export type DeviceNetworks = {
 export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promise<DeviceNetworks> => {
 	const { device, denoiser, type, layers, heads, headDim, textLength, tokensPerChunk, chunkDims } = options;
 	const appends = new KvAppends(device, type);
+	const windows = options.keys === 'in place' && canPlace(device) ? new Windows(device, type, options.frames) : undefined;
 	const updates = await loadLatentUpdates(device, chunkDims, options.drawsNoise);
 	/** Least recently used first. */
 	const prompts = new Map<PromptTensors, Map<Expert, Tensors>>();
@@ -91,6 +98,28 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		ofPrompt.set(expert, uploaded);
 		return uploaded;
 	};
+	/** What a forward is fed, and what it writes over; `release` when it is over. */
+	type Bound = { readonly feeds: Feeds; readonly into: Tensors; readonly placed?: WindowKv | undefined; readonly release: () => void };
+	const boundInPlace = async (inputs: ResidentStepInputs, all: Windows): Promise<Bound> => {
+		const common = { ...await options.feeds(inputs), ...await promptFeeds(inputs.prompt, inputs.expert ?? 'high') };
+		if (inputs.slots !== undefined) {
+			const { feeds, into } = windowFeeds(inputs.pastK.map((k, layer) => ({ k, v: inputs.pastV[layer] as StateTensor })), inputs.slots);
+			return { feeds: { ...common, ...feeds }, into, release: () => undefined };
+		}
+		// Somebody has the past as numbers.
+		const tokensPerLatent = tokensPerChunk / options.frames;
+		const past = inputs.pastK.map((k, layer) => ({ k: k as Float32Array, v: inputs.pastV[layer] as Float32Array }));
+		const placed = await placePast(all, { layers, heads, headDim, tokensPerLatent }, past, inputs.pastTokens / tokensPerLatent);
+		const { feeds, into } = windowFeeds(placed.layers, placed.slots);
+		return { feeds: { ...common, ...feeds }, into, placed, release: () => placed.close() };
+	};
+	const bound = async (inputs: ResidentStepInputs): Promise<Bound> => {
+		if (windows !== undefined) {
+			return boundInPlace(inputs, windows);
+		}
+		const feeds = await allFeeds(inputs);
+		return { feeds, into: inputs.wantKeysAndValues ? (places ??= await newPlaces()) : {}, release: () => undefined };
+	};
 	const allFeeds = async (inputs: ResidentStepInputs): Promise<Feeds> => {
 		const past: Record<string, Feeds[string]> = {};
 		for (const [kind, tensors] of [['past_k', inputs.pastK], ['past_v', inputs.pastV]] as const) {
@@ -108,13 +137,19 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		return made;
 	};
 	/** With keys and values where they are wanted. */
-	const forward = async (inputs: ResidentStepInputs, fetch: readonly string[]) => {
-		const feeds = await allFeeds(inputs);
-		const session = await denoiser(inputs.expert ?? 'high');
-		return session.runInto(feeds, fetch, inputs.wantKeysAndValues ? (places ??= await newPlaces()) : {}, inputs.signal);
+	const forward = async (inputs: ResidentStepInputs, fetch: readonly string[]): Promise<Bound & { readonly host: { readonly [name: string]: Tensor } }> => {
+		const made = await bound(inputs);
+		try {
+			// After what it is fed, which other networks may have been asked for.
+			const session = await denoiser(inputs.expert ?? 'high');
+			return { ...made, host: await session.runInto(made.feeds, fetch, made.into, inputs.signal) };
+		} catch (error) {
+			made.release();
+			throw error;
+		}
 	};
 	const placed = (name: string): ResidentTensor => places?.[name] as ResidentTensor;
-	const read = async (tensor: StateTensor): Promise<Float32Array> => (isResident(tensor) ? device.download(tensor) : tensor);
+	const read = async (tensor: StateTensor): Promise<Float32Array> => (tensor instanceof PlacedFrames ? tensor.read() : isResident(tensor) ? device.download(tensor) : tensor);
 	const readAll = async (names: readonly string[]): Promise<Float32Array[]> => {
 		const arrays: Float32Array[] = [];
 		for (const name of names) {
@@ -124,16 +159,39 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 	};
 
 	const step = async (inputs: StepInputs): Promise<StepOutputs> => {
-		const velocity = (await forward(inputs, ['velocity']))['velocity']?.data as Float32Array;
-		return inputs.wantKeysAndValues ? { velocity, newK: await readAll(layerNames('new_k')), newV: await readAll(layerNames('new_v')) } : { velocity };
+		const { host, placed: own, release } = await forward(inputs, ['velocity']);
+		try {
+			const velocity = host['velocity']?.data as Float32Array;
+			if (!inputs.wantKeysAndValues) {
+				return { velocity };
+			}
+			if (windows === undefined) {
+				return { velocity, newK: await readAll(layerNames('new_k')), newV: await readAll(layerNames('new_v')) };
+			}
+			const [newK, newV]: [Float32Array[], Float32Array[]] = [[], []];
+			for (const { k, v } of own?.placed() ?? []) {
+				newK.push(await read(k));
+				newV.push(await read(v));
+			}
+			return { velocity, newK, newV };
+		} finally {
+			release();
+		}
 	};
 	const sharedSession = (streams: number): DeviceSession => options.shared.get(streams) ?? noSuchSize(streams);
-	const feedsOf = async (all: readonly ResidentStepInputs[]): Promise<Feeds> => {
-		const feeds: Feeds[] = [];
-		for (const inputs of all) {
-			feeds.push(await allFeeds(inputs));
+	const boundTogether = async (all: readonly ResidentStepInputs[]): Promise<Bound> => {
+		const each: Bound[] = [];
+		const release = (): void => each.forEach((one) => one.release());
+		try {
+			for (const inputs of all) {
+				each.push(await bound(inputs));
+			}
+		} catch (error) {
+			release();
+			throw error;
 		}
-		return sharedFeeds(feeds);
+		const into = each.flatMap((one, stream) => Object.entries(one.into).map(([name, tensor]) => [nameOfStream(name, stream, all.length), tensor] as const));
+		return { feeds: sharedFeeds(each.map(({ feeds }) => feeds)), into: Object.fromEntries(into), release };
 	};
 	/** Noise that a chunk begins with crosses once, for the forward and for the update. */
 	const begun = async (step: AdvanceInputs): Promise<AdvanceInputs> =>
@@ -146,13 +204,14 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		const into = Object.fromEntries(all.map((_, stream) => [nameOfStream('velocity', stream, streams), velocities[stream] as ResidentTensor]));
 		const steps: AdvanceInputs[] = [];
 		const advanced: Advanced[] = [];
+		let made: Bound | undefined;
 		try {
 			for (const step of all) {
 				steps.push(await begun(step));
 			}
-			const feeds = await feedsOf(steps);
+			made = await boundTogether(steps);
 			const session = streams === 1 ? await denoiser(all[0]?.expert ?? 'high') : sharedSession(streams);
-			const running = session.runInto(feeds, [], into, streams === 1 ? all[0]?.signal : undefined);
+			const running = session.runInto(made.feeds, [], { ...made.into, ...into }, streams === 1 ? all[0]?.signal : undefined);
 			// A backend that computes on other threads does so meanwhile.
 			const noises = steps.map(({ factors, freshNoise }) => (factors.noise === 0 ? undefined : freshNoise()));
 			await running;
@@ -164,6 +223,7 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 			advanced.forEach(({ latent, frames }) => closeState([latent, ...frames]));
 			throw error;
 		} finally {
+			made?.release();
 			closeState(steps.flatMap(({ latent }, stream) => (latent === all[stream]?.latent ? [] : [latent])));
 		}
 	};
@@ -174,8 +234,13 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		takesCleanPasses: false,
 		steps: async (all) => {
 			const names = all.map((_, stream) => nameOfStream('velocity', stream, all.length));
-			const results = await sharedSession(all.length).runInto(await feedsOf(all), names, {});
-			return names.map((name) => ({ velocity: results[name]?.data as Float32Array }));
+			const made = await boundTogether(all);
+			try {
+				const results = await sharedSession(all.length).runInto(made.feeds, names, made.into);
+				return names.map((name) => ({ velocity: results[name]?.data as Float32Array }));
+			} finally {
+				made.release();
+			}
 		},
 	};
 	return {
@@ -183,10 +248,10 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		resident: {
 			advance,
 			cleanPass: async (inputs) => {
-				await forward(inputs, []);
-				return Array.from({ length: layers }, (_, layer) => ({ k: placed(`new_k.${layer}`), v: placed(`new_v.${layer}`) }));
+				(await forward(inputs, [])).release();
+				return windows !== undefined ? [] : Array.from({ length: layers }, (_, layer) => ({ k: placed(`new_k.${layer}`), v: placed(`new_v.${layer}`) }));
 			},
-			createKv: (shape) => new ResidentKv(shape, appends),
+			createKv: (shape) => (windows === undefined ? new ResidentKv(shape, appends) : new WindowKv(shape, windows)),
 			settle: device.settle,
 			read,
 		},
@@ -198,6 +263,7 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 			await decoding.close();
 			await updates.close();
 			await appends.close();
+			await windows?.close();
 		},
 	};
 };

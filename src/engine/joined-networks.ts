@@ -30,6 +30,7 @@ import { stateFeed } from './resident-kv.js';
 import { ResidentGraphs } from './resident-graphs.js';
 import { openScratchFile } from './scratch-file.js';
 import { createTextEmbedder, encodeUmt5 } from './text-embedder.js';
+import { keysPlace } from './window-kv.js';
 
 const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
 const floatsOf = (tensors: { readonly [name: string]: Tensor }, name: string): Float32Array => tensors[name]?.data as Float32Array;
@@ -85,7 +86,8 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 	};
 	const onProcessor = (loading?: GraphLoading) => (graph: Graph): Promise<GraphSession> => onCpu.load(graph, loading);
 	const fileOf = (expert: Expert): WeightFile => (expert === 'low' ? 'dit_low' : 'dit');
-	const mode = clip === undefined ? { kind: 'chunk' as const } : { kind: 'clip' as const, sparse: clip.attention };
+	const keys = clip === undefined ? keysPlace(device) : 'handed over';
+	const mode = clip === undefined ? { kind: 'chunk' as const, keys } : { kind: 'clip' as const, sparse: clip.attention };
 
 	const textKeys = (expert: Expert): Promise<GraphSession> => graphs.use(`keys/${expert}`, () => load(fileOf(expert), (weights) => textKeysGraph(dit, weights), onProcessor()));
 	const denoiserOn = <Session extends GraphSession>(backend: { readonly load: (graph: Graph) => Promise<Session> }) => (expert: Expert): Promise<Session> => graphs.use(`dit/${expert}`, () => load(fileOf(expert), (weights) => {
@@ -195,7 +197,7 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 			denoiser, decoder: decoderThere,
 			...await loadDeviceNetworks({
 				device: backend, denoiser, shared: new Map(), decoder: (isFirst) => decoderThere(isFirst ? 'first' : 'next'), closesDecoders: residency === 'one',
-				textKeys: keysOf, mostPrompts: residentPrompts(spec), type: stateType(profile), memoryType: 'float32', layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds,
+				textKeys: keysOf, mostPrompts: residentPrompts(spec), type: stateType(profile), memoryType: 'float32', layers, heads, headDim, textLength, tokensPerChunk, keys, frames, feeds: stepFeeds,
 				chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims: [vae.latent_channels, height, width], memories: decoding.memories, framesAtStart: FRAMES_AT_START,
 				width: sizes.width, height: sizes.height,
 			}),

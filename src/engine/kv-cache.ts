@@ -33,6 +33,12 @@ export type StreamKv = {
 	readonly past: number;
 	/** The tensors to feed. They belong to the cache: read them, and not after the next `append`. */
 	readonly layers: readonly LayerState[];
+	/** Where the next chunk's frames go among `layers`, of a cache that is written in place: those tensors have room for them then, [frames, tokens, width]. */
+	readonly slots?: readonly number[] | undefined;
+	/** Makes `layers` ready for the next chunk; to be called before each forward. */
+	readonly prepare?: () => Promise<void>;
+	/** What the last forward wrote there, which is what `append` makes history. */
+	readonly placed?: () => readonly LayerState[];
 	/** Takes over finished latent frames. Throws `generation_invalid` for numbers that are not finite; the cache is as before then. */
 	append(added: readonly LayerState[], latents: number): void | Promise<void>;
 	/** Replaces the contents by chunks that were appended before. */

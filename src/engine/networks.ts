@@ -26,6 +26,7 @@ import type { BatchChoice, EmbeddingCacheSettings, EngineProfile, Residency } fr
 import { stateFeed } from './resident-kv.js';
 import type { StepFactors } from './schedule.js';
 import { noSuchSize, sharedFeeds } from './shared-feeds.js';
+import { keysPlace } from './window-kv.js';
 
 /** What the denoiser needs to know of a prompt; made once per prompt and shared by every step, stream and chunk. */
 export type PromptTensors = {
@@ -63,6 +64,8 @@ export type StepInputs = {
 	readonly pastV: readonly StateTensor[];
 	/** Length of the past in tokens; a whole number of latent frames; 0 at the start of a stream. */
 	readonly pastTokens: number;
+	/** Of a past that is written in place (`StreamKv.slots`): then its tensors hold room for the chunk too. */
+	readonly slots?: readonly number[] | undefined;
 	/** Whether `newK` and `newV` are wanted (the clean pass). Leaving them out is faster. */
 	readonly wantKeysAndValues: boolean;
 	/** Ends the forward in the middle where the backend can; it throws the reason then. */
@@ -255,7 +258,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	};
 	const loadAll = async () => {
 		const [text, dit, vae] = await Promise.all((['text', 'dit', 'vae'] as const).map(async (which) => new Weights(await folder.readWeights(which)))) as [Weights, Weights, Weights];
-		const denoiserOf = (streams: number) => ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk', streams }, ...denoiserArithmetic(profile, device), frames, ...size });
+		const denoiserOf = (streams: number) => ditGraph(spec.dit, { weights: dit, mode: { kind: 'chunk', streams, keys: keysPlace(device) }, ...denoiserArithmetic(profile, device), frames, ...size });
 		const denoiser = denoiserOf(1);
 		const together = TOGETHER_SIZES.filter((streams) => streams <= mostTogether(profile, options.batch ?? 1));
 		const decoding = { weights: vae, arithmetic: decoderArithmetic(profile, Object.keys(spec.vae.int8_ranges).length > 0), ...size };
@@ -385,7 +388,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 	const running = graphs.kind === 'host' ? hostNetworks(graphs.denoiser, graphs.decoder, graphs.shared) : await owned(loadDeviceNetworks({
 		device: graphs.device, denoiser: () => Promise.resolve(graphs.denoiser), shared: graphs.shared, decoder: () => Promise.resolve(graphs.decoder), mostPrompts: MAX_RESIDENT_PROMPTS,
 		textKeys: (prompt) => Promise.resolve(prompt), type: stateType(profile), memoryType: stateType(profile), framesAtStart: spec.vae.frames_per_latent, closesDecoders: false,
-		layers, heads, headDim, textLength, tokensPerChunk, feeds: stepFeeds, chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims, memories, width: sizes.width, height: sizes.height,
+		layers, heads, headDim, textLength, tokensPerChunk, keys: keysPlace(graphs.device), frames, feeds: stepFeeds, chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims, memories, width: sizes.width, height: sizes.height,
 	}).catch(async (error: unknown) => {
 		await closeAll();
 		throw error;

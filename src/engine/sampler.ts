@@ -39,9 +39,10 @@ export const checkFinite = (array: Float32Array, what: string): void => {
 	}
 };
 
-const stepInputs = <Latent extends StateTensor>(context: ChunkContext, latent: Latent, timestep: number, wantKeysAndValues: boolean): Omit<StepInputs, 'latent'> & { readonly latent: Latent } => {
+const stepInputs = async <Latent extends StateTensor>(context: ChunkContext, latent: Latent, timestep: number, wantKeysAndValues: boolean): Promise<Omit<StepInputs, 'latent'> & { readonly latent: Latent }> => {
 	const { latents_per_chunk: latents } = context.networks.spec.stream;
-	const { layers, past } = context.past;
+	await context.past.prepare?.();
+	const { layers, past, slots } = context.past;
 	return {
 		latent,
 		timesteps: Array.from({ length: latents }, () => timestep),
@@ -51,6 +52,7 @@ const stepInputs = <Latent extends StateTensor>(context: ChunkContext, latent: L
 		pastK: layers.map((layer) => layer.k),
 		pastV: layers.map((layer) => layer.v),
 		pastTokens: past,
+		slots,
 		wantKeysAndValues,
 		signal: context.signal,
 	};
@@ -76,7 +78,7 @@ const denoiseHere = async (context: ChunkContext, steps: number): Promise<CleanC
 	let x = noiseOf(context, 0);
 	for (const [stepIndex, step] of scheduleOf(spec, steps).entries()) {
 		await context.checkpoint();
-		const { velocity } = await networks.step(stepInputs(context, x, step.timestep, false));
+		const { velocity } = await networks.step(await stepInputs(context, x, step.timestep, false));
 		checkFinite(velocity, `step ${stepIndex + 1} of ${steps}`);
 		x = advance(spec.sampler, step, x, velocity, () => noiseOf(context, stepIndex + 1));
 	}
@@ -93,7 +95,7 @@ const denoiseThere = async (context: ChunkContext, steps: number, resident: Resi
 		try {
 			await context.checkpoint();
 			const [advanced] = await resident.advance([{
-				...stepInputs(context, latent, step.timestep, false), factors: stepFactors(spec.sampler, step),
+				...await stepInputs(context, latent, step.timestep, false), factors: stepFactors(spec.sampler, step),
 				freshNoise: () => noiseOf(context, stepIndex + 1), isLast: step.nextSigma === undefined,
 			}]);
 			clean = advanced as CleanChunk;
@@ -120,9 +122,10 @@ export const cleanPass = async (context: ChunkContext, latent: StateTensor): Pro
 	const { networks } = context;
 	const { context_timestep: timestep } = networks.spec.stream;
 	if (networks.resident !== undefined) {
-		return networks.resident.cleanPass(stepInputs(context, latent, timestep, true));
+		const layers = await networks.resident.cleanPass(await stepInputs(context, latent, timestep, true));
+		return context.past.placed?.() ?? layers;
 	}
-	const { newK, newV } = await networks.step(stepInputs(context, latent as Float32Array, timestep, true));
+	const { newK, newV } = await networks.step(await stepInputs(context, latent as Float32Array, timestep, true));
 	if (newK === undefined || newV === undefined) {
 		throw new TurbocastError('internal', 'The denoiser gave no keys and values for the clean pass.');
 	}

@@ -33,8 +33,10 @@ export const streamBytes = (spec: ModelSpec, { width, height }: { readonly width
 	const latentNumbers = dit.in_dim * perChunk * latentWidth * latentHeight;
 	const memoryNumbers = decoderMemories(spec.vae, latentWidth, latentHeight).reduce((sum, { dims }) => sum + product(dims), 0);
 	const chunks = Math.ceil(sink / perChunk) + Math.ceil((window - perChunk) / perChunk);
+	// Windows that are written in place have room for the chunk at hand.
+	const kept = deviceOf(profile) === 'cuda' ? window : window - perChunk;
 	/** With numbers of so many bytes for keys and values, and for the decoder's memory. */
-	const engine = (kvBytes: number, memoryBytes: number): number => kvBytes * kvNumbers * (window - perChunk) + memoryBytes * 2 * memoryNumbers + FLOAT * latentNumbers * (chunks + IN_THE_MAKING);
+	const engine = (kvBytes: number, memoryBytes: number): number => kvBytes * kvNumbers * kept + memoryBytes * 2 * memoryNumbers + FLOAT * latentNumbers * (chunks + IN_THE_MAKING);
 	const isCopied = FLOAT * kvNumbers * perChunk <= MAX_CHECKPOINT_KV_BYTES;
 	const copy = FLOAT * (chunks * (latentNumbers + (isCopied ? kvNumbers * perChunk : 0)) + memoryNumbers);
 	if (deviceOf(profile) === 'cpu') {

@@ -1,11 +1,11 @@
 /** One transformer block of a denoiser (`dit.ts` says how they are joined, and what the letters in shapes mean). */
-import { type AttentionArithmetic, joinedAttention, joinHeads, keyType, splitHeads } from './attention.js';
+import { type AttentionArithmetic, joinedAttention, joinHeads, keyType, splitHeads, tokenAttention } from './attention.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
 import { int8Attention } from './int8-attention.js';
 import { int8Kernel, kernelTakesBlocks, kernelTakesHeads, kernelTakesNorm, normModulateKernel, sparseLinearKernel } from './kernel-operators.js';
 import type { LinearLayer, LinearLayers } from './linear-layers.js';
-import { add, cast, concat, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, split } from './operators.js';
+import { add, cast, concat, flatten, geluTanh, layerNorm, multiply, reshape, rmsNorm, rotary, scatter, split } from './operators.js';
 import { type SparseShape, sparseLinearAttention } from './sparse-linear-attention.js';
 import type { DitDimensions } from './spec.js';
 import { nameOfStream } from './stream-names.js';
@@ -41,6 +41,9 @@ export const floatArithmetic = ({ attention }: Pick<BlockContext, 'attention'>):
 
 export type KeysAndValues = { readonly k: Value; readonly v: Value };
 
+/** Where a stream keeps them in place, [w, tokens of a frame, D], and the places of the chunk's frames there, int64 [F, 1]. */
+export type WindowValues = KeysAndValues & { readonly slots: Value };
+
 /** Rows of a block's table that are scales, to which 1 is added where no kernel does. */
 const SCALE_ROWS = [1, 4];
 
@@ -74,8 +77,33 @@ const byStream = (g: GraphBuilder, c: BlockContext, name: string, x: Value): Val
 /** [L, D] of each stream to one. */
 const together = (g: GraphBuilder, parts: readonly Value[]): Value => (parts.length === 1 ? parts[0] as Value : concat(g, 'streams', parts, 0));
 
-/** x [L, D] to [L, D]. With a past, the block's own keys and values become outputs of the graph. */
-const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: number, x: Value, pasts: readonly KeysAndValues[] | undefined): Value => {
+const isWindow = (past: KeysAndValues | WindowValues): past is WindowValues => 'slots' in past;
+
+/** [L, D] of all streams to one of each. */
+const rowsByStream = (g: GraphBuilder, c: BlockContext, name: string, x: Value): Value[] =>
+	(c.streams === 1 ? [x] : split(g, `${name}/streams`, x, 0, Array.from({ length: c.streams }, () => (x.dims[0] as number) / c.streams)));
+
+/** Over all that lies in each stream's window, the chunk's own keys and values among it: they are written there first. q, k, v and the result [L, D]. */
+const windowAttention = (g: GraphBuilder, c: BlockContext, block: number, { q, k, v }: { readonly q: Value; readonly k: Value; readonly v: Value }, windows: readonly WindowValues[]): Value => {
+	const { num_heads: heads, dim } = c.spec;
+	const arithmetic = floatArithmetic(c);
+	const [qs, ks, vs] = [rowsByStream(g, c, 'q', q), rowsByStream(g, c, 'k', k), rowsByStream(g, c, 'v', v)];
+	return together(g, windows.map((window, stream) => {
+		const own = c.streams === 1 ? g : g.at(`of${stream}`);
+		const held = (part: 'k' | 'v', value: Value): Value => {
+			const [frames, tokens] = [window.slots.dims[0] as number, window[part].dims[1] as number];
+			const kept = reshape(own, `${part}/frames`, keyType(arithmetic) === value.type ? value : cast(own, `${part}/kept`, value, keyType(arithmetic)), [frames, tokens, dim]);
+			return flatten(own, `${part}/seen`, scatter(own, `${part}/held`, window[part], window.slots, kept, nameOfStream(`held_${part}.${block}`, stream, c.streams)));
+		};
+		const seen = { q: qs[stream] as Value, k: held('k', ks[stream] as Value), v: held('v', vs[stream] as Value) };
+		return c.kernels && c.attention === 'fused int8' && kernelTakesHeads(dim / heads)
+			? int8Kernel(own, { ...seen, q: cast(own, 'q/half', seen.q, 'float16') }, heads)
+			: tokenAttention(own, arithmetic, { ...seen, scale: 1 / Math.sqrt(dim / heads) }, heads);
+	}));
+};
+
+/** x [L, D] to [L, D]. With a past, the block's own keys and values become outputs of the graph, or are written into the window. */
+const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: number, x: Value, pasts: readonly (KeysAndValues | WindowValues)[] | undefined): Value => {
 	const { dim, num_heads: heads } = c.spec;
 	const [tokens] = x.dims as [number];
 	const rope = (name: string, value: Value): Value =>
@@ -95,6 +123,9 @@ const selfAttention = (g: GraphBuilder, c: BlockContext, at: string, block: numb
 		if (c.sparse === undefined && c.attention === 'fused int8') {
 			return output(int8Kernel(g, halves(), heads));
 		}
+	}
+	if (pasts !== undefined && pasts.some(isWindow)) {
+		return output(windowAttention(g, c, block, { q: qRoped, k: kRoped, v }, pasts as readonly WindowValues[]));
 	}
 	const [qHeads, kHeads, vHeads] = [splitHeads(g, 'q', qRoped, heads), splitHeads(g, 'k', kRoped, heads), splitHeads(g, 'v', v, heads)];
 	const scale = 1 / Math.sqrt(headDim);
@@ -140,7 +171,7 @@ const crossAttention = (g: GraphBuilder, c: BlockContext, at: string, x: Value, 
 };
 
 /** Block `block`; x [T, S, D]. */
-export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: number, x: Value, past: readonly KeysAndValues[] | undefined, text: readonly KeysAndValues[]): Value => {
+export const transformerBlock = (root: GraphBuilder, c: BlockContext, block: number, x: Value, past: readonly (KeysAndValues | WindowValues)[] | undefined, text: readonly KeysAndValues[]): Value => {
 	const g = root.at(`blk${block}`);
 	const at = `blocks.${block}`;
 	const { dim, ffn_dim: hidden } = c.spec;

@@ -6,7 +6,7 @@
  * d = D / N; T timesteps (one for each latent frame of a chunk, or one for the clip), S = L / T tokens that share one.
  */
 import { type AttentionArithmetic, keyType } from './attention.js';
-import { type BlockContext, floatArithmetic, type KeysAndValues, modulate, modulationTable, transformerBlock } from './dit-block.js';
+import { type BlockContext, floatArithmetic, type KeysAndValues, modulate, modulationTable, transformerBlock, type WindowValues } from './dit-block.js';
 import type { GraphBuilder, Value } from './graph-builder.js';
 import type { Graph } from './graph.js';
 import { LINEAR_BRANCH } from './linear-branch.js';
@@ -18,11 +18,20 @@ import type { DitDimensions } from './spec.js';
 import { nameOfStream } from './stream-names.js';
 import type { Weights } from './weights.js';
 
+/** Whether keys and values of the past are fed and those of the chunk given, or both lie in windows that the forward writes into. */
+export type KeysPlace = 'handed over' | 'in place';
+
 /**
  * `chunk`: a timestep for each latent frame; attention runs over keys and values of the past, fed from outside, and those of the
  * chunk, handed back. `clip`: one timestep; every token sees every other, or, with `sparse`, few blocks of them and a linear branch.
  */
-export type DitMode = { readonly kind: 'chunk'; /** Chunks of different streams in one forward; default 1. */ readonly streams?: number | undefined } | { readonly kind: 'clip'; readonly sparse?: SparseShape | undefined };
+export type DitMode = {
+	readonly kind: 'chunk';
+	/** Chunks of different streams in one forward; default 1. */
+	readonly streams?: number | undefined;
+	/** Default: handed over. */
+	readonly keys?: KeysPlace | undefined;
+} | { readonly kind: 'clip'; readonly sparse?: SparseShape | undefined };
 
 export type DitGraphOptions = {
 	readonly weights: Weights;
@@ -105,6 +114,9 @@ const placed = (g: GraphBuilder, spec: DitDimensions, weights: Weights, tokens: 
  * `rope_cos`, `rope_sin` [L, d / 2]; `cross_k.I`, `cross_v.I` [N, text_len, d]; of chunks also `past_k.I`, `past_v.I` [N, past, d] (past
  * may be 0). Outputs: `velocity` [C, F, h, w]; of chunks also `new_k.I` (roped), `new_v.I` [N, L, d]. Throws `model_invalid`.
  *
+ * With keys in place these two are windows [w, L / F, D] of w latent frames: inputs `window_k.I`, `window_v.I`, and outputs `held_k.I`, `held_v.I`, the same with those of the chunk at the
+ * frames that the input `slots` int64 [F, 1] names. An output that is bound to its input's memory is written there, and nothing but those frames is. Attention sees all of a window.
+ *
  * With several streams each has its inputs and outputs, named by `nameOfStream`, with a past of its own length. All that is done token by token is done for all
  * at once (T and L are then those of all), attention for each. Not with `int8` or `w8a8` linears, where numbers of several streams would share a scale: what a stream shows
  * would depend on its company.
@@ -172,9 +184,15 @@ export const ditGraph = (spec: DitDimensions, options: DitGraphOptions): Graph =
 			g.input(nameOfStream(`${kind}_${part}.${block}`, stream, streams), kept, [heads, typeof length === 'string' ? nameOfStream(length, stream, streams) : length, headDim]);
 		return { k: named('k'), v: named('v') };
 	});
+	const isInPlace = mode.kind === 'chunk' && mode.keys === 'in place';
+	const slots = isInPlace ? each((stream) => g.input(nameOfStream('slots', stream, streams), 'int64', [frames, 1])) : [];
+	const windowsOf = (block: number): WindowValues[] => each((stream) => {
+		const named = (part: 'k' | 'v'): Value => g.input(nameOfStream(`window_${part}.${block}`, stream, streams), kept, [nameOfStream('window', stream, streams), rows * columns, dim]);
+		return { k: named('k'), v: named('v'), slots: slots[stream] as Value };
+	});
 	const beforeChoice: BlockContext = isInt8 && sparse !== undefined && isChoiceDelicate(sparse, tokens) ? { ...context, dense: context.exact } : context;
 	for (let block = 0; block < spec.num_layers; block++) {
-		const past = mode.kind === 'chunk' ? keysAndValues('past', block, 'past') : undefined;
+		const past = mode.kind !== 'chunk' ? undefined : isInPlace ? windowsOf(block) : keysAndValues('past', block, 'past');
 		x = transformerBlock(g, block < spec.num_layers - 1 ? beforeChoice : context, block, x, past, keysAndValues('cross', block, textLength));
 	}
 

@@ -33,6 +33,8 @@ export type NodeOptions = {
 	readonly domain?: string;
 	readonly inputs: readonly (Value | undefined)[];
 	readonly attributes?: { readonly [name: string]: Attribute };
+	/** Makes the result an output of the graph under this name, without a copy: so it may be written where an input lies. */
+	readonly output?: string;
 	readonly type: ElementType;
 	readonly dims: readonly Dimension[];
 };
@@ -101,15 +103,15 @@ export class GraphBuilder {
 
 	/** Makes `value` an output under `name`. */
 	output(name: string, value: Value): void {
-		if (value.type === 'bfloat16') {
-			this.fail(name, 'bfloat16 cannot leave a graph; cast it first');
-		}
-		this.#assembly.outputs.push({ name: this.#claim(name, ''), type: value.type, dims: value.dims });
+		this.#declareOutput(name, value);
 		this.#assembly.nodes.push({ op: 'Identity', domain: '', name: `out/${name}`, inputs: [value.name], outputs: [name], attributes: {} });
 	}
 
 	/** One node with one output. Operators call it after they have checked their inputs and worked out type and shape. */
 	node(options: NodeOptions): Value {
+		if (options.output !== undefined) {
+			this.#declareOutput(options.output, options);
+		}
 		return this.nodes({ ...options, results: [options] })[0] as Value;
 	}
 
@@ -121,7 +123,7 @@ export class GraphBuilder {
 			}
 		}
 		const name = this.#claim(options.name);
-		const outputs = options.results.map((result, index) => ({ name: options.results.length === 1 ? name : `${name}:${index}`, type: result.type, dims: result.dims }));
+		const outputs = options.results.map((result, index) => ({ name: options.results.length === 1 ? options.output ?? name : `${name}:${index}`, type: result.type, dims: result.dims }));
 		this.#assembly.nodes.push({
 			op: options.op, domain: options.domain ?? '', name, attributes: options.attributes ?? {},
 			// A trailing input that is left out must not be written: ONNX Runtime 1.30's LayerNormalization fusion crashes on an empty name.
@@ -207,6 +209,13 @@ export class GraphBuilder {
 		this.#assembly.constants.add(full);
 		this.#assembly.initializers.push({ name: full, type, dims, data });
 		return { name: full, type, dims };
+	}
+
+	#declareOutput(name: string, { type, dims }: Pick<Value, 'type' | 'dims'>): void {
+		if (type === 'bfloat16') {
+			this.fail(name, 'bfloat16 cannot leave a graph; cast it first');
+		}
+		this.#assembly.outputs.push({ name: this.#claim(name, ''), type, dims });
 	}
 
 	#claim(name: string, prefix = this.#prefix): string {

@@ -46,8 +46,8 @@ const sumsOf = ({ op, name, inputs }: Operation): number => {
 	return inner;
 };
 
-/** Both products of fused attention: q [1, L, N * d], k and v [1, N, keys, d]. */
-const fusedFlops = ({ inputs: [q, k] }: Operation): number => 4 * elements(q?.dims ?? []) * elements(k?.dims.slice(2, 3) ?? []);
+/** Both products of fused attention: q [1, L, N * d], k and v [1, N, keys, d] or [1, keys, N * d]. */
+const fusedFlops = ({ inputs: [q, k] }: Operation): number => 4 * elements(q?.dims ?? []) * elements(k?.dims.slice(-2, k.dims.length === 4 ? -1 : undefined).slice(0, 1) ?? []);
 
 /** Attention by our kernels, q, k and v [tokens, D] (kernel-operators.ts). */
 const KERNEL_FLOPS: { readonly [op: string]: (operation: Operation) => number } = {
@@ -68,12 +68,12 @@ const sizeOf = (values: readonly { readonly dims: Operation['outputs'][number]['
 const movedBy = ({ op, inputs, outputs }: Operation): number =>
 	(FREE.has(op) ? 0 : sizeOf(outputs) + (op === 'Gather' ? sizeOf(outputs) + sizeOf(inputs.slice(1)) : sizeOf(inputs)));
 
-/** A dimension, which may be the name of another or a sum of names and numbers (past+192). */
+/** A dimension, which may be the name of another, or a sum or product of names and numbers (past+192, window*64). */
 const sizeOfDimension = (dimension: Dimension, symbols: Symbols): Dimension => {
 	if (typeof dimension === 'number') {
 		return dimension;
 	}
-	const parts = dimension.split('+').map((part) => symbols[part] ?? Number(part));
+	const parts = dimension.split('+').map((part) => part.split('*').reduce((product, factor) => product * (symbols[factor] ?? Number(factor)), 1));
 	return parts.every(Number.isFinite) ? parts.reduce((total, part) => total + part, 0) : dimension;
 };
 

@@ -162,6 +162,25 @@ export const gather = (g: GraphBuilder, name: string, table: Value, indices: Val
 	return g.node({ op: 'Gather', name, inputs: [table, indices], attributes: { axis: { int: 0 } }, type: table.type, dims: [...indices.dims, ...table.dims.slice(1)] });
 };
 
+/** `table` [n, ...] with `updates` [m, ...] at the rows that `indices` [m, 1] name. As an output of the graph it may lie where the table does; then nothing but those rows is written. */
+export const scatter = (g: GraphBuilder, name: string, table: Value, indices: Value, updates: Value, output?: string): Value => {
+	const [rows = 0, ...rest] = updates.dims;
+	if (indices.type !== 'int64' || shapeText(indices.dims) !== shapeText([rows, 1]) || shapeText(rest) !== shapeText(table.dims.slice(1))) {
+		g.fail(name, `${shapeText(updates.dims)} cannot be put at ${shapeText(indices.dims)} of ${shapeText(table.dims)}`);
+	}
+	return g.node({ op: 'ScatterND', name, inputs: [table, indices, updates], type: sameType(g, name, [table, updates]), dims: table.dims, ...(output === undefined ? {} : { output }) });
+};
+
+/** The first two axes as one: [n, m, d] to [n * m, d]; n may be symbolic. */
+export const flatten = (g: GraphBuilder, name: string, x: Value): Value => {
+	const [n = 0, m = 0, d = 0] = x.dims;
+	if (x.dims.length !== 3 || typeof m !== 'number' || typeof d !== 'number') {
+		g.fail(name, `${shapeText(x.dims)} has no two axes to join`);
+	}
+	const rows = typeof n === 'number' ? n * m : `${n}*${m}`;
+	return g.node({ op: 'Reshape', name, inputs: [x, g.integers(`${name}/shape`, [-1, d])], type: x.type, dims: [rows, d] });
+};
+
 /** Sum over `axis`, which is kept with size 1. */
 export const sum = (g: GraphBuilder, name: string, x: Value, axis: number): Value =>
 	g.node({ op: 'ReduceSum', name, inputs: [x, g.integers(`${name}/axis`, [axis])], type: x.type, dims: x.dims.map((dimension, index) => (index === axis ? 1 : dimension)) });

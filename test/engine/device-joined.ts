@@ -27,20 +27,21 @@ export type DeviceJoined = Pick<NetworksOptions, 'openDevice' | 'residency'> & {
 	readonly isBrief?: boolean;
 };
 
-type Loaded = { readonly cpu: Networks; readonly card: Networks; readonly crossings: Crossings; readonly live: Set<ResidentTensor>; readonly canWait: boolean; readonly close: () => Promise<void> };
+type Loaded = { readonly cpu: Networks; readonly card: Networks; readonly crossings: Crossings; readonly live: Set<ResidentTensor>; readonly canWait: boolean; readonly isInPlace: boolean; readonly close: () => Promise<void> };
 
 const load = async (path: string, profile: CardProfile, { openDevice: open = openDevice, residency }: DeviceJoined, latents?: number): Promise<Loaded> => {
 	const options = { folder: path, width: SIDE, height: SIDE, threads: 1, latents, residency };
 	const crossings: Crossings = { toDevice: 0, toHost: 0, waits: 0 };
 	const live = new Set<ResidentTensor>();
-	let canWait = false;
+	let [canWait, isInPlace] = [false, false];
 	const cpu = await loadNetworks({ ...options, profile: 'cpu-fp32' });
 	const card = await loadNetworks({ ...options, profile, openDevice: (...asked) => {
 		const device = open(...asked);
 		canWait = device.settle !== undefined;
+		isInPlace = device.view !== undefined;
 		return watched(counted(device, crossings), live);
 	} });
-	return { cpu, card, crossings, live, canWait, close: async () => {
+	return { cpu, card, crossings, live, canWait, isInPlace, close: async () => {
 		await cpu.close();
 		await card.close();
 		assert.equal(live.size, 0, 'tensors that nobody has closed');
@@ -136,7 +137,7 @@ export const holdJoinedStreamToCpu = async (profile: CardProfile, options: Devic
 	const { decoder, levels, isBrief = false } = options;
 	const [steps, chunks] = isBrief ? [1, 4] as const : [2, 5] as const;
 	using model = await writeJoinedModel({ kind: 'self-forcing', decoder, changes: SMALL_WINDOW });
-	const { cpu, card, crossings, live, canWait, close } = await load(model.path, profile, options);
+	const { cpu, card, crossings, live, canWait, isInPlace, close } = await load(model.path, profile, options);
 	const of = (networks: Networks) => new Generator(networks, new PromptEncoder(networks), () => performance.now(), { seed: 7, firstChunkIndex: 0 });
 	const [onCpu, onCard, restored] = [of(cpu), of(card), of(card)];
 	const inputs: ChunkInputs = { prompt: PROMPT, steps, controls: {} };
@@ -173,8 +174,8 @@ export const holdJoinedStreamToCpu = async (profile: CardProfile, options: Devic
 	await next(onCard, inputs);
 	const { dit } = model.spec;
 	assert.deepEqual(since(before, crossings), {
-		// Noise of each step, times of these and the clean pass, the tables of positions once, factors.
-		toDevice: steps * 4 * 16 * card.latentWidth * card.latentHeight + (steps + 1) * 4 * dit.freq_dim + 4 * card.tokensPerChunk * card.headDim + 4 * (3 * steps - 1),
+		// Noise of each step, times of these and the clean pass, the tables of positions once, factors; in place also where the chunk's frame goes, for each forward and for the look at it.
+		toDevice: steps * 4 * 16 * card.latentWidth * card.latentHeight + (steps + 1) * 4 * dit.freq_dim + 4 * card.tokensPerChunk * card.headDim + 4 * (3 * steps - 1) + (isInPlace ? 8 * (steps + 2) : 0),
 		toHost: pictureBytes(decoder, 1, false) + 4 * 2 * dit.num_layers, waits: 0,
 	});
 	assert.ok(canWait || crossings.waits === 0);

@@ -132,11 +132,13 @@ export const holdChunkToDevice = async (profile: CardProfile, levels: number, { 
 	const options = { folder: model.path, width: 48, height: 32, threads: 1 };
 	const crossings: Crossings = { toDevice: 0, toHost: 0, waits: 0 };
 	let canWait = false;
+	let isInPlace = false;
 	const [cpu, card] = [
 		await loadNetworks({ ...options, profile: 'cpu-fp32' }),
 		await loadNetworks({ ...options, profile, openDevice: (...asked) => {
 			const device = open(...asked);
 			canWait = device.settle !== undefined;
+			isInPlace = device.view !== undefined;
 			return counted(device, crossings);
 		} }),
 	];
@@ -146,6 +148,8 @@ export const holdChunkToDevice = async (profile: CardProfile, levels: number, { 
 	const latentBytes = 4 * dit.in_dim * latents * card.latentWidth * card.latentHeight;
 	// Sinusoids of the times, two tables of positions, controls, the pooled text.
 	const told = 4 * (latents * dit.freq_dim + card.tokensPerChunk * card.headDim + latents * dit.control_dim + dit.dim);
+	// Where keys and values are written in place: the places of the chunk's frames, for each forward and for the look at what they are.
+	const slots = isInPlace ? 8 * latents : 0;
 	const drawn = sampler === 'renoise';
 	// The first brings the prompt and the empty memory of the decoder, and makes places on the device.
 	for (const [chunk, steps] of chunks.entries()) {
@@ -155,7 +159,7 @@ export const holdChunkToDevice = async (profile: CardProfile, levels: number, { 
 		if (chunk > 0) {
 			assert.deepEqual({ toDevice: crossings.toDevice - before.toDevice, toHost: crossings.toHost - before.toHost, waits: crossings.waits - before.waits }, {
 				// Noise, the steps and the clean pass, and two or three factors a step.
-				toDevice: (drawn ? steps : 1) * latentBytes + (steps + 1) * told + 4 * (drawn ? 3 * steps - 1 : 2 * steps),
+				toDevice: (drawn ? steps : 1) * latentBytes + (steps + 1) * (told + slots) + slots + 4 * (drawn ? 3 * steps - 1 : 2 * steps),
 				toHost: latents * (vae.frames_per_latent * i420Bytes(48, 32) + 4) + 4 * 2 * layers,
 				// For the time of as many steps, the first time.
 				waits: canWait && steps !== chunks[chunk - 1] ? 1 : 0,

@@ -21,7 +21,7 @@ for (const [profile, bytes] of [['cuda-fp32', 4], ['cuda-fp16', 2]] as const) {
 	test(`a stream of ${profile} takes what is counted, however long it is, and its copy on the host too`, async () => {
 		await using model = await writeRandomModel({ changes: { stream: { window_latents: 6, sink_latents: 1 } } });
 		const live = new Set<ResidentTensor>();
-		const networks = await loadNetworks({ folder: model.path, width: 48, height: 32, threads: 1, profile, openDevice: () => watched(createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }), live) });
+		const networks = await loadNetworks({ folder: model.path, width: 48, height: 32, threads: 1, profile, openDevice: () => watched(createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }), live, [6, 6, model.spec.dit.dim]) });
 		const generator = new Generator(networks, new PromptEncoder(networks), () => performance.now(), { seed: 5, firstChunkIndex: 0 });
 		const copy = new StreamCopy(networks.spec);
 		const memory = networks.emptyMemory().reduce((sum, tensor) => sum + (tensor as Float32Array).length, 0);
@@ -51,7 +51,7 @@ for (const [decoder, profile] of [['taehv', 'cuda-fp16'], ['vae', 'cuda-fp32']] 
 	test(`a stream of a joined model (${decoder}, ${profile}) takes what is counted, too`, async () => {
 		using model = await writeJoinedModel({ kind: 'self-forcing', decoder, changes: { stream: { latents_per_chunk: 1, window_latents: 3, sink_latents: 1 } } });
 		const live = new Set<ResidentTensor>();
-		const networks = await loadNetworks({ folder: model.path, width: 32, height: 32, threads: 1, profile, openDevice: () => watched(createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }), live) });
+		const networks = await loadNetworks({ folder: model.path, width: 32, height: 32, threads: 1, profile, openDevice: () => watched(createNativeRuntime({ threads: 1, provider: { kind: 'cpu' } }), live, [3, 4, model.spec.dit.dim]) });
 		const generator = new Generator(networks, new PromptEncoder(networks), () => performance.now(), { seed: 5, firstChunkIndex: 0 });
 		const copy = new StreamCopy(networks.spec);
 		const counted = streamBytes(model.spec, { width: 32, height: 32 }, profile);

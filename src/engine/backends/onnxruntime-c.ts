@@ -6,9 +6,10 @@ import { transferGraph } from '../../model/state-graphs.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { ortLibrary } from '../c-api/library.js';
 import type { Kernels } from '../c-api/kernels.js';
-import type { Provider } from '../c-api/provider.js';
+import type { Pointer } from '../c-api/foreign.js';
+import { type Provider, residentMemory } from '../c-api/provider.js';
 import { type NativeSession, openSession, type OutputPlace } from '../c-api/session.js';
-import type { NativeTensor } from '../c-api/tensor.js';
+import { type NativeTensor, viewOf } from '../c-api/tensor.js';
 import type { DeviceBackend, DeviceSession, Graph, ResidentSession, Tensor } from '../backend.js';
 import { checkFeeds, loadError } from './graph-checks.js';
 
@@ -65,6 +66,7 @@ export const createNativeRuntime = ({ threads, provider, kernels }: NativeRuntim
 		transfers.set(key, session);
 		return session;
 	};
+	let memory: Pointer | undefined;
 	let closing: Promise<void> | undefined;
 	return {
 		name: `onnxruntime ${library.version} ${provider.kind}`,
@@ -87,7 +89,17 @@ export const createNativeRuntime = ({ threads, provider, kernels }: NativeRuntim
 				flat.close();
 			}
 		},
+		view: (tensor, dims) => {
+			const size = (of: readonly number[]): number => of.reduce((product, dimension) => product * dimension, 1);
+			if (size(dims) > size(tensor.dims)) {
+				throw new TurbocastError('internal', `A tensor [${tensor.dims.join(', ')}] has no room for [${dims.join(', ')}].`);
+			}
+			return viewOf(library, memory ??= residentMemory(library, provider), tensor as NativeTensor, dims);
+		},
 		close: () => (closing ??= (async () => {
+			if (memory !== undefined) {
+				library.release('MemoryInfo', memory);
+			}
 			for (const session of transfers.values()) {
 				// One that could not be loaded has nothing to close.
 				await session.then(({ close }) => close(), () => undefined);

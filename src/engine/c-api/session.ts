@@ -7,7 +7,7 @@ import type { Handle } from './functions.js';
 import type { Kernels } from './kernels.js';
 import type { OrtLibrary } from './library.js';
 import { appendProvider, hostMemory, type Provider, residentMemory } from './provider.js';
-import { borrowedValue, faceOf, hostValue, NativeTensor, readValue, tensorBytes } from './tensor.js';
+import { faceOf, hostValue, NativeTensor, readValue, tensorBytes, viewOf } from './tensor.js';
 
 export type NativeSessionOptions = {
 	/** Threads inside one operator on the processor. */
@@ -197,17 +197,7 @@ export const openSession = async (library: OrtLibrary, graph: Graph, options: Na
 			result.then(forget, forget);
 			return result;
 		},
-		view: (tensor, dims, closes) => {
-			const face = { type: tensor.type, dims };
-			const value = borrowedValue(library, device, tensor.data, face);
-			tensor.enter();
-			return new NativeTensor(library, value, face, () => {
-				tensor.leave();
-				if (closes !== undefined) {
-					tensor.close();
-				}
-			});
-		},
+		view: (tensor, dims, closes) => viewOf(library, device, tensor, dims, closes),
 		close: () => (closing ??= (async () => {
 			await Promise.allSettled(running);
 			library.release('Session', session);
