@@ -3,7 +3,7 @@
  * computes in float32 is right; how far off a device is, and how long it takes, decides whether it is used.
  */
 import { ditTensors } from '../model/dit-tensors.js';
-import { ditGraph } from '../model/dit.js';
+import { ditGraph, type KeysPlace } from '../model/dit.js';
 import { isTiled, tiledTensors } from '../model/quant-checkpoint.js';
 import { ropeTables } from '../model/rope.js';
 import { encodeSafetensors, parseSafetensors, type TensorToWrite } from '../model/safetensors.js';
@@ -18,6 +18,7 @@ import { type OpenDevice, openDevice } from './open-device.js';
 import { decoderArithmetic, denoiserArithmetic, needsKernels, stateType } from './profile.js';
 import type { CardProfile, EngineProfile } from './protocol.js';
 import { stateFeed } from './resident-kv.js';
+import { keysPlace, slotsFeed } from './window-kv.js';
 
 /** Large enough that a card is faster although each of its hundred kernels takes some time to start; odd channels, which one layout of ONNX Runtime 1.30 gets wrong. */
 const DIT: DitDimensions = {
@@ -93,7 +94,8 @@ const kernelWork = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>
 	};
 };
 
-const graphsOf = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>): readonly Work[] => {
+/** Keys and values of the past lie where the streams of the device have them. */
+const graphsOf = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>, keys: KeysPlace): readonly Work[] => {
 	const [rows, headDim, type] = [SIDE / 2, DIT.dim / DIT.num_heads, stateType(profile)];
 	const tokens = FRAMES * rows * rows;
 	const { cos, sin } = ropeTables(headDim, DIT.rope_theta, { firstPosition: PAST_FRAMES, frames: FRAMES, rows, columns: rows });
@@ -101,12 +103,17 @@ const graphsOf = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>):
 	const state = (index: number, dims: readonly number[]): Feeds[string] => stateFeed(noise(index, product(dims)), dims, type);
 	const [past, text] = [[DIT.num_heads, PAST_FRAMES * rows * rows, headDim], [DIT.num_heads, DIT.text_len, headDim]];
 	const first = VAE.widths[0] ?? 0;
+	// As a window has them, the frames to be written last.
+	const window = [PAST_FRAMES + FRAMES, rows * rows, DIT.dim];
+	const pasts: Feeds = keys === 'handed over'
+		? { 'past_k.0': state(2, past), 'past_v.0': state(3, past) }
+		: { 'window_k.0': state(2, window), 'window_v.0': state(3, window), slots: slotsFeed(Array.from({ length: FRAMES }, (_, frame) => PAST_FRAMES + frame)) };
 	return [{
-		graph: ditGraph(DIT, { weights: seeded(ditTensors(DIT, false), 1000), mode: { kind: 'chunk' }, ...denoiserArithmetic(profile, backend), frames: FRAMES, height: SIDE, width: SIDE }),
+		graph: ditGraph(DIT, { weights: seeded(ditTensors(DIT, false), 1000), mode: { kind: 'chunk', keys }, ...denoiserArithmetic(profile, backend), frames: FRAMES, height: SIDE, width: SIDE }),
 		feeds: {
 			latent: float32([DIT.in_dim, FRAMES, SIDE, SIDE], noise(1, DIT.in_dim * FRAMES * SIDE * SIDE)), time: float32([FRAMES, DIT.freq_dim], timeSinusoids([900, 500, 100], DIT.freq_dim)),
 			rope_cos: float32([tokens, headDim / 2], cos), rope_sin: float32([tokens, headDim / 2], sin),
-			'past_k.0': state(2, past), 'past_v.0': state(3, past), 'cross_k.0': state(4, text), 'cross_v.0': state(5, text),
+			...pasts, 'cross_k.0': state(4, text), 'cross_v.0': state(5, text),
 		},
 	}, {
 		graph: decoderGraph(VAE, { weights: seeded(decoderShapes(), 2000), arithmetic: decoderArithmetic(profile, false), height: SIDE, width: SIDE, output: 'rgb' }),
@@ -164,8 +171,9 @@ export type SelfTestRequest = {
 /** Runs it on the device of `profile` and on the processor. May end the process when a driver fails: give it one of its own. Throws `device_unavailable`. */
 export const runSelfTest = async ({ profile, threads, kernels = needsKernels(profile), open = openDevice, runs = RUNS }: SelfTestRequest, nowMs: () => number): Promise<SelfTest> => {
 	const device = open(profile, threads, kernels);
+	const keys = keysPlace(device);
 	const works = (of: EngineProfile, backend: Pick<Backend, 'hasKernels'>): readonly Work[] =>
-		(kernels ? [...graphsOf(of, backend), kernelWork(of, backend)] : graphsOf(of, {}));
+		(kernels ? [...graphsOf(of, backend, keys), kernelWork(of, backend)] : graphsOf(of, {}, keys));
 	try {
 		const ours = await measure(device, works(profile, device), runs, nowMs);
 		const right = await measure(createOnnxRuntime({ threads }), works('cpu-fp32', {}), runs, nowMs);
