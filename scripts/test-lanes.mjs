@@ -8,6 +8,7 @@ export const COMPUTING = ['base/', 'cli/arguments.', 'cli/generate.', 'cli/impor
 /** Of these, alone all the same. */
 export const ALONE = [
 	'engine/device-choice.', // a self-test has a time limit
+	'engine/recording-choice.', // the same
 	'engine/orphan.', // so has the end of a process
 	'engine/scratch-file.', // lays a folder out that every other process may sweep away
 	'native/compiled.', // the compiler takes every core

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { parse as parseYaml, YAMLParseError } from 'yaml';
 import { LOG_LEVELS } from './base/log.js';
-import { BATCH_CHOICES, DEFAULT_MAX_STREAMS, DEVICES, ENGINE_PROFILES, KERNEL_MODES, RESIDENCIES, STANDBY_MODES } from './engine/protocol.js';
+import { BATCH_CHOICES, DEFAULT_MAX_STREAMS, DEVICES, ENGINE_PROFILES, RESIDENCIES, STANDBY_MODES, USE_MODES } from './engine/protocol.js';
 import { ENCODER_CHOICES } from './media/encoder-protocol.js';
 import { TurbocastError } from './protocol/errors.js';
 import { SERVER_KEY_FORM } from './server/keys.js';
@@ -32,7 +32,8 @@ export const CONFIG_SCHEMA = object({
 		models_dir: withDefault(string({ max: 4096 }), ''),
 		device: withDefault(oneOf(DEVICES), 'auto'),
 		profile: withDefault(oneOf(['auto', ...ENGINE_PROFILES]), 'auto'),
-		kernels: withDefault(oneOf(KERNEL_MODES), 'auto'),
+		kernels: withDefault(oneOf(USE_MODES), 'auto'),
+		cuda_graphs: withDefault(oneOf(USE_MODES), 'off'),
 		threads: withDefault(integer({ min: 1, max: 256 }), 1),
 		batch: withDefault(oneOf(BATCH_CHOICES), 'auto'),
 		max_streams: withDefault(integer({ min: 2, max: 4096 }), DEFAULT_MAX_STREAMS),

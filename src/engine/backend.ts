@@ -47,6 +47,8 @@ export type GraphLoading = {
 	readonly keepsWeights?: boolean | undefined;
 	/** What is computed on the way is given back to the system at once, not kept for the next run: of large pictures several times what is in use at any moment. */
 	readonly returnsMemory?: boolean | undefined;
+	/** Runs that name a recording are recorded and replayed, by a device that can: all of their tensors lie there, at the same addresses whenever the recording is the same. */
+	readonly recordsRuns?: boolean | undefined;
 };
 
 export type Backend = {
@@ -58,8 +60,8 @@ export type Backend = {
 };
 
 export type DeviceSession = GraphSession & {
-	/** As `run`; those of `into` are written where they lie, and are not among the results. */
-	readonly runInto: (feeds: Feeds, fetch: readonly string[], into: { readonly [name: string]: ResidentTensor }, signal?: AbortSignal) => Promise<{ [name: string]: Tensor }>;
+	/** As `run`; those of `into` are written where they lie, and are not among the results. `recording` numbers what is recorded or replayed, of a session that was loaded for that. */
+	readonly runInto: (feeds: Feeds, fetch: readonly string[], into: { readonly [name: string]: ResidentTensor }, signal?: AbortSignal, recording?: number) => Promise<{ [name: string]: Tensor }>;
 };
 
 /** A session whose outputs, but those for the host, stay on the device. */
@@ -80,10 +82,12 @@ export type DeviceBackend = Omit<Backend, 'load'> & {
 	/** The numbers of a float32 or float16 tensor. */
 	readonly download: (tensor: ResidentTensor) => Promise<Float32Array>;
 	/**
-	 * The beginning of a tensor's memory as a tensor of its own, of other dimensions: what is written into one is read in the other. Each is closed by itself, the memory lives as long as
-	 * either. Absent where outputs cannot be written over inputs.
+	 * The beginning of a tensor's memory as a tensor of its own, of other dimensions, or of other numbers: what is written into one is read in the other. Each is closed by itself, the
+	 * memory lives as long as either. Absent where outputs cannot be written over inputs.
 	 */
-	readonly view?: (tensor: ResidentTensor, dims: readonly number[]) => ResidentTensor;
+	readonly view?: (tensor: ResidentTensor, dims: readonly number[], type?: TensorType) => ResidentTensor;
+	/** Where a tensor lies, which does not change while it lives. Absent where runs cannot be recorded. */
+	readonly address?: (tensor: ResidentTensor) => bigint;
 	/** Resolves when all that the device was given is done. Absent where each run waits for its end. */
 	readonly settle?: () => Promise<void>;
 	/** Ends the sessions of its own; those that were loaded are closed by whoever loaded them. Idempotent. */

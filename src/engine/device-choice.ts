@@ -2,13 +2,12 @@
  * On what an engine computes: asked for by name, or the fastest that gives right numbers. A graphics card is believed only after a self-test, in a
  * process of its own, because ONNX Runtime and drivers may end theirs. Nothing here imports the tensor library.
  */
-import { fork } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { TurbocastError } from '../protocol/errors.js';
 import { deviceOf, needsKernels, type ProfileDevice, usesKernels } from './profile.js';
 import { hasCudaProvider, missingKernels } from './c-api/library-folder.js';
-import { type CardProfile, type DeviceChoice, type EngineProfile, type KernelMode, WEBGPU_PROFILES } from './protocol.js';
+import { type CardProfile, type DeviceChoice, type EngineProfile, type UseMode, WEBGPU_PROFILES } from './protocol.js';
+import { runInSelfTestProcess } from './self-test-child.js';
 import type { SelfTest } from './self-test.js';
 
 /** What the self-test of a profile found. */
@@ -32,9 +31,6 @@ export const UNASKED_SELF_TEST_TIMEOUT_MS = 10_000;
 /** Largest relative error of a device: what its numbers cost, and a margin of ten. */
 const TOLERANCES: { readonly [P in CardProfile]: number } = { 'webgpu-fp32': 1e-4, 'webgpu-fp16': 2e-2, 'cuda-fp32': 1e-4, 'cuda-fp16': 2e-2, 'cuda-int8': 2e-2 };
 
-
-const ENTRY = fileURLToPath(new URL('./self-test-process.js', import.meta.url));
-
 /** Whether there is any card that could be found; costs nothing where there is not. */
 export const hasGraphics = (environment: { readonly [name: string]: string | undefined } = process.env): boolean => {
 	if (process.platform !== 'linux') {
@@ -45,27 +41,12 @@ export const hasGraphics = (environment: { readonly [name: string]: string | und
 };
 
 /** Runs the self-test of a profile, or of our kernels in it, in a process of its own. Never rejects: whatever goes wrong there is `unavailable`. */
-export const testProfile = (profile: CardProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS, kernels = false): Promise<ProfileReport> => new Promise((resolve) => {
-	// The library and drivers write to standard error what the report says.
-	const child = fork(ENTRY, [JSON.stringify({ profile, threads, kernels })], { serialization: 'advanced', execArgv: [], stdio: ['ignore', 'ignore', 'ignore', 'ipc'] });
-	const timer = setTimeout(() => {
-		child.kill('SIGKILL');
-		resolve({ profile, kind: 'unavailable', why: `its self-test took longer than ${timeoutMs / 1000} seconds` });
-	}, timeoutMs);
-	const settle = (report: ProfileReport): void => {
-		clearTimeout(timer);
-		resolve(report);
-	};
-	child.on('message', (message) => {
-		// Our own process of the same release speaks here.
-		const outcome = message as SelfTest | { readonly message: string };
-		settle('message' in outcome
-			? { profile, kind: 'unavailable', why: outcome.message }
-			: { profile, kind: outcome.relativeError <= TOLERANCES[profile] ? 'right' : 'wrong', ...outcome });
-	});
-	child.on('error', (error) => settle({ profile, kind: 'unavailable', why: error.message }));
-	child.on('exit', (code, signal) => settle({ profile, kind: 'unavailable', why: `its self-test ended with ${signal ?? `code ${code ?? 'unknown'}`}` }));
-});
+export const testProfile = async (profile: CardProfile, threads: number, timeoutMs = SELF_TEST_TIMEOUT_MS, kernels = false): Promise<ProfileReport> => {
+	const outcome = await runInSelfTestProcess<SelfTest>({ profile, threads, kernels }, timeoutMs);
+	return 'why' in outcome
+		? { profile, kind: 'unavailable', why: outcome.why }
+		: { profile, kind: outcome.relativeError <= TOLERANCES[profile] ? 'right' : 'wrong', ...outcome };
+};
 
 const figures = ({ relativeError, deviceMs, cpuMs }: SelfTest): string => `error ${relativeError.toExponential(1)}, ${deviceMs.toFixed(1)} ms against ${cpuMs.toFixed(1)} ms on the processor`;
 
@@ -92,7 +73,7 @@ export type DeviceRequest = {
 	/** Whether the model is of the embedded kind; others run on a card only when that is asked for. */
 	readonly isOwnModel: boolean;
 	/** Default `off`. */
-	readonly kernels?: KernelMode | undefined;
+	readonly kernels?: UseMode | undefined;
 	/** For tests. */
 	readonly test?: typeof testProfile;
 	readonly hasGraphics?: () => boolean;

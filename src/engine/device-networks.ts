@@ -136,13 +136,21 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		}
 		return made;
 	};
+	const velocityPlaces = async (streams: number): Promise<readonly ResidentTensor[]> => {
+		while (velocities.length < streams) {
+			velocities.push(await device.upload(new Float32Array(chunkDims.reduce((product, size) => product * size, 1)), chunkDims));
+		}
+		return velocities;
+	};
 	/** With keys and values where they are wanted. */
 	const forward = async (inputs: ResidentStepInputs, fetch: readonly string[]): Promise<Bound & { readonly host: { readonly [name: string]: Tensor } }> => {
 		const made = await bound(inputs);
 		try {
 			// After what it is fed, which other networks may have been asked for.
 			const session = await denoiser(inputs.expert ?? 'high');
-			return { ...made, host: await session.runInto(made.feeds, fetch, made.into, inputs.signal) };
+			// All outputs of a step, where they are then: a recording of the one is good for the other.
+			const into = windows === undefined || fetch.length > 0 ? made.into : { ...made.into, velocity: (await velocityPlaces(1))[0] as ResidentTensor };
+			return { ...made, host: await session.runInto(made.feeds, fetch, into, inputs.signal) };
 		} catch (error) {
 			made.release();
 			throw error;
@@ -198,9 +206,7 @@ export const loadDeviceNetworks = async (options: DeviceNetworksOptions): Promis
 		({ ...step, latent: isResident(step.latent) ? step.latent : await device.upload(step.latent, chunkDims) });
 	const advance = async (all: readonly AdvanceInputs[]): Promise<readonly Advanced[]> => {
 		const streams = all.length;
-		while (velocities.length < streams) {
-			velocities.push(await device.upload(new Float32Array(chunkDims.reduce((product, size) => product * size, 1)), chunkDims));
-		}
+		await velocityPlaces(streams);
 		const into = Object.fromEntries(all.map((_, stream) => [nameOfStream('velocity', stream, streams), velocities[stream] as ResidentTensor]));
 		const steps: AdvanceInputs[] = [];
 		const advanced: Advanced[] = [];

@@ -14,6 +14,8 @@ export type EngineProcessOptions = {
 	/** Default `DEFAULT_MAX_STREAMS`. */
 	readonly maxStreams?: number | undefined;
 	readonly kernels?: boolean | undefined;
+	/** See `NetworksOptions`. */
+	readonly recordsForwards?: boolean | undefined;
 	readonly residency?: Residency | undefined;
 	readonly embeddingCache?: EmbeddingCacheSettings | undefined;
 	/** Whether published networks of the model's usual size are loaded ahead of the first request, once the engine is ready; default no. */

@@ -26,6 +26,7 @@ import { networkSizes } from './network-sizes.js';
 import { HeldFeeds } from './held-feeds.js';
 import { openDevice } from './open-device.js';
 import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
+import { loadForward } from './recorded-forwards.js';
 import { stateFeed } from './resident-kv.js';
 import { ResidentGraphs } from './resident-graphs.js';
 import { openScratchFile } from './scratch-file.js';
@@ -192,7 +193,9 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 		};
 	};
 	const loadOnDevice = async (backend: DeviceBackend): Promise<Running> => {
-		const [denoiser, decoderThere] = [denoiserOn(backend), decoderOn(backend)];
+		const isRecorded = options.recordsForwards === true && keys === 'in place';
+		const denoiser = denoiserOn({ load: (graph) => loadForward(backend, graph, isRecorded) });
+		const decoderThere = decoderOn(backend);
 		return {
 			denoiser, decoder: decoderThere,
 			...await loadDeviceNetworks({

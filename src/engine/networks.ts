@@ -23,6 +23,7 @@ import { openDevice, type OpenDevice } from './open-device.js';
 import type { KvShape, LayerState, StreamKv } from './kv-cache.js';
 import { decoderArithmetic, denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import type { BatchChoice, EmbeddingCacheSettings, EngineProfile, Residency } from './protocol.js';
+import { loadForward } from './recorded-forwards.js';
 import { stateFeed } from './resident-kv.js';
 import type { StepFactors } from './schedule.js';
 import { noSuchSize, sharedFeeds } from './shared-feeds.js';
@@ -188,6 +189,8 @@ export type NetworksOptions = {
 	readonly batch?: BatchChoice | undefined;
 	/** Whether our own CUDA kernels are used, by profiles that have a use for them. Default no. */
 	readonly kernels?: boolean | undefined;
+	/** Whether forwards of streams are recorded and replayed, on a device that can. Default no. */
+	readonly recordsForwards?: boolean | undefined;
 	/** For tests: the backend of a profile of a card. */
 	readonly openDevice?: OpenDevice | undefined;
 	/** A sentence for people about something that is not as usual. */
@@ -272,7 +275,7 @@ export const loadNetworks = async (options: NetworksOptions): Promise<Networks> 
 					shared: await loadEach(together, (streams) => owned(backend.load(denoiserOf(streams)))),
 				}
 				: {
-					kind: 'device' as const, device: await owned(Promise.resolve(device)), denoiser: await owned(device.load(denoiser)),
+					kind: 'device' as const, device: await owned(Promise.resolve(device)), denoiser: await owned(loadForward(device, denoiser, options.recordsForwards)),
 					shared: await loadEach(together, (streams) => owned(device.load(denoiserOf(streams)))),
 					decoder: await owned(device.loadResident(decoderGraph(spec.vae, { ...decoding, output: 'i420 words', checksLatent: true }), ['frames', 'magnitude'])),
 				}),

@@ -24,9 +24,9 @@ export type BatchChoice = (typeof BATCH_CHOICES)[number];
 export const DEVICES = ['auto', 'cpu', 'webgpu', 'cuda'] as const;
 export type DeviceChoice = (typeof DEVICES)[number];
 
-/** Whether our own CUDA kernels are used: where they are there and right, always or never. */
-export const KERNEL_MODES = ['auto', 'on', 'off'] as const;
-export type KernelMode = (typeof KERNEL_MODES)[number];
+/** Whether something that a card may not have, or get wrong, is used: where it is there and right, always or never. */
+export const USE_MODES = ['auto', 'on', 'off'] as const;
+export type UseMode = (typeof USE_MODES)[number];
 
 /** Which networks of a joined model stay in memory: all, one at a time, or all if they fit. */
 export const RESIDENCIES = ['auto', 'all', 'one'] as const;

@@ -74,7 +74,7 @@ const decoderShapes = (): { readonly [name: string]: readonly number[] } => {
 	return shapes;
 };
 
-type Work = { readonly graph: Graph; readonly feeds: Feeds };
+export type Work = { readonly graph: Graph; readonly feeds: Feeds };
 
 /** What our kernels are for: sparse attention and layers in 8-bit tiles. */
 const kernelWork = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>): Work => {
@@ -94,35 +94,40 @@ const kernelWork = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>
 	};
 };
 
-/** Keys and values of the past lie where the streams of the device have them. */
-const graphsOf = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>, keys: KeysPlace): readonly Work[] => {
+/** A block over a past, whose keys and values lie where the streams of the device have them; `salt` is for other inputs of the same block. */
+export const streamWork = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>, keys: KeysPlace, salt = 0): Work => {
 	const [rows, headDim, type] = [SIDE / 2, DIT.dim / DIT.num_heads, stateType(profile)];
 	const tokens = FRAMES * rows * rows;
-	const { cos, sin } = ropeTables(headDim, DIT.rope_theta, { firstPosition: PAST_FRAMES, frames: FRAMES, rows, columns: rows });
+	const { cos, sin } = ropeTables(headDim, DIT.rope_theta, { firstPosition: PAST_FRAMES + salt, frames: FRAMES, rows, columns: rows });
 	const float32 = (dims: readonly number[], data: Float32Array): Tensor => ({ type: 'float32', dims, data });
-	const state = (index: number, dims: readonly number[]): Feeds[string] => stateFeed(noise(index, product(dims)), dims, type);
-	const [past, text] = [[DIT.num_heads, PAST_FRAMES * rows * rows, headDim], [DIT.num_heads, DIT.text_len, headDim]];
-	const first = VAE.widths[0] ?? 0;
-	// As a window has them, the frames to be written last.
-	const window = [PAST_FRAMES + FRAMES, rows * rows, DIT.dim];
+	const state = (index: number, dims: readonly number[]): Feeds[string] => stateFeed(noise(index + salt, product(dims)), dims, type);
+	// In a window the frames to be written come last.
+	const [past, window, text] = [[DIT.num_heads, PAST_FRAMES * rows * rows, headDim], [PAST_FRAMES + FRAMES, rows * rows, DIT.dim], [DIT.num_heads, DIT.text_len, headDim]];
 	const pasts: Feeds = keys === 'handed over'
 		? { 'past_k.0': state(2, past), 'past_v.0': state(3, past) }
 		: { 'window_k.0': state(2, window), 'window_v.0': state(3, window), slots: slotsFeed(Array.from({ length: FRAMES }, (_, frame) => PAST_FRAMES + frame)) };
-	return [{
+	return {
 		graph: ditGraph(DIT, { weights: seeded(ditTensors(DIT, false), 1000), mode: { kind: 'chunk', keys }, ...denoiserArithmetic(profile, backend), frames: FRAMES, height: SIDE, width: SIDE }),
 		feeds: {
-			latent: float32([DIT.in_dim, FRAMES, SIDE, SIDE], noise(1, DIT.in_dim * FRAMES * SIDE * SIDE)), time: float32([FRAMES, DIT.freq_dim], timeSinusoids([900, 500, 100], DIT.freq_dim)),
+			latent: float32([DIT.in_dim, FRAMES, SIDE, SIDE], noise(1 + salt, DIT.in_dim * FRAMES * SIDE * SIDE)), time: float32([FRAMES, DIT.freq_dim], timeSinusoids([900 - salt, 500, 100], DIT.freq_dim)),
 			rope_cos: float32([tokens, headDim / 2], cos), rope_sin: float32([tokens, headDim / 2], sin),
 			...pasts, 'cross_k.0': state(4, text), 'cross_v.0': state(5, text),
 		},
-	}, {
+	};
+};
+
+const decoderWork = (profile: EngineProfile): Work => {
+	const state = (index: number, dims: readonly number[]): Feeds[string] => stateFeed(noise(index, product(dims)), dims, stateType(profile));
+	return {
 		graph: decoderGraph(VAE, { weights: seeded(decoderShapes(), 2000), arithmetic: decoderArithmetic(profile, false), height: SIDE, width: SIDE, output: 'rgb' }),
 		feeds: {
-			latent: float32([VAE.latent_channels, SIDE, SIDE], noise(6, VAE.latent_channels * SIDE * SIDE)),
-			'memory.0.0': state(7, [first, SIDE, SIDE]), 'memory.1.0': state(8, [VAE.widths[1] ?? 0, 2 * SIDE, 2 * SIDE]),
+			latent: { type: 'float32', dims: [VAE.latent_channels, SIDE, SIDE], data: noise(6, VAE.latent_channels * SIDE * SIDE) },
+			'memory.0.0': state(7, [VAE.widths[0] ?? 0, SIDE, SIDE]), 'memory.1.0': state(8, [VAE.widths[1] ?? 0, 2 * SIDE, 2 * SIDE]),
 		},
-	}];
+	};
 };
+
+const graphsOf = (profile: EngineProfile, backend: Pick<Backend, 'hasKernels'>, keys: KeysPlace): readonly Work[] => [streamWork(profile, backend, keys), decoderWork(profile)];
 
 const WANTED: { readonly [graph: string]: string } = { dit: 'velocity', 'vae-decoder': 'frames' };
 
@@ -148,7 +153,7 @@ const measure = async (backend: Pick<Backend, 'load'>, works: readonly Work[], r
 	return { outputs, ms };
 };
 
-const relativeError = (ours: Float32Array, right: Float32Array): number => {
+export const relativeError = (ours: Float32Array, right: Float32Array): number => {
 	let [difference, size] = [0, 0];
 	for (const [index, expected] of right.entries()) {
 		difference += ((ours[index] ?? Number.NaN) - expected) ** 2;

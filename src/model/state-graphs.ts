@@ -1,6 +1,6 @@
 /** Graphs that compute nothing: they move the state of streams on a device. */
 import { GraphBuilder, type Value } from './graph-builder.js';
-import type { Graph } from './graph.js';
+import type { Graph, TensorType } from './graph.js';
 import { absolute, cast, concat, expand, reshape, slice, sum } from './operators.js';
 
 export type StateType = 'float32' | 'float16';
@@ -13,11 +13,11 @@ export const transferGraph = (name: string, from: StateType, to: StateType): Gra
 	return g.finish();
 };
 
-/** `from.NAME` to `NAME`: the same numbers in memory of their own. */
-export const copyGraph = (tensors: readonly { readonly name: string; readonly dims: readonly number[] }[], type: StateType): Graph => {
+/** `from.NAME` to `NAME`: the same numbers in memory of their own; `type` is that of tensors without one. */
+export const copyGraph = (tensors: readonly { readonly name: string; readonly type?: TensorType; readonly dims: readonly number[] }[], type: StateType): Graph => {
 	const g = new GraphBuilder('copy');
-	for (const { name, dims } of tensors) {
-		g.output(name, g.input(`from.${name}`, type, dims));
+	for (const { name, type: own = type, dims } of tensors) {
+		g.output(name, g.input(`from.${name}`, own, dims));
 	}
 	return g.finish();
 };

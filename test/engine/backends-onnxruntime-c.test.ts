@@ -11,7 +11,8 @@ import { createNativeRuntime } from '../../src/engine/backends/onnxruntime-c.js'
 import { createOnnxRuntime } from '../../src/engine/backends/onnxruntime.js';
 import { libraryMessage } from '../../src/engine/backends/graph-checks.js';
 import { hasCudaProvider } from '../../src/engine/c-api/library-folder.js';
-import { OrtError, ortLibrary } from '../../src/engine/c-api/library.js';
+import type { StatusFunction } from '../../src/engine/c-api/functions.js';
+import { OrtError, ortLibrary, type OrtLibrary } from '../../src/engine/c-api/library.js';
 import { openSession } from '../../src/engine/c-api/session.js';
 import { NativeTensor } from '../../src/engine/c-api/tensor.js';
 import { denoiserArithmetic } from '../../src/engine/profile.js';
@@ -165,11 +166,47 @@ test('a run does not hold up this thread, and is ended in the middle by its sign
 	await assert.rejects(session.run(ONES), { code: 'internal', message: /Graph long is closed/u });
 });
 
-test('a recording of a run may be named; a provider that records none computes the same', async () => {
-	const session = await openSession(ortLibrary(), smallGraph(), { threads: 1, provider: { kind: 'cpu' } });
-	const run = (graphId?: number) => session.run(SMALL, new Map([['y', 'host'], ['twice', 'host']]), { graphId });
-	assert.deepEqual(await run(3), await run());
-	await session.close();
+/** The library, and what it is told through functions of these names; those of `withheld` it is not told at all. */
+const overheard = (told: unknown[][], names: readonly StatusFunction[], withheld: readonly StatusFunction[] = []): OrtLibrary => {
+	const library = ortLibrary();
+	return { ...library, call: (name, ...args) => {
+		if (names.includes(name)) {
+			told.push([name, ...args.slice(1)]);
+		}
+		if (!withheld.includes(name)) {
+			library.call(name, ...args);
+		}
+	} };
+};
+
+test('each run of a session that records says which recording it is, or that it is none; a provider that records none computes the same', async () => {
+	for (const recordsRuns of [true, false]) {
+		const told: unknown[][] = [];
+		const session = await openSession(overheard(told, ['AddRunConfigEntry']), smallGraph(), { threads: 1, provider: { kind: 'cpu' }, recordsRuns });
+		const run = (graphId?: number) => session.run(SMALL, new Map([['y', 'host'], ['twice', 'host']]), { graphId });
+		assert.deepEqual(await run(3), await run());
+		assert.deepEqual(told, recordsRuns ? ['3', '-1'].map((id) => ['AddRunConfigEntry', 'gpu_graph_id', id]) : []);
+		await session.close();
+	}
+});
+
+test('a session that records tells the CUDA provider so, and no other does', async () => {
+	for (const recordsRuns of [true, false]) {
+		const told: unknown[][] = [];
+		const cuda = ['UpdateCUDAProviderOptions', 'SessionOptionsAppendExecutionProvider_CUDA_V2'] as const;
+		const library = overheard(told, cuda, cuda);
+		// Without CUDA there are no options to be made.
+		const withoutCuda: OrtLibrary = {
+			...library,
+			make: (handle, name, ...args) => (name === 'CreateCUDAProviderOptions' ? 0n : library.make(handle, name, ...args)),
+			release: (handle, pointer) => (handle === 'CUDAProviderOptions' ? undefined : library.release(handle, pointer)),
+		};
+		const session = await openSession(withoutCuda, smallGraph(), { threads: 1, provider: { kind: 'cuda', deviceId: 0 }, recordsRuns });
+		const [[, keys, values] = [], appended] = told as [[string, string[], string[]]?, unknown[]?];
+		assert.equal(values?.[keys?.indexOf('enable_cuda_graph') ?? -1], recordsRuns ? '1' : '0');
+		assert.equal(appended?.[0], 'SessionOptionsAppendExecutionProvider_CUDA_V2');
+		await session.close();
+	}
 });
 
 test('what the library says is told in a line of bounded length, without the place in its source', () => {

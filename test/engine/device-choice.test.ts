@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { chooseDevice, type DeviceRequest, hasGraphics, type ProfileReport, SELF_TEST_TIMEOUT_MS, testProfile, UNASKED_SELF_TEST_TIMEOUT_MS } from '../../src/engine/device-choice.js';
 import { openDevice } from '../../src/engine/open-device.js';
-import type { CardProfile, EngineProfile, KernelMode } from '../../src/engine/protocol.js';
+import type { CardProfile, EngineProfile, UseMode } from '../../src/engine/protocol.js';
 import { hasCudaProvider, missingKernels } from '../../src/engine/c-api/library-folder.js';
 import { prepareVulkan } from './vulkan.js';
 
@@ -58,7 +58,7 @@ test('a card that nobody asked for is not waited for long', async () => {
 
 test('our kernels are used in cuda-fp16 where they are there and right; auto says why not, on refuses to go without them, off does not ask', async () => {
 	const asked: (readonly [CardProfile, number | undefined, boolean | undefined])[] = [];
-	const choose = (kernels: KernelMode | undefined, found: 'right' | 'wrong' | 'unavailable' | 'not built', profile: EngineProfile = 'cuda-fp16') => chooseDevice({
+	const choose = (kernels: UseMode | undefined, found: 'right' | 'wrong' | 'unavailable' | 'not built', profile: EngineProfile = 'cuda-fp16') => chooseDevice({
 		...AUTO, profile, kernels, hasCuda: () => true, missingKernels: () => (found === 'not built' ? 'there is no library' : undefined),
 		test: (of, _threads, timeoutMs, isOfKernels) => {
 			asked.push([of, timeoutMs, isOfKernels]);

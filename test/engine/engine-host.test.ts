@@ -359,7 +359,7 @@ test('waiting for the engine can be given up', async () => {
 test('every option of an engine reaches its process', { skip: process.platform === 'linux' ? false : 'what a process was started with is read from /proc' }, async () => {
 	await using model = await writeRandomModel();
 	const options: Required<EngineProcessOptions> = {
-		modelFolder: model.path, profile: 'cpu-fp32', threads: 2, batch: 2, maxStreams: 7, kernels: true, residency: 'one', loadsAhead: false,
+		modelFolder: model.path, profile: 'cpu-fp32', threads: 2, batch: 2, maxStreams: 7, kernels: true, recordsForwards: true, residency: 'one', loadsAhead: false,
 		embeddingCache: { folder: join(model.path, 'embeddings'), maxBytes: 1000 },
 	};
 	const engine = await EngineHost.start({ ...options, log: silentLog, clock: systemClock });

@@ -6,11 +6,11 @@ import { transferGraph } from '../../model/state-graphs.js';
 import { TurbocastError } from '../../protocol/errors.js';
 import { ortLibrary } from '../c-api/library.js';
 import type { Kernels } from '../c-api/kernels.js';
-import type { Pointer } from '../c-api/foreign.js';
+import type { Pointer } from '../../base/foreign.js';
 import { type Provider, residentMemory } from '../c-api/provider.js';
 import { type NativeSession, openSession, type OutputPlace } from '../c-api/session.js';
-import { type NativeTensor, viewOf } from '../c-api/tensor.js';
-import type { DeviceBackend, DeviceSession, Graph, ResidentSession, Tensor } from '../backend.js';
+import { type NativeTensor, tensorBytes, viewOf } from '../c-api/tensor.js';
+import type { DeviceBackend, DeviceSession, Graph, GraphLoading, ResidentSession, Tensor } from '../backend.js';
 import { checkFeeds, loadError } from './graph-checks.js';
 
 export type NativeRuntimeOptions = {
@@ -23,14 +23,14 @@ export type NativeRuntimeOptions = {
 const places = (names: readonly string[], place: OutputPlace): [string, OutputPlace][] => names.map((name) => [name, place]);
 
 const deviceSession = ({ name: graph, inputs, outputs }: Graph, session: NativeSession): DeviceSession => {
-	const runInto: DeviceSession['runInto'] = async (feeds, fetch, into, signal) => {
+	const runInto: DeviceSession['runInto'] = async (feeds, fetch, into, signal, graphId) => {
 		checkFeeds(graph, inputs, feeds, true);
 		for (const name of [...fetch, ...Object.keys(into)]) {
 			if (!outputs.some((output) => output.name === name)) {
 				throw new TurbocastError('internal', `Graph ${graph} gives no ${name}.`);
 			}
 		}
-		const { host } = await session.run(feeds, new Map([...places(fetch, 'host'), ...Object.entries(into).map(([name, tensor]): [string, OutputPlace] => [name, tensor as NativeTensor])]), { signal });
+		const { host } = await session.run(feeds, new Map([...places(fetch, 'host'), ...Object.entries(into).map(([name, tensor]): [string, OutputPlace] => [name, tensor as NativeTensor])]), { signal, graphId });
 		return host;
 	};
 	return { graph, inputs, outputs, runInto, run: (feeds, fetch = outputs.map(({ name }) => name), signal) => runInto(feeds, fetch, {}, signal), close: session.close };
@@ -51,9 +51,9 @@ const residentSession = ({ name: graph, inputs, outputs }: Graph, session: Nativ
 /** Throws `device_unavailable` when the library or the package that calls it is not there; what a provider lacks is said by the first `load`. */
 export const createNativeRuntime = ({ threads, provider, kernels }: NativeRuntimeOptions): DeviceBackend => {
 	const library = ortLibrary();
-	const open = async (graph: Graph, keepsWeights = false): Promise<NativeSession> => {
+	const open = async (graph: Graph, { keepsWeights = false, recordsRuns = false }: GraphLoading = {}): Promise<NativeSession> => {
 		try {
-			return await openSession(library, graph, { threads, provider, kernels, keepsWeights });
+			return await openSession(library, graph, { threads, provider, kernels, keepsWeights, recordsRuns });
 		} catch (error) {
 			throw loadError(graph, error);
 		}
@@ -71,7 +71,7 @@ export const createNativeRuntime = ({ threads, provider, kernels }: NativeRuntim
 	return {
 		name: `onnxruntime ${library.version} ${provider.kind}`,
 		hasKernels: kernels !== undefined,
-		load: async (graph, loading) => deviceSession(graph, await open(graph, loading?.keepsWeights)),
+		load: async (graph, loading) => deviceSession(graph, await open(graph, loading)),
 		loadResident: async (graph, host = []) => residentSession(graph, await open(graph), host),
 		upload: async (data, dims, type = 'float32') => {
 			const session = await transfer('upload', type);
@@ -89,13 +89,13 @@ export const createNativeRuntime = ({ threads, provider, kernels }: NativeRuntim
 				flat.close();
 			}
 		},
-		view: (tensor, dims) => {
-			const size = (of: readonly number[]): number => of.reduce((product, dimension) => product * dimension, 1);
-			if (size(dims) > size(tensor.dims)) {
-				throw new TurbocastError('internal', `A tensor [${tensor.dims.join(', ')}] has no room for [${dims.join(', ')}].`);
+		view: (tensor, dims, type = tensor.type) => {
+			if (tensorBytes({ type, dims }) > tensorBytes(tensor)) {
+				throw new TurbocastError('internal', `A tensor ${tensor.type} [${tensor.dims.join(', ')}] has no room for ${type} [${dims.join(', ')}].`);
 			}
-			return viewOf(library, memory ??= residentMemory(library, provider), tensor as NativeTensor, dims);
+			return viewOf(library, memory ??= residentMemory(library, provider), tensor as NativeTensor, { type, dims });
 		},
+		address: (tensor) => (tensor as NativeTensor).data,
 		close: () => (closing ??= (async () => {
 			if (memory !== undefined) {
 				library.release('MemoryInfo', memory);

@@ -11,8 +11,8 @@ export type Provider =
 		/** A cudaStream_t on which everything runs; a stream of the provider's own when left out. It must outlive the sessions. */
 		readonly stream?: Pointer | undefined;
 		/**
-		 * Runs that name a `graphId` are recorded as a CUDA graph the first time and replayed after that: all of their tensors must lie on the device,
-		 * at the same addresses each time.
+		 * Runs are recorded as CUDA graphs the first time and replayed after that, by their `gpu_graph_id`: all of their tensors must lie on the device, at the same addresses each time, and all of
+		 * their operators must be the device's. A recording belongs to the thread that made it.
 		 */
 		readonly recordsGraphs?: boolean;
 		/** Products of float32 in TensorFloat-32: faster, three digits less. Default: no. */

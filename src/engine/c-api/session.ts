@@ -17,6 +17,8 @@ export type NativeSessionOptions = {
 	readonly kernels?: Kernels | undefined;
 	/** See `Backend.load`. */
 	readonly keepsWeights?: boolean;
+	/** See `GraphLoading`. */
+	readonly recordsRuns?: boolean;
 };
 
 /** Where an output goes: to us, to new memory of the device, or to a tensor there that it fits. */
@@ -25,7 +27,7 @@ export type OutputPlace = 'host' | 'resident' | NativeTensor;
 export type NativeRun = {
 	/** Ends the run between two of its operators; the session stays good. */
 	readonly signal?: AbortSignal | undefined;
-	/** Of a provider that records graphs: which recording this run is, or makes. Any whole number from 0. */
+	/** Of a session that records: which recording this run is, or makes; any whole number from 0. Without one it is neither. */
 	readonly graphId?: number | undefined;
 };
 
@@ -38,10 +40,13 @@ export type NativeSession = {
 	readonly close: () => Promise<void>;
 };
 
+/** What the library takes for a run that is no recording; without it all runs of a session that records are number 0. */
+const NO_RECORDING = -1;
+
 const [SEQUENTIAL, NO_OPTIMISATION, ALL_OPTIMISATIONS, ERRORS_ONLY] = [0, 0, 99, 3];
 
 /** The same as the binding is given (backends/onnxruntime.ts), so that the numbers are the same bit for bit. */
-const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, kernels, keepsWeights = false }: NativeSessionOptions): Pointer => {
+const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, kernels, keepsWeights = false, recordsRuns = false }: NativeSessionOptions): Pointer => {
 	const options = library.make('SessionOptions', 'CreateSessionOptions');
 	try {
 		library.call('SetSessionExecutionMode', options, SEQUENTIAL);
@@ -57,7 +62,7 @@ const sessionOptions = (library: OrtLibrary, graph: Graph, { threads, provider, 
 			const files = graph.external.flatMap((entry) => ('data' in entry ? [entry] : []));
 			library.call('AddExternalInitializersFromFilesInMemory', options, files.map(({ location }) => location), files.map(({ data }) => addressOf(data)), files.map(({ data }) => data.byteLength), files.length);
 		}
-		appendProvider(library, options, provider);
+		appendProvider(library, options, provider.kind === 'cuda' && recordsRuns ? { ...provider, recordsGraphs: true } : provider);
 		kernels?.register(library, options);
 		return options;
 	} catch (error) {
@@ -146,8 +151,8 @@ export const openSession = async (library: OrtLibrary, graph: Graph, options: Na
 			}
 			const runOptions = own('RunOptions', library.make('RunOptions', 'CreateRunOptions'));
 			library.call('RunOptionsSetRunLogSeverityLevel', runOptions, ERRORS_ONLY + 1);
-			if (graphId !== undefined) {
-				library.call('AddRunConfigEntry', runOptions, 'gpu_graph_id', String(graphId));
+			if (options.recordsRuns === true) {
+				library.call('AddRunConfigEntry', runOptions, 'gpu_graph_id', String(graphId ?? NO_RECORDING));
 			}
 			const terminate = (): void => library.call('RunOptionsSetTerminate', runOptions);
 			endable().add(terminate);
@@ -197,7 +202,7 @@ export const openSession = async (library: OrtLibrary, graph: Graph, options: Na
 			result.then(forget, forget);
 			return result;
 		},
-		view: (tensor, dims, closes) => viewOf(library, device, tensor, dims, closes),
+		view: (tensor, dims, closes) => viewOf(library, device, tensor, { type: tensor.type, dims }, closes),
 		close: () => (closing ??= (async () => {
 			await Promise.allSettled(running);
 			library.release('Session', session);

@@ -107,8 +107,7 @@ export class NativeTensor implements ResidentTensor {
 }
 
 /** Another tensor over the memory of `tensor`, which lives at least as long, and is closed with it if that is asked for. `memory` says where that is. */
-export const viewOf = (library: OrtLibrary, memory: Pointer, tensor: NativeTensor, dims: readonly number[], closes?: 'closes the original'): NativeTensor => {
-	const face = { type: tensor.type, dims };
+export const viewOf = (library: OrtLibrary, memory: Pointer, tensor: NativeTensor, face: { readonly type: TensorType; readonly dims: readonly number[] }, closes?: 'closes the original'): NativeTensor => {
 	const value = borrowedValue(library, memory, tensor.data, face);
 	tensor.enter();
 	return new NativeTensor(library, value, face, () => {
