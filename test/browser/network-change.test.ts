@@ -51,7 +51,8 @@ before(async () => {
 	} as Socket['send'];
 	[machine, browser] = await Promise.all([startMachine(), launchChromium()]);
 	const log: Log = { ...silentLog, info: (_fields, message) => void messages.push(message), child: () => log };
-	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], fps: machine.model.spec.fps, log, clock: systemClock });
+	// Packets that are sent together do not pass `Socket.prototype.send`.
+	const transport = createWebRtcTransport({ portRange: undefined, announceAddresses: [], iceServers: [], segmentation: false, fps: machine.model.spec.fps, log, clock: systemClock });
 	service = await startService(machine, { iceServers: [] }, transport);
 });
 after(async () => {
