@@ -11,7 +11,7 @@ import { canPlace, type PlacingDevice } from './window-kv.js';
 
 /** Runs over the same tensors before those are recorded. While a window grows every chunk has others, for as many forwards as it has steps, and one. */
 export const RUNS_BEFORE_RECORDING = 8;
-/** Of a session. They are never given back, and nobody says which stream has ended; the forwards of others run as they are. */
+/** Of a network. They are never given back, and nobody says which stream has ended; the forwards of others run as they are. */
 export const MAX_RECORDINGS = 64;
 /** Sets of tensors whose runs are counted; the oldest are forgotten. */
 const MAX_COUNTED = 256;
