@@ -7,7 +7,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, test } from 'node:test';
 import { examineServer, type ServerExamination } from '../../src/cli/doctor/server-hops.js';
 import { DIAGNOSES, HOPS, type Finding } from '../../src/protocol/diagnoses.js';
 import { silentLog } from '../../src/base/log.js';
@@ -120,53 +120,38 @@ test('a codec that was taken out of the offer on its way', async () => {
 	assert.deepEqual(diagnosesOf(await examine(network.url)), ['codec_missing']);
 });
 
-/** These wait for what does not come: at the same time. */
-describe('', { concurrency: true }, () => {
-	test('UDP that does not come through', async () => {
-		await using network = await openBadNetwork(service.url);
-		network.blockMedia(true);
-		assert.deepEqual(diagnosesOf(await examine(network.url, { patienceMs: SHORT_MS })), ['udp_blocked']);
-		network.blockMedia(false);
-		assert.deepEqual(diagnosesOf(await examine(network.url)), []);
-	});
+test('UDP that does not come through', async () => {
+	await using network = await openBadNetwork(service.url);
+	network.blockMedia(true);
+	assert.deepEqual(diagnosesOf(await examine(network.url, { patienceMs: SHORT_MS })), ['udp_blocked']);
+	network.blockMedia(false);
+	assert.deepEqual(diagnosesOf(await examine(network.url)), []);
+});
 
-	test('an advertised address that leads nowhere', async () => {
-		await using network = await openBadNetwork(service.url, { announce: '203.0.113.7' });
-		const findings = await examine(network.url, { patienceMs: SHORT_MS });
-		assert.deepEqual(diagnosesOf(findings), ['wrong_address']);
-		assert.match(findings.find(({ diagnosis }) => diagnosis === 'wrong_address')?.sentence ?? '', /203\.0\.113\.7.*127\.0\.0\.1/u);
-	});
+test('an advertised address that leads nowhere', async () => {
+	await using network = await openBadNetwork(service.url, { announce: '203.0.113.7' });
+	const findings = await examine(network.url, { patienceMs: SHORT_MS });
+	assert.deepEqual(diagnosesOf(findings), ['wrong_address']);
+	assert.match(findings.find(({ diagnosis }) => diagnosis === 'wrong_address')?.sentence ?? '', /203\.0\.113\.7.*127\.0\.0\.1/u);
+});
 
-	test('TURN: none, one that relays, one that refuses, one whose clock is wrong, one that is silent', async () => {
-		const turnOf = async (url: string, secret: string, patienceMs = LONG_MS): Promise<Finding | undefined> => {
-			await using relayed = await startServer({ turn: { urls: [url], secret, credentialSeconds: 600 } });
-			return (await examine(relayed.url, { patienceMs })).find(({ hop }) => hop === 'turn');
-		};
-		assert.equal((await examine(service.url)).find(({ hop }) => hop === 'turn')?.diagnosis, 'turn_missing');
-		await using turn = await startTurnServer('a secret');
-		assert.equal((await turnOf(turn.url, 'a secret'))?.verdict, 'good');
-		const refused = await turnOf(turn.url, 'another secret');
-		assert.equal(refused?.diagnosis, 'turn_refused');
-		assert.match(refused.sentence, /401 Unauthorized/u);
-		await using late = await startTurnServer('a secret', () => Date.now() + 3_600_000);
-		assert.equal((await turnOf(late.url, 'a secret'))?.diagnosis, 'turn_refused');
-		const silent = createSocket('udp4').bind(0, '127.0.0.1');
-		await once(silent, 'listening');
-		assert.equal((await turnOf(`turn:127.0.0.1:${silent.address().port}`, 'a secret', SHORT_MS))?.diagnosis, 'turn_unreached');
-		silent.close();
-	});
-
-	test('this machine, with everything wrong: each thing is told, and the next is looked at', async () => {
-		const taken = createServer();
-		taken.listen(0, '127.0.0.1');
-		await once(taken, 'listening');
-		const { status, findings } = await doctor(['--json', '--patience', '15'], {
-			TURBOCAST_ENGINE__MODEL: 'no-such-model', TURBOCAST_MEDIA__ENCODER: 'ffmpeg', TURBOCAST_MEDIA__FFMPEG_PATH: '/nowhere/ffmpeg',
-			TURBOCAST_SERVER__PORT: String((taken.address() as AddressInfo).port), TURBOCAST_MEDIA__ANNOUNCE_ADDRESSES: '[203.0.113.7, media.example]',
-		});
-		taken.close();
-		assert.deepEqual([status, diagnosesOf(findings)], [1, ['model_unusable', 'encoder_missing', 'port_taken', 'announced_unreached', 'wrong_address']]);
-	});
+test('TURN: none, one that relays, one that refuses, one whose clock is wrong, one that is silent', async () => {
+	const turnOf = async (url: string, secret: string, patienceMs = LONG_MS): Promise<Finding | undefined> => {
+		await using relayed = await startServer({ turn: { urls: [url], secret, credentialSeconds: 600 } });
+		return (await examine(relayed.url, { patienceMs })).find(({ hop }) => hop === 'turn');
+	};
+	assert.equal((await examine(service.url)).find(({ hop }) => hop === 'turn')?.diagnosis, 'turn_missing');
+	await using turn = await startTurnServer('a secret');
+	assert.equal((await turnOf(turn.url, 'a secret'))?.verdict, 'good');
+	const refused = await turnOf(turn.url, 'another secret');
+	assert.equal(refused?.diagnosis, 'turn_refused');
+	assert.match(refused.sentence, /401 Unauthorized/u);
+	await using late = await startTurnServer('a secret', () => Date.now() + 3_600_000);
+	assert.equal((await turnOf(late.url, 'a secret'))?.diagnosis, 'turn_refused');
+	const silent = createSocket('udp4').bind(0, '127.0.0.1');
+	await once(silent, 'listening');
+	assert.equal((await turnOf(`turn:127.0.0.1:${silent.address().port}`, 'a secret', SHORT_MS))?.diagnosis, 'turn_unreached');
+	silent.close();
 });
 
 test('this machine: model, encoder, ports and a connection to itself, by an advertised address too', async () => {
@@ -174,6 +159,18 @@ test('this machine: model, encoder, ports and a connection to itself, by an adve
 	assert.deepEqual([status, diagnosesOf(findings)], [0, []]);
 	assert.deepEqual(findings.map(({ hop }) => hop), ['model', 'encoder', 'ports', 'ports', 'turn', 'media', 'picture', 'media']);
 	assert.match(findings[1]?.sentence ?? '', /works \(.* nvenc|nvenc .* works \(/u);
+});
+
+test('this machine, with everything wrong: each thing is told, and the next is looked at', async () => {
+	const taken = createServer();
+	taken.listen(0, '127.0.0.1');
+	await once(taken, 'listening');
+	const { status, findings } = await doctor(['--json', '--patience', '15'], {
+		TURBOCAST_ENGINE__MODEL: 'no-such-model', TURBOCAST_MEDIA__ENCODER: 'ffmpeg', TURBOCAST_MEDIA__FFMPEG_PATH: '/nowhere/ffmpeg',
+		TURBOCAST_SERVER__PORT: String((taken.address() as AddressInfo).port), TURBOCAST_MEDIA__ANNOUNCE_ADDRESSES: '[203.0.113.7, media.example]',
+	});
+	taken.close();
+	assert.deepEqual([status, diagnosesOf(findings)], [1, ['model_unusable', 'encoder_missing', 'port_taken', 'announced_unreached', 'wrong_address']]);
 });
 
 test('UDP ports that others have', async () => {
