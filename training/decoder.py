@@ -3,6 +3,7 @@
 Half of a batch are latents of the encoder with a little noise, as in stage 1. The other half are latents as the student leaves them: true ones, noised to
 one of the last two levels that are deployed, taken down from there by the student's own Euler steps with a true history. They have lost what the
 student loses, and carry its grid of patches; the pictures that they should have been are known. 64x64 windows about the subject, whole frames in the last fifth.
+What is kept is the mean of the decoder before and after (--keep): all of what it learns smooths away what subjects are told apart by.
 
     python decoder.py --minutes 15                      → decoder.pt, which export.py takes before the decoder of autoencoder.pt
 """
@@ -67,7 +68,7 @@ def validate(z, cells, frames, show):
 
 
 def main():
-    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16).parse_args()
+    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16, keep=0.5).parse_args()
     torch.manual_seed(args.seed)
     folder = Path(args.state)
     student, decoder = Model().to(args.device), Decoder().to(args.device).to(memory_format=torch.channels_last)
@@ -123,6 +124,10 @@ def main():
             checked = run.seconds
             report("      ")
             run.restart_clock()
+    if run.progress == 1:
+        for key, value in ema.values.items():
+            value.lerp_(values[key].to(value), args.keep)
+        run.save()
     decoder.load_state_dict({k[len("decoder."):]: v for k, v in ema.values.items()})
     report("at last")
 

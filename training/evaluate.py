@@ -271,8 +271,9 @@ def main():
             row, said = judged(clips, reference)
             shuffled = targets[7:] + targets[:7]
             table[f"{steps} steps, shuffled prompts"] = {key: share(said, shuffled, key) for key in judges.HEADS}
-            row["action"] = action_row(judge, engine, steps, args.others)
-            row["change"] = change_row(judge, engine, steps, args.others)
+            if args.others:
+                row["action"] = action_row(judge, engine, steps, args.others)
+                row["change"] = change_row(judge, engine, steps, args.others)
             row["variety"] = variety_row(engine, steps, args.seeds)
             if args.minutes:
                 row["drift"] = drift_row(judge, engine, steps, args.minutes)

@@ -85,7 +85,7 @@ if __name__ == "__main__":
             stage(state, "denoiser.py", "--steps", "2", "--batch", "16", "--bank", "16", "--device", "cpu", "--pictures", share[0], "--chunks", share[1])
         for guide in ("1.0", "0.0"):
             stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu", "--guide", guide)
-        stage(state, "decoder.py", "--steps", "2", "--batch", "4", "--bank", "8", "--exam", "2", "--device", "cpu")
+        stage(state, "decoder.py", "--minutes", "0.001", "--batch", "4", "--bank", "8", "--exam", "2", "--device", "cpu")
         stage(state, "judges.py", "--steps", "2", "--batch", "4", "--exam", "4", "--device", "cpu")
         stage(state, "judges.py", "--steps", "2", "--names", "0", "--drafts", "64", "--exam", "4", "--device", "cpu")
         stage(state, "evaluate.py", "--prompts", "1", "--others", "0", "--minutes", "0", "--teacher", "1", "--steps", "--out", state + "/evaluation.json")
