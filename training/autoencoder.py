@@ -152,18 +152,24 @@ def sample(painter, rng, count, latents, crop):
     return frames, weight_map(box, origin.to(box.device), crop or clip.PIXELS)
 
 
-@torch.no_grad()
-def validate(painter, encoder, decoder, device, clips=16):
-    """PSNR on fixed unseen clips, whole frame and inside the subject's box, and the gradient energy against the truth."""
-    encoder.eval(), decoder.eval()
-    frames, weight = sample(painter, random.Random(12345), clips, 4, None)
-    with autocast(device):
-        out = decoder(encoder(frames)).clamp(0, 1)
-    encoder.train(), decoder.train()
+def quality(out, frames, weight):
+    """PSNR of whole frames [B, T, 3, H, W] and where the weight [B, T, 1, H, W] is that of the subject, and the gradient energy against the truth."""
+    out = out.clamp(0, 1)
     e, inside = (out - frames) ** 2, (weight > weight.mean(dim=(2, 3, 4), keepdim=True)).float().expand_as(frames)
     psnr = lambda mse: float(-10 * torch.log10(mse))
     sharp = out.diff(dim=-1).abs().mean() / frames.diff(dim=-1).abs().mean()
     return psnr(e.mean()), psnr((e * inside).sum() / inside.sum()), float(sharp)
+
+
+@torch.no_grad()
+def validate(painter, encoder, decoder, device, clips=16):
+    """The quality of fixed unseen clips."""
+    encoder.eval(), decoder.eval()
+    frames, weight = sample(painter, random.Random(12345), clips, 4, None)
+    with autocast(device):
+        out = decoder(encoder(frames))
+    encoder.train(), decoder.train()
+    return quality(out, frames, weight)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import spec
-from autoencoder import Decoder, loss_of
+from autoencoder import Decoder, loss_of, quality
 from bank import Bank
 from denoiser import CHUNK, WINDOW, Model, windows
 from export import newest
@@ -57,16 +57,6 @@ def weights(cells):
     return w / w.mean()
 
 
-@torch.no_grad()
-def validate(z, cells, frames, show):
-    """PSNR of whole frames and in the subject's cells, and the gradient energy against the truth."""
-    out = show(z).clamp(0, 1)
-    inside = (weights(cells) > weights(cells).amin()).float().expand_as(frames)
-    psnr = lambda e: float(-10 * torch.log10(e))
-    e = (out - frames) ** 2
-    return "psnr %.2f  box %.2f  sharpness %.3f" % (psnr(e.mean()), psnr((e * inside).sum() / inside.sum()), float(out.diff(dim=-1).abs().mean() / frames.diff(dim=-1).abs().mean()))
-
-
 def main():
     args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16, keep=0.5).parse_args()
     torch.manual_seed(args.seed)
@@ -94,8 +84,10 @@ def main():
     *exam, truth = exam_bank.batch(args.exam)
     made = imagined(student, exam, 2)
 
+    @torch.no_grad()
     def report(word):
-        print(f"{word} true: {validate(exam[0], exam[1], truth, show)}   as {name} leaves them: {validate(made, exam[1], truth, show)}", flush=True)
+        of = lambda z: "psnr %.2f  box %.2f  sharpness %.3f" % quality(show(z), truth, weights(exam[1]))
+        print(f"{word} true: {of(exam[0])}   as {name} leaves them: {of(made)}", flush=True)
 
     report("before ")
     bank.grow(max(args.batch, args.bank // 2))

@@ -7,6 +7,7 @@ sigma_i of a shift-3 grid is drawn, the deployed labels more often; the teacher 
 from sigma_i must agree with the jump of its own average from sigma_{i-1}. The jump is f = x - sigma v, exact at sigma = 0. Afterwards sampling
 is: jump, add fresh noise at the next level, jump, ... (1, 2 or 4 jumps). With guidance inside the consistency step instead, as the recipe has it, a short run
 ends with a student that is hardly guided: every sweep over the grid carries guidance one point further.
+Of four batches --windows * 4 are windows about the subject, of four times as many clips (denoiser.py says why); all are stretches of --short latents.
 
     python distill.py --minutes 15
 """
