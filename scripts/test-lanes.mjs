@@ -17,8 +17,7 @@ export const ALONE = [
 
 /** Not alone, whatever they import. */
 export const BESIDE = [
-	'conformance/server-mistakes.', // each answer of its server may take 20 seconds or more
-	'conformance/server-suite.', // the same
+	'conformance/server-mistakes.', // each answer of its server may take 20 seconds or more, most a minute
 	'server/pace.', // its clock is simulated; of what starts a server it takes the configuration
 ];
 
