@@ -4,11 +4,14 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
 import { test, type TestContext } from 'node:test';
+import { silentLog, type Log } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
 import { ERRNO, SegmentSender, systemSendMessage, type SendMessage } from '../../src/transport/segment-sender.js';
 import { trySegmentation } from '../../src/transport/segmentation.js';
 import { socketAddress } from '../../src/transport/socket-address.js';
 import { handleOf } from '../../src/transport/socket-handle.js';
+import type { Transport } from '../../src/transport/transport.js';
+import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 
 const onLinux = { skip: process.platform !== 'linux' && 'only Linux cuts packets' };
 
@@ -128,4 +131,22 @@ test('it is used only where packets of one call arrive as they were', onLinux, a
 	const swallowed = await trySegmentation({ ...systemClock, nowMs: () => 0, sleep: (ms) => Promise.resolve(void asked.push(ms)) }, () => 13);
 	assert.deepEqual(swallowed, { kind: 'not used', why: 'of 3 packets that this machine sent to itself, these came: none' });
 	assert.equal(asked.length, 1);
+});
+
+test('a transport says in one line what was found, and looks for nothing where it is switched off', onLinux, async () => {
+	const lines: object[] = [];
+	const open = (segmentation: boolean, told: () => void): Transport => {
+		const info: Log['info'] = (fields, message) => {
+			lines.push({ ...fields, message });
+			told();
+		};
+		return createWebRtcTransport({ fps: 16, segmentation, clock: systemClock, log: { ...silentLog, info } });
+	};
+	// What is switched off comes first: were it to look, it would say so before the other.
+	const off = open(false, () => undefined);
+	const on = await new Promise<Transport>((resolve) => {
+		const transport = open(true, () => resolve(transport));
+	});
+	assert.deepEqual(lines, [{ segmentation: 'used', message: 'UDP segmentation tried.' }]);
+	await Promise.all([off.close(), on.close()]);
 });
