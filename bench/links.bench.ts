@@ -2,9 +2,9 @@
  * The picture on real networks: a stream of 480x832 at 16 frames a second and 2 Mbit/s, and one of the product's own size, over links made in code, to a
  * Chromium that writes down when each picture was on the screen. Each row stands beside its goal.
  *
- *     npm run bench -- links [--only ROW] [--seconds S] [--viewers N]
+ *     npm run bench -- links [--only ROW] [--seconds S] [--viewers N] [--one-by-one]
  *
- * Rows: localhost, own-size, loss-5, loss-10, outages, narrow, join, viewers. Added latency is from the moment at which a
+ * --one-by-one: without UDP segmentation, a call for each packet. Rows: localhost, own-size, loss-5, loss-10, outages, narrow, join, viewers. Added latency is from the moment at which a
  * frame's turn came on the server (the queue that paces generation is not counted) to that at which the browser expects it on the screen.
  */
 import { fork } from 'node:child_process';
@@ -23,17 +23,17 @@ import { FPS, openPage, viewOf, WatchedStream, type StreamOptions, type View } f
 
 type Row = readonly [what: string, goal: string, measured: string, verdict: string];
 
-const BIG: StreamOptions = { width: 832, height: 480, bitrateBps: 2_000_000, floorBps: 500_000, chunkGenerationMs: () => 450 };
-const OWN: StreamOptions = { width: 256, height: 256, bitrateBps: 1_200_000, floorBps: 300_000, chunkGenerationMs: () => 450 };
+const { values: given } = parseArgs({
+	options: { only: { type: 'string' }, seconds: { type: 'string', default: '60' }, viewers: { type: 'string', default: '50' }, trace: { type: 'boolean', default: false }, sinks: { type: 'boolean', default: false }, 'one-by-one': { type: 'boolean', default: false } },
+});
+const seconds = Number(given.seconds);
+const segmentation = given['one-by-one'] !== true;
+const BIG: StreamOptions = { segmentation, width: 832, height: 480, bitrateBps: 2_000_000, floorBps: 500_000, chunkGenerationMs: () => 450 };
+const OWN: StreamOptions = { segmentation, width: 256, height: 256, bitrateBps: 1_200_000, floorBps: 300_000, chunkGenerationMs: () => 450 };
 const SETTLE_MS = 4000;
 const SEED = 7;
 /** 40 ms there and back. */
 const FAR: LinkConditions = { delayMs: 20 };
-
-const { values: given } = parseArgs({
-	options: { only: { type: 'string' }, seconds: { type: 'string', default: '60' }, viewers: { type: 'string', default: '50' }, trace: { type: 'boolean', default: false }, sinks: { type: 'boolean', default: false } },
-});
-const seconds = Number(given.seconds);
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const met = (isMet: boolean): string => (isMet ? 'met' : 'missed');

@@ -31,7 +31,8 @@ const FPS = 16;
 /** Beyond its seconds, for a player to start. */
 const START_MS = 60_000;
 /** Of a TURN server that lives as long as one player. */
-const TURN = { urls: ['turn:127.0.0.1:34780?transport=udp'], secret: 'bench', credentialSeconds: 600 };
+const TURN_PORT = 34_780;
+const TURN = { urls: [`turn:127.0.0.1:${TURN_PORT}?transport=udp`], secret: 'bench', credentialSeconds: 600 };
 const FIREFOX_PATHS = ['/usr/bin/firefox-esr', '/usr/bin/firefox'];
 const PYTHON = existsSync('/usr/bin/python3') ? '/usr/bin/python3' : 'python3';
 const WHIP_WHEP = join(repositoryRoot, 'node_modules', 'whip-whep', 'whep.js');
@@ -150,8 +151,8 @@ const throughCoturn = (pages: Pages): Peer['play'] => async (url, seconds) => {
 	});
 	return inFolder(async (folder) => {
 		const relay = spawn('turnserver', [
-			'-n', '--listening-ip=127.0.0.1', '--relay-ip=127.0.0.1', '--listening-port=34780', '--use-auth-secret', `--static-auth-secret=${TURN.secret}`, '--realm=turn.example', '--allow-loopback-peers', '--cli-password=unused',
-			'--cli-port=34781', '--no-tls', '--no-dtls', `--userdb=${join(folder, 'users')}`, `--pidfile=${join(folder, 'pid')}`, `--log-file=${join(folder, 'log')}`, '--simple-log',
+			'-n', '--listening-ip=127.0.0.1', '--relay-ip=127.0.0.1', `--listening-port=${TURN_PORT}`, '--use-auth-secret', `--static-auth-secret=${TURN.secret}`, '--realm=turn.example', '--allow-loopback-peers', '--cli-password=unused',
+			`--cli-port=${TURN_PORT + 1}`, '--no-tls', '--no-dtls', `--userdb=${join(folder, 'users')}`, `--pidfile=${join(folder, 'pid')}`, `--log-file=${join(folder, 'log')}`, '--simple-log',
 		], { stdio: 'ignore' });
 		const ended = once(relay, 'close');
 		try {

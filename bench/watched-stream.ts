@@ -33,6 +33,8 @@ export type StreamOptions = {
 	readonly floorBps: number;
 	/** How long the frames of the next chunk take to generate. */
 	readonly chunkGenerationMs: () => number;
+	/** Whether the packets of a picture go to the system together. Default true. */
+	readonly segmentation?: boolean;
 };
 
 /** What was sent of one frame. */
@@ -108,7 +110,7 @@ export class WatchedStream implements AsyncDisposable {
 		this.#close = parts.close;
 	}
 
-	static async open({ width, height, bitrateBps, floorBps, chunkGenerationMs }: StreamOptions): Promise<WatchedStream> {
+	static async open({ width, height, bitrateBps, floorBps, chunkGenerationMs, segmentation = true }: StreamOptions): Promise<WatchedStream> {
 		const source = frameSource(width, height);
 		const { spec: model } = await openModelFolder(`${repositoryRoot}/models/toybox`);
 		const abort = new AbortController();
@@ -118,7 +120,7 @@ export class WatchedStream implements AsyncDisposable {
 		const encodes = new Encodes({ floorBps, mostBps: bitrateBps });
 		const shelf = new EncoderShelf(encoders, { width, height, fps: FPS, bitrateBps });
 		const transport = createWebRtcTransport({
-			announceAddresses: ['127.0.0.1'], fps: FPS, mostBps: bitrateBps, log: silentLog, clock: systemClock,
+			announceAddresses: ['127.0.0.1'], fps: FPS, mostBps: bitrateBps, segmentation, log: silentLog, clock: systemClock,
 			onConnection: (connection: RTCPeerConnection) => stream.link?.attach(connection),
 		});
 		const server = createServer((request, response) => {

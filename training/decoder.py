@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import spec
-from autoencoder import Decoder, loss_of, quality
+from autoencoder import SHAPE, Decoder, loss_of, quality
 from bank import Bank
 from denoiser import CHUNK, WINDOW, Model, windows
 from export import newest
@@ -22,7 +22,8 @@ from precision import autocast
 from run import Run, parser
 
 LEVELS = [label / 1000 for label in spec.SCHEDULES["4"]]
-STRIDE, FRAMES = 8, 4                                                          # pixels of a cell, frames of a latent
+STRIDE, FRAMES = SHAPE["spatial_stride"], SHAPE["frames_per_latent"]           # pixels of a cell, frames of a latent
+SIDE = 8                                                                       # cells of a window
 
 
 @torch.no_grad()
@@ -45,10 +46,11 @@ def both_kinds(student, batch, start):
     return torch.cat([z[:half] + noise * torch.randn_like(z[:half]), imagined(student, [part[half:] for part in batch], start)])
 
 
-def cut(frames, where, across, side):
-    """The windows' part of frames [B, T, 3, H, W]; where: see denoiser.windows; `across`: tokens of the screen, side: cells of a window."""
-    y, x = (where[:, 0] // across * 2 * STRIDE).tolist(), (where[:, 0] % across * 2 * STRIDE).tolist()
-    return torch.stack([f[..., b:b + side * STRIDE, a:a + side * STRIDE] for f, a, b in zip(frames, x, y)])
+def cut(frames, where):
+    """The windows' part of frames [B, T, 3, H, W]; where: see denoiser.windows."""
+    token, side = 2 * STRIDE, SIDE * STRIDE
+    y, x = (where[:, 0] // spec.TOKENS * token).tolist(), (where[:, 0] % spec.TOKENS * token).tolist()
+    return torch.stack([f[..., b:b + side, a:a + side] for f, a, b in zip(frames, x, y)])
 
 
 def weights(cells):
@@ -102,8 +104,8 @@ def main():
         *batch, frames = bank.batch(max(4, args.batch // 4) if whole else args.batch)
         z, cells = both_kinds(student, batch, 2 + step % 2), batch[1]
         if not whole:
-            z, cells, where = windows((z, cells), STRIDE)
-            frames = cut(frames, where, spec.TOKENS, STRIDE)
+            z, cells, where = windows((z, cells), SIDE)
+            frames = cut(frames, where)
         loss, pixel = loss_of(show(z), frames, weights(cells))
         loss.backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)

@@ -108,7 +108,7 @@ def validate(model, values, batch):
     z, cells, ids, owner, control = batch
     inside, out = cells[:, :, None].expand_as(z), []
     clean, chunk = (z, CHUNK) if z.shape[1] > CHUNK else (None, z.shape[1])
-    for sigma, told in ((0.9, 1), (0.75, 1), (0.5, 1)) if clean is None else ((0.9, 1), (0.75, 1), (0.5, 1), (0.9, 0)):
+    for sigma, told in [(0.9, 1), (0.75, 1), (0.5, 1)] + ([] if clean is None else [(0.9, 0)]):
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(3)).to(z.device)
         context = model.text(ids.flatten(0, 1)).unflatten(0, (len(ids), -1))
         t = torch.full(z.shape[:2], sigma, device=z.device)
