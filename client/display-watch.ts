@@ -23,8 +23,7 @@ export class DisplayWatch {
 	start(): void {
 		const watch = (_nowMs: number, metadata: VideoFrameCallbackMetadata): void => {
 			this.#handle = this.#video.requestVideoFrameCallback(watch);
-			// A captured canvas has a clock of its own: there it is the newest picture.
-			const known = this.times?.at(metadata.mediaTime) ?? this.times?.newest;
+			const known = this.times?.shown(metadata.mediaTime);
 			const rtpTimestamp = this.times === undefined ? metadata.rtpTimestamp ?? this.#newestSent : known?.rtpTimestamp;
 			if (rtpTimestamp !== undefined) {
 				const { receiveTime, processingDuration, presentationTime, expectedDisplayTime, presentedFrames } = metadata;

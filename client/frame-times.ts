@@ -15,7 +15,13 @@ export type FrameTime = {
 
 export class FrameTimes {
 	readonly #frames = new Map<number, FrameTime>();
+	readonly #isShownByTime: boolean;
 	#last: { readonly rtpTimestamp: number; readonly timestampUs: number } | undefined;
+
+	/** @param isShownByTime whether the `<video>` tells pictures by the times given here. A captured canvas has a clock of its own. */
+	constructor(isShownByTime = true) {
+		this.#isShownByTime = isShownByTime;
+	}
 
 	/** Gives the media time of a picture that has just come, µs: it never goes back and has no holes longer than `mostUs`, whatever the stream did. */
 	received(rtpTimestamp: number, mostUs = Number.POSITIVE_INFINITY): number {
@@ -40,9 +46,20 @@ export class FrameTimes {
 		}
 	}
 
-	/** The picture of this media time, s; `undefined` where the browser has another clock. */
-	at(mediaTimeS: number): FrameTime | undefined {
-		const wantedUs = mediaTimeS * 1e6;
+	/**
+	 * The picture that a `<video>` shows at this media time, s. Where that is of another clock, and may be near the time of an old picture by chance,
+	 * it is the newest that was decoded: early by at most a frame.
+	 */
+	shown(mediaTimeS: number): FrameTime | undefined {
+		return (this.#isShownByTime ? this.#at(mediaTimeS * 1e6) : undefined) ?? [...this.#frames.values()].findLast(({ decodedAtMs }) => decodedAtMs !== undefined);
+	}
+
+	/** Media time of the newest, µs. */
+	get newestUs(): number | undefined {
+		return this.#last?.timestampUs;
+	}
+
+	#at(wantedUs: number): FrameTime | undefined {
 		let best: { readonly frame: FrameTime; readonly distanceUs: number } | undefined;
 		for (const [timestampUs, frame] of this.#frames) {
 			const distanceUs = Math.abs(timestampUs - wantedUs);
@@ -51,15 +68,5 @@ export class FrameTimes {
 			}
 		}
 		return best?.frame;
-	}
-
-	/** Media time of the newest, µs. */
-	get newestUs(): number | undefined {
-		return this.#last?.timestampUs;
-	}
-
-	/** The newest that was decoded. */
-	get newest(): FrameTime | undefined {
-		return [...this.#frames.values()].findLast(({ decodedAtMs }) => decodedAtMs !== undefined);
 	}
 }

@@ -13,7 +13,7 @@ const MOST_DECODING = 8;
 /** What this server sends of each codec: constrained baseline, level 3.1. */
 const CODEC_STRINGS: { readonly [codec in SocketCodec]: string } = { h264: 'avc1.42e01f', vp8: 'vp8' };
 
-type TrackWriter = { readonly track: MediaStreamTrack; readonly write: (frame: VideoFrame) => void };
+type TrackWriter = { readonly track: MediaStreamTrack; readonly keepsTimes: boolean; readonly write: (frame: VideoFrame) => void };
 type Generator = MediaStreamTrack & { readonly writable: WritableStream<VideoFrame> };
 
 const openTrack = (): TrackWriter | undefined => {
@@ -22,13 +22,14 @@ const openTrack = (): TrackWriter | undefined => {
 		const track = new TrackGenerator({ kind: 'video' });
 		const writer = track.writable.getWriter();
 		// The track takes each picture over; one that comes after its end is let go of here.
-		return { track, write: (frame) => void writer.write(frame).catch(() => frame.close()) };
+		return { track, keepsTimes: true, write: (frame) => void writer.write(frame).catch(() => frame.close()) };
 	}
 	const canvas = document.createElement('canvas');
 	const context = canvas.getContext('2d', { alpha: false });
 	const track = context === null ? undefined : canvas.captureStream?.(0).getVideoTracks()[0] as CanvasCaptureMediaStreamTrack | undefined;
 	return context === null || track === undefined ? undefined : {
 		track,
+		keepsTimes: false,
 		write: (frame) => {
 			if (canvas.width !== frame.displayWidth || canvas.height !== frame.displayHeight) {
 				canvas.width = frame.displayWidth;
@@ -43,7 +44,7 @@ const openTrack = (): TrackWriter | undefined => {
 
 export class WebCodecsVideo implements SocketVideo {
 	readonly codecs: SocketCodec[];
-	readonly times = new FrameTimes();
+	readonly times: FrameTimes;
 	readonly track: MediaStreamTrack;
 	readonly #writer: TrackWriter;
 	readonly #events: SocketVideoEvents;
@@ -57,6 +58,7 @@ export class WebCodecsVideo implements SocketVideo {
 		this.codecs = codecs;
 		this.#writer = writer;
 		this.track = writer.track;
+		this.times = new FrameTimes(writer.keepsTimes);
 		this.#events = events;
 	}
 
