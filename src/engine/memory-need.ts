@@ -12,6 +12,7 @@ import { isChoiceDelicate } from '../model/sparse-linear-attention.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import type { EngineProfile, Residency } from './protocol.js';
+import { windowBytes } from './stream-memory.js';
 
 const FLOAT = 4;
 /** The process itself with the tensor library. */
@@ -129,6 +130,15 @@ export const decoderBytes = (vae: ImportedVaeSpec, file: MappedSafetensors, pixe
 const residentKeys = ({ spec, profile }: MemoryRequest, crossKeys: number): number =>
 	(deviceOf(profile) === 'cpu' ? 0 : residentPrompts(spec) * (spec.clip?.boundary === undefined ? 1 : 2) * crossKeys * (stateType(profile) === 'float16' ? 0.5 : 1));
 
+/** Keys and values of what a stream sees: where they are handed over those of the window, of the chunk that joins them, and the copy while the window grows; in place the window alone. */
+const pastBytes = ({ spec, profile }: MemoryRequest, perLatent: number): number => {
+	const { stream, dit, clip } = spec;
+	if (clip !== undefined) {
+		return 0;
+	}
+	return deviceOf(profile) === 'cuda' ? windowBytes(spec, perLatent, profile) : 2 * dit.num_layers * dit.dim * perLatent * (2 * stream.window_latents + stream.latents_per_chunk) * FLOAT;
+};
+
 /** What the parts need. */
 export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 	const { spec, files, width, height, latents } = request;
@@ -139,8 +149,7 @@ export const memoryNeed = (request: MemoryRequest): MemoryNeed => {
 	const pixels = width * height;
 	const crossKeys = 2 * dit.num_layers * dit.text_len * dit.dim * FLOAT;
 	const perLatent = tokensPerLatent(request);
-	// Keys and values of the window, of the chunk that joins them, and the copy while the window grows.
-	const past = spec.clip === undefined ? 2 * dit.num_layers * dit.dim * perLatent * (2 * spec.stream.window_latents + spec.stream.latents_per_chunk) * FLOAT : 0;
+	const past = pastBytes(request, perLatent);
 	const textActivations = (3 * text.num_heads * text.text_len ** 2 + text.text_len * (4 * text.dim + 3 * text.dim_ffn)) * FLOAT;
 	const clip = 8 * vae.latent_channels * latents * (pixels / vae.spatial_stride ** 2) * FLOAT;
 	return {

@@ -21,6 +21,16 @@ const IN_THE_MAKING = 2;
 
 const product = (dims: readonly number[]): number => dims.reduce((total, size) => total * size, 1);
 
+/** Bytes of a number of keys and values. */
+const kvNumberBytes = (profile: EngineProfile): number => (stateType(profile) === 'float16' ? 2 : FLOAT);
+
+/**
+ * Keys and values of a full window, where they stay between runs. Those that are written in place have room for the chunk at hand, and are allocated whole with a stream's first
+ * chunk: a window that grows takes no more.
+ */
+export const windowBytes = ({ dit, stream }: Pick<ModelSpec, 'dit' | 'stream'>, tokensPerLatent: number, profile: EngineProfile): number =>
+	kvNumberBytes(profile) * 2 * dit.num_layers * dit.dim * tokensPerLatent * (deviceOf(profile) === 'cuda' ? stream.window_latents : stream.window_latents - stream.latents_per_chunk);
+
 /** Of a stream whose window is full. Clips remember nothing from one to the next: what one takes while it is made is the engine's (memory-need.ts). */
 export const streamBytes = (spec: ModelSpec, { width, height }: { readonly width: number; readonly height: number }, profile: EngineProfile): StreamBytes => {
 	if (spec.clip !== undefined) {
@@ -33,16 +43,13 @@ export const streamBytes = (spec: ModelSpec, { width, height }: { readonly width
 	const latentNumbers = dit.in_dim * perChunk * latentWidth * latentHeight;
 	const memoryNumbers = decoderMemories(spec.vae, latentWidth, latentHeight).reduce((sum, { dims }) => sum + product(dims), 0);
 	const chunks = Math.ceil(sink / perChunk) + Math.ceil((window - perChunk) / perChunk);
-	// Windows that are written in place have room for the chunk at hand.
-	const kept = deviceOf(profile) === 'cuda' ? window : window - perChunk;
-	/** With numbers of so many bytes for keys and values, and for the decoder's memory. */
-	const engine = (kvBytes: number, memoryBytes: number): number => kvBytes * kvNumbers * kept + memoryBytes * 2 * memoryNumbers + FLOAT * latentNumbers * (chunks + IN_THE_MAKING);
+	/** With numbers of so many bytes for the decoder's memory. */
+	const engine = (memoryBytes: number): number => windowBytes(spec, tokensPerLatent, profile) + memoryBytes * 2 * memoryNumbers + FLOAT * latentNumbers * (chunks + IN_THE_MAKING);
 	const isCopied = FLOAT * kvNumbers * perChunk <= MAX_CHECKPOINT_KV_BYTES;
 	const copy = FLOAT * (chunks * (latentNumbers + (isCopied ? kvNumbers * perChunk : 0)) + memoryNumbers);
 	if (deviceOf(profile) === 'cpu') {
-		return { host: copy + engine(FLOAT, FLOAT), card: 0 };
+		return { host: copy + engine(FLOAT), card: 0 };
 	}
-	const bytes = stateType(profile) === 'float16' ? 2 : FLOAT;
 	// Published decoders compute in float32 whatever the denoiser does.
-	return { host: copy, card: engine(bytes, spec.vae.kind === 'group-decoder' ? bytes : FLOAT) };
+	return { host: copy, card: engine(spec.vae.kind === 'group-decoder' ? kvNumberBytes(profile) : FLOAT) };
 };

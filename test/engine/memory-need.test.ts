@@ -1,15 +1,21 @@
 /** What a clip needs is known before anything is loaded: at the true dimensions, and with a model on disk. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { ResidentTensor } from '../../src/engine/backend.js';
+import { Generator } from '../../src/engine/generator.js';
 import { type MemoryRequest, memoryNeed, planResidency } from '../../src/engine/memory-need.js';
 import { loadNetworks } from '../../src/engine/networks.js';
+import { PromptEncoder } from '../../src/engine/prompt-encoder.js';
 import { type Shapes, taehvTensors, textTensors, wanVaeTensors } from '../../src/model/checkpoint/network-tensors.js';
 import { ditTensors } from '../../src/model/dit-tensors.js';
+import { openModelFolder } from '../../src/model/model-folder.js';
 import type { MappedSafetensors } from '../../src/model/safetensors.js';
 import type { ModelSpec } from '../../src/model/spec.js';
 import { parseTaehvSpec } from '../../src/model/taehv.js';
 import { parseWanVaeSpec } from '../../src/model/wan-vae-spec.js';
 import { writeJoinedModel } from '../model/joined-model.js';
+import { native } from './native-device.js';
+import { bytesOf, watched } from './watched-device.js';
 
 const DIT = {
 	kind: 'wan-clip' as const, dim: 1536, ffn_dim: 8960, num_heads: 12, num_layers: 30, in_dim: 16, out_dim: 16, patch_size: [1, 2, 2], freq_dim: 256, text_dim: 4096, text_len: 512,
@@ -104,3 +110,27 @@ test('a clip that does not fit is refused before anything is loaded', async () =
 	const networks = await load(1);
 	await networks.close();
 });
+
+for (const profile of ['cuda-fp32', 'cuda-fp16'] as const) {
+	test(`keys and values in place are counted as they are allocated, whole with the first chunk and no more while the window grows: ${profile}`, async () => {
+		using model = await writeJoinedModel({ kind: 'self-forcing', decoder: 'taehv', changes: { stream: { latents_per_chunk: 1, window_latents: 4, sink_latents: 1 } } });
+		const folder = await openModelFolder(model.path);
+		const [spec, files] = [folder.spec, { text: folder.mapWeights('text'), dit: folder.mapWeights('dit'), vae: folder.mapWeights('vae') }];
+		const state = (windowLatents: number): number =>
+			memoryNeed({ spec: { ...spec, stream: { ...spec.stream, window_latents: windowLatents } }, profile, files, width: 32, height: 32, latents: 1 }).state;
+		const live = new Set<ResidentTensor>();
+		const windowDims = [4, 4, spec.dit.dim];
+		const networks = await loadNetworks({ folder: model.path, width: 32, height: 32, threads: 1, profile, openDevice: () => watched(native(), live, windowDims) });
+		const generator = new Generator(networks, new PromptEncoder(networks), () => performance.now(), { seed: 5, firstChunkIndex: 0 });
+		const seen: number[] = [];
+		const look = (): void => void seen.push([...live].filter(({ dims }) => String(dims) === String(windowDims)).reduce((sum, tensor) => sum + bytesOf(tensor), 0));
+		for (let chunk = 0; chunk < 5; chunk++) {
+			// Once in the middle of it, and once when it is history.
+			await generator.generateChunk({ prompt: 'a cat jumps', steps: 1, controls: {} }, look, new AbortController().signal, false);
+			look();
+		}
+		assert.deepEqual(new Set(seen), new Set([state(4) - state(0)]));
+		generator.close();
+		await networks.close();
+	});
+}
