@@ -11,6 +11,8 @@ export type ChunkReport = {
 	readonly steps: number;
 	readonly framesPerChunk: number;
 	readonly chunks: number;
+	/** Whether the forwards were replayed. */
+	readonly isRecorded: boolean;
 	/** Of chunks with a full window and a prompt that is known. */
 	readonly chunkMs: { readonly median: number; readonly p95: number };
 	/** Frames made in the time of the median chunk. */

@@ -7,10 +7,11 @@ import type { EngineProfile } from '../engine/protocol.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { type Card, cardOf } from './card.js';
 import type { Limits, Part, PartEvent, PartRequest } from './gpu-process.js';
-import { type ChunkReport, chunkEstimateMs } from './chunk-report.js';
+import { type ChunkReport, chunkEstimateMs, OWN_STAGES } from './chunk-report.js';
 import { openModelFolder } from '../model/model-folder.js';
+import type { SessionsReport } from './session-report.js';
 import type { StageReport } from './stage.js';
-import { clipSeconds, kernelUses, partName, WAN_STAGES } from './wan-stage-names.js';
+import { clipSeconds, decodeFigures, isRecordedStage, kernelUses, liveFigures, type LiveReport, partName, recordedName, WAN_STAGES } from './wan-stage-names.js';
 
 export type GpuBenchOptions = {
 	readonly profile: EngineProfile;
@@ -22,8 +23,10 @@ export type GpuBenchOptions = {
 	/** What a stage may take: runs are repeated for as long, and one that would take longer is left out. */
 	readonly budgetMs: number;
 	readonly withWan: boolean;
-	/** Whether stages that our own kernels have a part in are measured once more with them; default no. */
+	/** Whether an engine uses our own kernels here: then stages of the own model are measured with them, and Wan's that they have a part in once more; default no. */
 	readonly kernels?: boolean | undefined;
+	/** Why forwards cannot be recorded and replayed; left out where they can, and then they are measured in that way once more. */
+	readonly whyNotRecorded?: string | undefined;
 	readonly signal: AbortSignal;
 	/** Told of each part as it begins. */
 	readonly onPart?: (name: string) => void;
@@ -41,10 +44,15 @@ export type GpuBenchReport = {
 	/** Undefined when they could not be measured; then nothing else was. */
 	readonly limits?: Limits | undefined;
 	readonly own: readonly StageReport[];
-	readonly chunks?: ChunkReport | undefined;
+	/** As they are, and recorded. */
+	readonly chunks: readonly ChunkReport[];
+	readonly sessions: readonly SessionsReport[];
+	readonly kernels: boolean;
 	readonly wan: readonly StageReport[];
 	/** What the denoiser takes for a clip of 81 frames in four steps, of its stages that were measured. */
 	readonly clips: readonly { readonly stage: string; readonly seconds: number }[];
+	readonly live: readonly LiveReport[];
+	readonly decoding: readonly { readonly stage: string; readonly msPerSecond: number }[];
 	readonly excluded: readonly { readonly stage: string; readonly why: string }[];
 };
 
@@ -93,7 +101,7 @@ const runPart = (request: PartRequest, signal: AbortSignal, onEvent: (event: Par
 });
 
 /** Throws the reason of `signal`, and `device_unavailable` when not even the limits of the device can be measured. */
-export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withWan, kernels = false, signal, onPart = () => undefined }: GpuBenchOptions): Promise<GpuBenchReport> => {
+export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withWan, kernels = false, whyNotRecorded, signal, onPart = () => undefined }: GpuBenchOptions): Promise<GpuBenchReport> => {
 	const device = deviceOf(profile);
 	const card = cardOf(device);
 	const [loadBefore = 0] = loadavg();
@@ -101,10 +109,11 @@ export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withW
 	const own: StageReport[] = [];
 	const wan: StageReport[] = [];
 	const excluded: { stage: string; why: string }[] = [];
-	const measured: { limits?: Limits; chunks?: ChunkReport } = {};
+	const [chunks, sessions]: [ChunkReport[], SessionsReport[]] = [[], []];
+	const measured: { limits?: Limits } = {};
 	const run = (part: Part, stages: StageReport[]): Promise<void> => {
 		onPart(partName(part));
-		return runPart({ part, profile, threads, folder, size, budgetMs, memoryBytes, limits: measured.limits }, signal, (event) => {
+		return runPart({ part, profile, threads, folder, size, budgetMs, memoryBytes, usesKernels: kernels, limits: measured.limits }, signal, (event) => {
 			switch (event.type) {
 				case 'limits':
 					measured.limits = event.limits;
@@ -113,7 +122,10 @@ export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withW
 					stages.push(event.stage);
 					break;
 				case 'chunks':
-					measured.chunks = event.chunks;
+					chunks.push(event.chunks);
+					break;
+				case 'sessions':
+					sessions.push(event.sessions);
 					break;
 				case 'excluded':
 					excluded.push({ stage: event.stage, why: event.why });
@@ -127,18 +139,32 @@ export const benchGpu = async ({ profile, threads, folder, size, budgetMs, withW
 	if (measured.limits === undefined) {
 		throw new TurbocastError('device_unavailable', `The rates of this device could not be measured: ${excluded[0]?.why ?? 'nothing was said'}.`);
 	}
-	await run({ kind: 'own stages' }, own);
+	/** A part as it is, and once more with its forwards recorded, or why not. `names`: of the rows that are missing then. */
+	const runBoth = async (part: Exclude<Part, { kind: 'limits' }>, stages: StageReport[], names: readonly string[] = [partName(part)]): Promise<void> => {
+		await run(part, stages);
+		if (whyNotRecorded === undefined) {
+			await run({ ...part, isRecorded: true }, stages);
+		} else {
+			excluded.push(...names.map((name) => ({ stage: recordedName(name), why: whyNotRecorded })));
+		}
+	};
+	await runBoth({ kind: 'own stages' }, own, [OWN_STAGES.step, OWN_STAGES.clean]);
 	const { spec } = await openModelFolder(folder, { verify: false });
 	const chunkMs = chunkEstimateMs(spec, own);
-	if (chunkMs > budgetMs) {
-		excluded.push({ stage: 'own chunks', why: `by its stages a chunk takes ${(chunkMs / 1000).toPrecision(2)} s, and --budget is ${(budgetMs / 1000).toPrecision(2)} s` });
-	} else {
-		await run({ kind: 'own chunks' }, []);
+	for (const kind of ['own chunks', 'own sessions'] as const) {
+		if (chunkMs > budgetMs) {
+			excluded.push({ stage: kind, why: `by its stages a chunk takes ${(chunkMs / 1000).toPrecision(2)} s, and --budget is ${(budgetMs / 1000).toPrecision(2)} s` });
+		} else {
+			await runBoth({ kind }, []);
+		}
 	}
 	for (const stage of withWan ? WAN_STAGES : []) {
 		for (const use of kernelUses(stage, profile, kernels)) {
-			await run({ kind: 'wan', stage, kernels: use }, wan);
+			const part = { kind: 'wan', stage, kernels: use } as const;
+			await (isRecordedStage(stage) ? runBoth(part, wan) : run(part, wan));
 		}
 	}
-	return { device, card, profile, threads, budgetMs, loadBefore, wanSize: size, ...measured, own, wan, clips: clipSeconds(wan), excluded };
+	return {
+		device, card, profile, threads, budgetMs, loadBefore, kernels, wanSize: size, ...measured, own, chunks, sessions, wan, clips: clipSeconds(wan), live: liveFigures(wan), decoding: decodeFigures(wan), excluded,
+	};
 };

@@ -8,12 +8,18 @@ import { TurbocastError } from '../protocol/errors.js';
 import { type DeviceLimits, measureLimits } from './limits.js';
 import { typesOf } from './stage-arithmetic.js';
 import type { ChunkReport } from './chunk-report.js';
-import { measureChunks, ownModelStages } from './own-model.js';
+import { measureChunks, type OwnModelOptions, ownModelStages } from './own-model.js';
+import type { SessionsReport } from './session-report.js';
+import { measureSessions } from './sessions.js';
 import { limitOf, measureStage, type Place, type Stage, type StageConditions, type StageReport } from './stage.js';
 import { type KernelUse, partName, type WanStage } from './wan-stage-names.js';
 import { planWanStage } from './wan-stages.js';
 
-export type Part = { readonly kind: 'limits'; readonly kernels?: KernelUse | undefined } | { readonly kind: 'own stages' } | { readonly kind: 'own chunks' } | { readonly kind: 'wan'; readonly stage: WanStage; /** By our own kernels. */ readonly kernels?: KernelUse | undefined };
+/** By our own kernels; `isRecorded`: with forwards that are recorded once and replayed. */
+export type Part =
+	| { readonly kind: 'limits'; readonly kernels?: KernelUse | undefined }
+	| { readonly kind: 'own stages' | 'own chunks' | 'own sessions'; readonly isRecorded?: boolean | undefined }
+	| { readonly kind: 'wan'; readonly stage: WanStage; readonly kernels?: KernelUse | undefined; readonly isRecorded?: boolean | undefined };
 
 /** Of the processor always, which encodes the texts; of the device where that is another. */
 export type Limits = { readonly cpu: DeviceLimits; readonly device: DeviceLimits };
@@ -27,6 +33,8 @@ export type PartRequest = {
 	readonly size: { readonly width: number; readonly height: number };
 	readonly budgetMs: number;
 	readonly memoryBytes: number;
+	/** Whether an engine uses our own kernels here, for parts that are measured as it does. */
+	readonly usesKernels: boolean;
 	/** Measured by the first part. */
 	readonly limits?: Limits | undefined;
 };
@@ -35,6 +43,7 @@ export type PartEvent =
 	| { readonly type: 'limits'; readonly limits: Limits }
 	| { readonly type: 'stage'; readonly stage: StageReport }
 	| { readonly type: 'chunks'; readonly chunks: ChunkReport }
+	| { readonly type: 'sessions'; readonly sessions: SessionsReport }
 	| { readonly type: 'excluded'; readonly stage: string; readonly why: string }
 	| { readonly type: 'done' };
 
@@ -44,7 +53,8 @@ const send = (event: PartEvent): Promise<void> => new Promise((resolve) => {
 	process.send?.(event, undefined, undefined, () => resolve());
 });
 
-const { part, threads, folder, size, budgetMs, memoryBytes, limits } = request;
+const { part, threads, folder, size, budgetMs, memoryBytes, usesKernels, limits } = request;
+const isOwn = part.kind === 'own stages' || part.kind === 'own chunks' || part.kind === 'own sessions';
 const kernels = 'kernels' in part ? part.kernels : undefined;
 const profile: EngineProfile = kernels === 'own kernels, 8 bits' ? 'cuda-int8' : request.profile;
 const { nowMs } = systemClock;
@@ -57,6 +67,8 @@ const known = (): Limits => {
 	return limits;
 };
 
+const own: OwnModelOptions = { folder, profile, threads, kernels: usesKernels, recordsForwards: 'isRecorded' in part && part.isRecorded === true };
+
 const run = async (place: Place): Promise<void> => {
 	const conditions = (onHost: boolean): StageConditions => ({ limits: onHost ? known().cpu : known().device, device: onHost ? 'cpu' : device, budgetMs, nowMs });
 	const measure = async (stage: Stage, onHost: boolean): Promise<void> =>
@@ -68,21 +80,28 @@ const run = async (place: Place): Promise<void> => {
 			return;
 		}
 		case 'own stages': {
-			const stages = await ownModelStages(folder, profile, place.backend);
-			for (const stage of stages.onHost) {
-				await measure(stage, true);
-			}
-			for (const stage of stages.onDevice) {
-				await measure(stage, false);
+			const stages = await ownModelStages(own, place);
+			try {
+				for (const stage of stages.onHost) {
+					await measure(stage, true);
+				}
+				for (const stage of stages.onDevice) {
+					await measure(stage, false);
+				}
+			} finally {
+				await stages.close();
 			}
 			return;
 		}
 		case 'own chunks':
-			await send({ type: 'chunks', chunks: await measureChunks({ folder, profile, threads, budgetMs, nowMs }) });
+			await send({ type: 'chunks', chunks: await measureChunks({ ...own, budgetMs, nowMs }) });
+			return;
+		case 'own sessions':
+			await send({ type: 'sessions', sessions: await measureSessions({ ...own, clock: systemClock, budgetMs }) });
 			return;
 		case 'wan': {
 			const plan = planWanStage(part.stage, {
-				profile, size, memoryBytes, budgetMs, kernels: part.kernels,
+				profile, size, memoryBytes, budgetMs, kernels: part.kernels, isRecorded: part.isRecorded,
 				limitMs: (work, bytes, types, runsOnHost) => limitOf(work, bytes, types, conditions(runsOnHost).limits).limitMs,
 			});
 			if (plan.kind === 'excluded') {
@@ -99,8 +118,9 @@ const run = async (place: Place): Promise<void> => {
 	}
 };
 
-// WebGPU allows no second backend in a process, and chunks open their own.
-const opened = device === 'cpu' || part.kind === 'own chunks' ? undefined : openDevice(profile, threads, kernels !== undefined);
+// WebGPU allows no second backend in a process, and chunks and sessions open their own.
+const opensItself = part.kind === 'own chunks' || part.kind === 'own sessions';
+const opened = device === 'cpu' || opensItself ? undefined : openDevice(profile, threads, isOwn ? usesKernels : kernels !== undefined);
 try {
 	await run(opened === undefined ? host : { kind: 'device', backend: opened });
 } catch (error) {

@@ -10,9 +10,17 @@ import { type Times, timeRuns } from './timing.js';
 
 export type Place = { readonly kind: 'host'; readonly backend: Backend } | { readonly kind: 'device'; readonly backend: DeviceBackend };
 
+/** A stage that can be run again and again. */
+export type Running = { readonly run: () => Promise<unknown>; readonly close: () => Promise<void> };
+
 export type Stage = {
 	readonly name: string;
+	/** What is counted, and run by itself where `onDevice` says nothing else. */
 	readonly graph: Graph;
+	/** As an engine has it run on a device, where that is more than feeding the graph: by the networks that it is part of. */
+	readonly onDevice?: ((device: DeviceBackend) => Promise<Running>) | undefined;
+	/** Runs before those that are timed, the first among them; default 1. */
+	readonly warmRuns?: number | undefined;
 	/** Sizes of symbolic dimensions. */
 	readonly symbols?: Symbols;
 	/** Outputs that come to the host; the others are left out, or stay on the device where all are computed. */
@@ -28,6 +36,7 @@ export type Stage = {
 export type StageReport = Times & {
 	readonly stage: string;
 	readonly device: 'cpu' | 'webgpu' | 'cuda';
+	/** Until it could be run. */
 	readonly loadMs: number;
 	readonly flops: GraphWork['flops'];
 	/** What must be read and written however the work is done: weights, inputs and outputs, each once. */
@@ -50,8 +59,8 @@ export const limitOf = ({ flops }: Pick<GraphWork, 'flops'>, bytes: number, type
 	return copyMs > computeMs ? { limitMs: copyMs, bound: 'copy bandwidth' } : { limitMs: computeMs, bound: 'matrix rate' };
 };
 
-/** State of streams and prompts, which lies on the device between runs. */
-const STAYS = /^(?:past_|cross_|memory)/u;
+/** What lies on the device between runs: latents, and state of streams. */
+const STAYS = /^(?:latent|memory)/u;
 
 const randomTensor = ({ name, type, dims }: GraphValue, symbols: Symbols, seed: number): Tensor => {
 	const known = dims.map((dimension) => (typeof dimension === 'number' ? dimension : symbols[dimension] ?? 0));
@@ -75,13 +84,31 @@ const makeFeeds = async ({ graph, symbols = {} }: Stage, place: Place): Promise<
 	return feeds;
 };
 
-const opened = async ({ graph, host, wantsAll }: Stage, { kind, backend }: Place): Promise<{ readonly run: (feeds: Feeds) => Promise<unknown>; readonly close: () => Promise<void> }> => {
+const loaded = async ({ graph, host, wantsAll }: Stage, { kind, backend }: Place): Promise<{ readonly run: (feeds: Feeds) => Promise<unknown>; readonly close: () => Promise<void> }> => {
 	if (kind === 'device' && wantsAll) {
 		const session = await backend.loadResident(graph, host);
 		return { close: session.close, run: async (feeds) => closeState(Object.values((await session.run(feeds)).resident)) };
 	}
 	const session = await backend.load(graph);
 	return { close: session.close, run: (feeds) => session.run(feeds, wantsAll ? undefined : host) };
+};
+
+/** The graph alone, fed with random numbers. */
+const byItself = async (stage: Stage, place: Place): Promise<Running> => {
+	const session = await loaded(stage, place);
+	try {
+		const feeds = await makeFeeds(stage, place);
+		return {
+			run: () => session.run(feeds),
+			close: async () => {
+				closeState(Object.values(feeds).filter(isResident));
+				await session.close();
+			},
+		};
+	} catch (error) {
+		await session.close();
+		throw error;
+	}
 };
 
 export type StageConditions = { readonly limits: DeviceLimits; readonly device: StageReport['device']; readonly budgetMs: number; readonly nowMs: () => number };
@@ -92,21 +119,16 @@ export const measureStage = async (stage: Stage, place: Place, { limits, device,
 	const work = graphWork(graph, symbols);
 	const bytes = leastBytes(graph, symbols, stage.wantsAll ? undefined : stage.host);
 	const startMs = nowMs();
-	const session = await opened(stage, place);
+	const running = await (place.kind === 'device' && stage.onDevice !== undefined ? stage.onDevice(place.backend) : byItself(stage, place));
 	try {
 		const loadMs = nowMs() - startMs;
-		const feeds = await makeFeeds(stage, place);
-		try {
-			const times = await timeRuns(() => session.run(feeds), budgetMs, nowMs);
-			const limit = limitOf(work, bytes, types, limits);
-			return {
-				stage: name, device, loadMs, ...times, flops: work.flops, leastBytes: bytes, unfusedBytes: work.trafficBytes, ...limit, shareOfLimit: limit.limitMs / times.medianMs,
-				...(part === undefined ? {} : { blocks: { measured: part.blocks, of: part.of, estimatedMs: times.medianMs * totalFlops(part.work) / totalFlops(work) } }),
-			};
-		} finally {
-			closeState(Object.values(feeds).filter(isResident));
-		}
+		const times = await timeRuns(running.run, budgetMs, nowMs, stage.warmRuns);
+		const limit = limitOf(work, bytes, types, limits);
+		return {
+			stage: name, device, loadMs, ...times, flops: work.flops, leastBytes: bytes, unfusedBytes: work.trafficBytes, ...limit, shareOfLimit: limit.limitMs / times.medianMs,
+			...(part === undefined ? {} : { blocks: { measured: part.blocks, of: part.of, estimatedMs: times.medianMs * totalFlops(part.work) / totalFlops(work) } }),
+		};
 	} finally {
-		await session.close();
+		await running.close();
 	}
 };

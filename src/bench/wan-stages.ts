@@ -1,5 +1,6 @@
 /** The stages of networks with Wan 2.1's dimensions and random weights, cut to as many blocks as memory and patience allow. */
-import { denoiserArithmetic } from '../engine/profile.js';
+import { joinedDecoder } from '../engine/joined-decoder.js';
+import { denoiserArithmetic, deviceOf } from '../engine/profile.js';
 import type { EngineProfile } from '../engine/protocol.js';
 import { type ScratchFile, openScratchFile } from '../engine/scratch-file.js';
 import { type Shapes, taehvTensors, textTensors, wanVaeTensors } from '../model/checkpoint/network-tensors.js';
@@ -9,20 +10,18 @@ import { addWork, type GraphWork, graphWork, largestBytes, leastBytes, scaleWork
 import type { Graph } from '../model/graph.js';
 import { headerOnlyWeights } from '../model/header-only-weights.js';
 import { CLIP_LATENTS, TURBO_ATTENTION } from '../model/recipes.js';
-import { taehvGraph } from '../model/taehv.js';
+import type { ImportedVaeSpec } from '../model/spec.js';
 import { textEncoderGraph } from '../model/text-encoder.js';
 import { taehv, UMT5_XXL, WAN_1_3B, WAN_STRIDE, wanVae } from '../model/wan-dimensions.js';
-import { wanDecoderGraph } from '../model/wan-vae.js';
 import { Weights } from '../model/weights.js';
+import { RUNS_UNTIL_REPLAYED } from './forwards.js';
 import { FLOAT32, matrixTypes } from './stage-arithmetic.js';
 import { writeRandomWeights } from './random-weights.js';
 import type { Stage } from './stage.js';
-import { type KernelUse, type WanStage, withKernels } from './wan-stage-names.js';
-
-
-/** A causal window as Self-Forcing's long streams have it: chunks of three latent frames see the nine before and the first three of all. */
-export const CAUSAL = { chunkLatents: 3, windowLatents: 12, sinkLatents: 3 } as const;
-const PAST_LATENTS = CAUSAL.windowLatents - CAUSAL.chunkLatents + CAUSAL.sinkLatents;
+import { wanForwards } from './wan-forwards.js';
+import { CAUSAL, type KernelUse, partName, PAST_LATENTS, type WanStage } from './wan-stage-names.js';
+/** Of Wan's VAE, and of TAEHV, which takes its place. */
+const WAN_LATENTS = { latent_channels: WAN_1_3B.out_dim, spatial_stride: WAN_STRIDE, frames_per_latent: 4 } as const;
 
 /** Rows that are looked up are few; the table would be 2 GB. */
 const BENCH_VOCABULARY = 1024;
@@ -38,6 +37,8 @@ type Plan = {
 	readonly wantsAll: boolean;
 	readonly types: Stage['types'];
 	readonly runsOnHost: boolean;
+	/** Of denoisers: how their graph is run on a device. */
+	readonly onDevice?: ((graph: Graph, blocks: number) => Stage['onDevice']) | undefined;
 };
 
 /** Of a clip sparse attention is float32 in every profile, and dense attention 8-bit in one. */
@@ -49,37 +50,42 @@ const clipTypes = (profile: EngineProfile, mode: DitMode, kernels: boolean): Sta
 	return { ...types, attention: mode.sparse !== undefined ? (kernels ? 'float16' : 'float32') : denoiserArithmetic(profile).attention === 'int8' ? 'int8' : types.attention };
 };
 
-const planOf = (stage: WanStage, { profile, size, kernels: use }: Pick<WanConditions, 'profile' | 'size' | 'kernels'>): Plan => {
+const planOf = (stage: WanStage, { profile, size, kernels: use, isRecorded = false }: Pick<WanConditions, 'profile' | 'size' | 'kernels' | 'isRecorded'>): Plan => {
 	const hasKernels = use !== undefined;
 	const latent = { height: size.height / WAN_STRIDE, width: size.width / WAN_STRIDE };
-	const denoiser = (options: Pick<DitGraphOptions, 'mode' | 'frames'>): Pick<Plan, 'shapesOf' | 'graphOf' | 'blocks' | 'types' | 'runsOnHost'> => {
+	const denoiser = (options: Pick<DitGraphOptions, 'mode' | 'frames'>, run: 'step' | 'clean'): Pick<Plan, 'shapesOf' | 'graphOf' | 'blocks' | 'types' | 'runsOnHost' | 'host' | 'wantsAll' | 'onDevice'> => {
 		const isSparse = options.mode.kind === 'clip' && options.mode.sparse !== undefined;
 		const spec = (blocks: number) => ({ ...WAN_1_3B, num_layers: blocks });
 		return {
-			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: clipTypes(profile, options.mode, hasKernels), runsOnHost: false,
+			shapesOf: (blocks) => ditTensors(spec(blocks), isSparse), blocks: WAN_1_3B.num_layers, types: clipTypes(profile, options.mode, hasKernels), runsOnHost: false, host: ['velocity'], wantsAll: run === 'clean' || isInPlace,
+			onDevice: (graph, blocks) => (device) => wanForwards(device, { graph, spec: spec(blocks), profile, isRecorded, run, isClip: options.mode.kind === 'clip', frames: options.frames, ...latent }),
 			graphOf: (blocks, weights, use) => {
 				const { linears, attention, kernels } = denoiserArithmetic(profile, { hasKernels });
 				return ditGraph(spec(blocks), { weights, attention, kernels, linears: use === 'runs' ? linears : linears === 'int8' ? 'float32' : linears === 'w8a8' ? 'float16' : linears, ...options, ...latent });
 			},
 		};
 	};
-	const decoder = (tensors: Shapes, graph: (weights: Weights) => Graph): Plan =>
-		({ shapesOf: () => tensors, graphOf: (_, weights) => graph(weights), blocks: 1, symbols: {}, host: ['frames'], wantsAll: true, types: FLOAT32, runsOnHost: false });
-	const symbols = { past: PAST_LATENTS * (latent.height / 2) * (latent.width / 2) };
+	const isOnCpu = deviceOf(profile) === 'cpu';
+	const decoder = (tensors: Shapes, vae: ImportedVaeSpec): Plan => ({
+		shapesOf: () => tensors, graphOf: (_, weights) => joinedDecoder(vae, latent.height, latent.width).graph(weights, 'next', isOnCpu ? 'bytes' : 'words'), blocks: 1, symbols: {},
+		host: isOnCpu ? ['frames'] : ['frames', 'magnitude'], wantsAll: true, types: FLOAT32, runsOnHost: false,
+	});
+	const isInPlace = deviceOf(profile) === 'cuda';
+	const causal = { mode: { kind: 'chunk', keys: isInPlace ? 'in place' : 'handed over' }, frames: CAUSAL.chunkLatents } as const;
+	const symbols = { past: PAST_LATENTS * (latent.height / 2) * (latent.width / 2), window: PAST_LATENTS + CAUSAL.chunkLatents };
 	switch (stage) {
 		case 'causal step':
-			return { ...denoiser({ mode: { kind: 'chunk' }, frames: CAUSAL.chunkLatents }), symbols, host: ['velocity'], wantsAll: false };
+			return { ...denoiser(causal, 'step'), symbols };
 		case 'causal clean pass':
-			return { ...denoiser({ mode: { kind: 'chunk' }, frames: CAUSAL.chunkLatents }), symbols, host: ['velocity'], wantsAll: true };
+			return { ...denoiser(causal, 'clean'), symbols };
 		case 'clip step, dense':
-			return { ...denoiser({ mode: { kind: 'clip' }, frames: CLIP_LATENTS }), symbols: {}, host: ['velocity'], wantsAll: false };
+			return { ...denoiser({ mode: { kind: 'clip' }, frames: CLIP_LATENTS }, 'step'), symbols: {} };
 		case 'clip step, sparse':
-			return { ...denoiser({ mode: { kind: 'clip', sparse: TURBO_ATTENTION }, frames: CLIP_LATENTS }), symbols: {}, host: ['velocity'], wantsAll: false };
+			return { ...denoiser({ mode: { kind: 'clip', sparse: TURBO_ATTENTION }, frames: CLIP_LATENTS }, 'step'), symbols: {} };
 		case 'taehv decode, a latent':
-			return decoder(taehvTensors(taehv()), (weights) => taehvGraph(taehv(), { weights, ...latent }));
+			return decoder(taehvTensors(taehv()), { kind: 'taehv', network: taehv(), ...WAN_LATENTS });
 		case 'wan vae decode, a latent':
-			return decoder(Object.fromEntries(Object.entries(wanVaeTensors(wanVae())).filter(([name]) => /^(?:decoder|conv2)\./u.test(name))),
-				(weights) => wanDecoderGraph(wanVae(), { weights, position: 'next', ...latent }));
+			return decoder(Object.fromEntries(Object.entries(wanVaeTensors(wanVae())).filter(([name]) => /^(?:decoder|conv2)\./u.test(name))), { kind: 'wan-vae', network: wanVae(), ...WAN_LATENTS });
 		case 'umt5-xxl encode': {
 			const spec = (blocks: number) => ({ ...UMT5_XXL, vocab_size: BENCH_VOCABULARY, num_layers: blocks });
 			return {
@@ -94,6 +100,8 @@ export type WanConditions = {
 	readonly profile: EngineProfile;
 	/** How our own kernels are called; default not at all. */
 	readonly kernels?: KernelUse | undefined;
+	/** Whether forwards of streams are recorded and replayed; default no. */
+	readonly isRecorded?: boolean | undefined;
 	/** Of the picture; multiples of 16. */
 	readonly size: { readonly width: number; readonly height: number };
 	/** What weights and activations may take. */
@@ -121,7 +129,7 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 /** As many blocks as fit, or why not even one does. Nothing is run and no weight is made. */
 export const planWanStage = (name: WanStage, conditions: WanConditions): WanStagePlan => {
 	const { memoryBytes, budgetMs, limitMs } = conditions;
-	const { shapesOf, graphOf, blocks, symbols, host, wantsAll, types, runsOnHost } = planOf(name, conditions);
+	const { shapesOf, graphOf, blocks, symbols, host, wantsAll, types, runsOnHost, onDevice } = planOf(name, conditions);
 	const counted = (count: number) => {
 		const graph = graphOf(count, headerOnlyWeights(shapesOf(count)), 'counts');
 		const least = leastBytes(graph, symbols, wantsAll ? undefined : host);
@@ -153,7 +161,13 @@ export const planWanStage = (name: WanStage, conditions: WanConditions): WanStag
 			try {
 				scratch = openScratchFile();
 				const graph = graphOf(count, new Weights(weights.file, scratch), 'runs');
-				return { remove, stage: { name: conditions.kernels === undefined ? name : withKernels(name, conditions.kernels), graph, symbols, host, wantsAll, types, ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }) } };
+				return {
+					remove,
+					stage: {
+						name: partName({ kind: 'wan', stage: name, ...conditions }), graph, symbols, host, wantsAll, types, onDevice: onDevice?.(graph, count),
+						...(conditions.isRecorded === true ? { warmRuns: RUNS_UNTIL_REPLAYED } : {}), ...(blocks === 1 ? {} : { part: { blocks: count, of: blocks, work: whole } }),
+					},
+				};
 			} catch (error) {
 				remove();
 				throw error;

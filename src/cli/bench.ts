@@ -3,9 +3,11 @@ import { WORK_KINDS } from '../model/graph-work.js';
 import { benchGpu, type GpuBenchReport } from '../bench/gpu-bench.js';
 import { MATRIX_TYPES } from '../bench/matrix-type.js';
 import type { StageReport } from '../bench/stage.js';
-import { CLIP_STEPS } from '../bench/wan-stage-names.js';
+import type { SessionsReport, SessionsTry } from '../bench/session-report.js';
+import { CAUSAL, CLIP_STEPS } from '../bench/wan-stage-names.js';
 import type { Config } from '../config.js';
 import { chooseDevice } from '../engine/device-choice.js';
+import { tryRecordings } from '../engine/recording-choice.js';
 import { TurbocastError } from '../protocol/errors.js';
 import { TURBOCAST_VERSION } from '../version.js';
 import { type Arguments, type FlagTable, parseNumber, parseSize } from './arguments.js';
@@ -54,20 +56,31 @@ const limitLine = (what: string, { copyBytesPerSecond, flopsPerSecond }: NonNull
 	`${what}: copies ${giga(copyBytesPerSecond)} GB/s; multiplies ${MATRIX_TYPES.flatMap((type) => (flopsPerSecond[type] === undefined ? [] : [`${tera(flopsPerSecond[type])} TFLOP/s in ${type}`])).join(', ')}`;
 
 const tables = (report: GpuBenchReport, withWan: boolean): string => {
-	const { card, profile, threads, limits, own, chunks, wan, clips, excluded, wanSize } = report;
+	const { card, profile, threads, limits, own, chunks, sessions, wan, clips, live, decoding, excluded, wanSize } = report;
+	const ofRecordings = ({ isRecorded }: { readonly isRecorded: boolean }): string => (isRecorded ? ', recorded' : '');
 	const measured = wan.length === 0 ? 'nothing of it could be measured here' : table(HEAD, wan.map(row));
 	return [
-		`${card.name}, driver ${card.driver}; profile ${profile}, ${threads} thread${threads === 1 ? '' : 's'} of the processor; turbocast ${TURBOCAST_VERSION}, Node ${process.versions.node}, load before: ${report.loadBefore.toFixed(2)}`,
+		`${card.name}, driver ${card.driver}; profile ${profile}${report.kernels ? ' with our own kernels' : ''}, ${threads} thread${threads === 1 ? '' : 's'} of the processor; turbocast ${TURBOCAST_VERSION}, Node ${process.versions.node}, load before: ${report.loadBefore.toFixed(2)}`,
 		...(limits === undefined ? [] : [limitLine('device', limits.device), ...(report.device === 'cpu' ? [] : [limitLine('processor', limits.cpu)])]),
 		'', ...(own.length === 0 ? [] : [table(HEAD, own.map(row)), '']),
-		...(chunks === undefined ? [] : [
-			`${chunks.model}, ${chunks.width}x${chunks.height}, ${chunks.steps} steps: a chunk of ${chunks.framesPerChunk} frames takes ${ms(chunks.chunkMs.median)} ms (p95 ${ms(chunks.chunkMs.p95)}), ${chunks.framesPerSecond.toFixed(1)} frames a second; `
-			+ `a new prompt shows after ${ms(chunks.promptToFirstFrameMs.median)} ms (p95 ${ms(chunks.promptToFirstFrameMs.p95)})`, '',
+		...chunks.flatMap((chunk) => [
+			`${chunk.model}${ofRecordings(chunk)}, ${chunk.width}x${chunk.height}, ${chunk.steps} steps: a chunk of ${chunk.framesPerChunk} frames takes ${ms(chunk.chunkMs.median)} ms (p95 ${ms(chunk.chunkMs.p95)}), ${chunk.framesPerSecond.toFixed(1)} frames a second; `
+			+ `a new prompt shows after ${ms(chunk.promptToFirstFrameMs.median)} ms (p95 ${ms(chunk.promptToFirstFrameMs.p95)})`, '',
 		]),
+		...sessions.flatMap((found) => [`sessions${ofRecordings(found)} at ${found.fps} frames a second, ${found.steps} steps, in one engine: ${sessionsSentence(found)}`, '']),
 		...(withWan ? [`With the dimensions of Wan 2.1 1.3B and random weights, ${wanSize.width}x${wanSize.height}:`, measured, ''] : []),
 		...(clips.length === 0 ? [] : [`the denoiser's part of a clip of 81 frames in ${CLIP_STEPS} steps: ${clips.map(({ stage, seconds }) => `${stage} ${seconds.toPrecision(3)} s`).join('; ')}`, '']),
+		...live.map(({ stage, chunkMs, framesPerSecond, firstFramesMs }) =>
+			`live, by '${stage}' and TAEHV: a chunk of ${CAUSAL.steps} steps takes ${ms(chunkMs)} ms, ${framesPerSecond.toFixed(1)} frames a second; the first chunk shows after ${ms(firstFramesMs)} ms at most`),
+		...(decoding.length === 0 ? [] : [`a second of video: ${decoding.map(({ stage, msPerSecond }) => `${stage.replace(', a latent', '')} ${ms(msPerSecond)} ms`).join('; ')}`]),
+		...(live.length + decoding.length === 0 ? [] : ['']),
 		...excluded.map(({ stage, why }) => `left out: ${stage}: ${why}`),
 	].join('\n');
+};
+
+const sessionsSentence = ({ kept, missed, periodMs }: SessionsReport): string => {
+	const told = ({ sessions, lateShare, p95Ms }: SessionsTry): string => `${sessions} (${(100 * lateShare).toFixed(1)} % of the chunks late${Number.isNaN(p95Ms) ? '' : `; p95 ${ms(p95Ms)} ms of ${ms(periodMs)}`})`;
+	return `${kept === undefined ? 'not one is' : `${told(kept)} are`} kept in time${missed === undefined ? ', and more were not tried' : `, ${told(missed)} not`}`;
 };
 
 /** A table and, as the last line, the same as JSON. Numbers that are none stand as null there. */
@@ -88,7 +101,11 @@ export const bench = async (args: Arguments, config: Config, signal: AbortSignal
 	if (kernels !== undefined) {
 		say(`own kernels: ${kernels.why}`);
 	}
-	const report = await benchGpu({ profile, threads, folder: modelPath(models_dir, model), size, budgetMs, withWan: !args.has('no-wan'), kernels: kernels?.areUsed, signal, onPart: (name) => say(`measuring: ${name}`) });
+	const recordings = await tryRecordings({ profile, kernels: kernels?.areUsed ?? false, threads });
+	say(`recordings: ${recordings.kind === 'equal' ? 'equal to the runs without' : recordings.why}`);
+	const report = await benchGpu({
+		profile, threads, folder: modelPath(models_dir, model), size, budgetMs, withWan: !args.has('no-wan'), kernels: kernels?.areUsed, whyNotRecorded: recordings.kind === 'equal' ? undefined : recordings.why, signal, onPart: (name) => say(`measuring: ${name}`),
+	});
 	if (!args.has('json')) {
 		process.stdout.write(`${tables(report, !args.has('no-wan'))}\n\n`);
 	}

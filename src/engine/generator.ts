@@ -4,6 +4,7 @@ import { controlVector } from './control-vector.js';
 import { closeState, type StateTensor } from './backend.js';
 import { KvCache, type LayerKv, type LayerState, type StreamKv } from './kv-cache.js';
 import type { DecoderMemory, Networks } from './networks.js';
+import { kvShapeOf } from './network-sizes.js';
 import type { PromptEncoder } from './prompt-encoder.js';
 import { cleanPass, denoiseChunk, type ChunkContext } from './sampler.js';
 import { inWindow, MAX_CHECKPOINT_KV_BYTES, type Checkpoint, type ChunkMemory, type StreamSnapshot } from './stream-state.js';
@@ -218,13 +219,7 @@ export class Generator {
 	}
 
 	#nothing(): Past {
-		const { spec, headDim, tokensPerLatent } = this.#networks;
-		const { dit, stream } = spec;
-		const shape = {
-			layers: dit.num_layers, heads: dit.num_heads, headDim, tokensPerLatent,
-			capacityLatents: stream.window_latents - stream.latents_per_chunk,
-			sinkLatents: stream.sink_latents,
-		};
+		const shape = kvShapeOf(this.#networks.spec, this.#networks.tokensPerLatent);
 		const kv = this.#networks.resident?.createKv(shape) ?? new KvCache(shape);
 		return { kv, chunks: [], memory: this.#networks.emptyMemory(), rebuilt: undefined };
 	}

@@ -6,24 +6,21 @@ import { i420Bytes } from '../base/frame.js';
 import { checkDitTensors } from '../model/dit-tensors.js';
 import { ditGraph } from '../model/dit.js';
 import type { ModelFolder, WeightFile } from '../model/model-folder.js';
-import { ropeTables } from '../model/rope.js';
 import { keptBlocks } from '../model/sparse-linear-attention.js';
 import type { ModelSpec } from '../model/spec.js';
 import { textEncoderGraph } from '../model/text-encoder.js';
 import { textKeysGraph } from '../model/text-keys.js';
-import { timeSinusoids } from '../model/time-embedding.js';
 import { Weights } from '../model/weights.js';
 import { TurbocastError } from '../protocol/errors.js';
 import type { DeviceBackend, Feeds, Graph, GraphLoading, GraphSession, ResidentSession, StateTensor, Tensor } from './backend.js';
 import { createOnnxRuntime } from './backends/onnxruntime.js';
 import { loadDeviceNetworks } from './device-networks.js';
 import { createEmbeddingCache } from './embedding-cache.js';
-import { imageCondition } from './image-condition.js';
 import { imageLatents, joinedDecoder } from './joined-decoder.js';
+import { joinedFeeds } from './joined-feeds.js';
 import { planResidency, residentPrompts } from './memory-need.js';
-import type { Expert, Networks, NetworksOptions, PromptTensors, ResidentStepInputs } from './networks.js';
+import type { Expert, Networks, NetworksOptions, PromptTensors } from './networks.js';
 import { networkSizes } from './network-sizes.js';
-import { HeldFeeds } from './held-feeds.js';
 import { openDevice } from './open-device.js';
 import { denoiserArithmetic, deviceOf, stateType } from './profile.js';
 import { loadForward } from './recorded-forwards.js';
@@ -133,22 +130,9 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 		const all = (kind: string): Float32Array[] => Array.from({ length: layers }, (_, layer) => floatsOf(keys, `${kind}.${layer}`));
 		return { crossK: all('cross_k'), crossV: all('cross_v') };
 	};
-	const tables = new HeldFeeds<number>(device);
-	const conditions = new HeldFeeds<Float32Array>(device);
-	const conditionOf = (image: Float32Array): Promise<Feeds> =>
-		conditions.of(image, () => ({ condition: { dims: [dit.in_dim - vae.latent_channels, frames, height, width], data: imageCondition(image, frames, height * width) } }));
 	const chunkDims = [vae.latent_channels, frames, height, width] as const;
 	/** All but keys and values. */
-	const stepFeeds = async (inputs: ResidentStepInputs): Promise<Feeds> => ({
-		latent: stateFeed(inputs.latent, chunkDims, 'float32'),
-		time: float32([inputs.timesteps.length, dit.freq_dim], timeSinusoids(inputs.timesteps, dit.freq_dim)),
-		...await tables.of(inputs.firstPosition, () => {
-			const { cos, sin } = ropeTables(headDim, dit.rope_theta, { firstPosition: inputs.firstPosition, frames, rows: sizes.rows, columns: sizes.columns });
-			const dims = [tokensPerChunk, headDim / 2];
-			return { rope_cos: { dims, data: cos }, rope_sin: { dims, data: sin } };
-		}),
-		...(inputs.image === undefined ? {} : await conditionOf(inputs.image)),
-	});
+	const stepFeeds = joinedFeeds(device, { dit, latentChannels: vae.latent_channels, frames, height, width });
 
 	const loadOnHost = (): Running => {
 		const denoiser = denoiserOn(onCpu);
@@ -167,7 +151,7 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 				const perLayer: (readonly [string, readonly StateTensor[], number])[] = [
 					['cross_k', crossK, textLength], ['cross_v', crossV, textLength], ...(clip === undefined ? [['past_k', inputs.pastK, pastTokens], ['past_v', inputs.pastV, pastTokens]] as const : []),
 				];
-				const feeds: Record<string, Feeds[string]> = { ...await stepFeeds(inputs) };
+				const feeds: Record<string, Feeds[string]> = { ...await stepFeeds.of(inputs) };
 				for (const [name, tensors, tokens] of perLayer) {
 					for (let layer = 0; layer < layers; layer++) {
 						feeds[`${name}.${layer}`] = stateFeed(tensors[layer] ?? new Float32Array(0), [heads, tokens, headDim], 'float32');
@@ -200,7 +184,7 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 			denoiser, decoder: decoderThere,
 			...await loadDeviceNetworks({
 				device: backend, denoiser, shared: new Map(), decoder: (isFirst) => decoderThere(isFirst ? 'first' : 'next'), closesDecoders: residency === 'one',
-				textKeys: keysOf, mostPrompts: residentPrompts(spec), type: stateType(profile), memoryType: 'float32', layers, heads, headDim, textLength, tokensPerChunk, keys, frames, feeds: stepFeeds,
+				textKeys: keysOf, mostPrompts: residentPrompts(spec), type: stateType(profile), memoryType: 'float32', layers, heads, headDim, textLength, tokensPerChunk, keys, frames, feeds: stepFeeds.of,
 				chunkDims, drawsNoise: spec.sampler === 'renoise', latentDims: [vae.latent_channels, height, width], memories: decoding.memories, framesAtStart: FRAMES_AT_START,
 				width: sizes.width, height: sizes.height,
 			}),
@@ -231,8 +215,7 @@ export const loadJoinedNetworks = async (folder: ModelFolder, options: NetworksO
 			},
 		}),
 		close: () => (closing ??= (async () => {
-			tables.close();
-			conditions.close();
+			stepFeeds.close();
 			await closeRunning();
 			await graphs.close();
 			await device?.close();

@@ -3,6 +3,7 @@ import { checkSize } from '../model/sizes.js';
 import type { ImportedVaeSpec, ModelSpec, OwnModelSpec } from '../model/spec.js';
 import { taehvMemories } from '../model/taehv.js';
 import { wanDecoderMemories } from '../model/wan-vae.js';
+import type { KvShape } from './kv-cache.js';
 
 /** The sizes that follow from a spec and an output size. Throws `invalid_request` for a size that the model does not have. */
 export const networkSizes = (spec: ModelSpec, width: number, height: number, latents = spec.stream.latents_per_chunk) => {
@@ -19,6 +20,12 @@ export const networkSizes = (spec: ModelSpec, width: number, height: number, lat
 		headDim: spec.dit.dim / spec.dit.num_heads,
 	};
 };
+
+/** Of the cache of a stream's keys and values. */
+export const kvShapeOf = ({ dit, stream }: Pick<ModelSpec, 'dit' | 'stream'>, tokensPerLatent: number): KvShape => ({
+	layers: dit.num_layers, heads: dit.num_heads, headDim: dit.dim / dit.num_heads, tokensPerLatent,
+	capacityLatents: stream.window_latents - stream.latents_per_chunk, sinkLatents: stream.sink_latents,
+});
 
 /** The blocks of the decoder that remember something, in order: names and shapes of their memories. */
 export const memoryShapes = (spec: Pick<OwnModelSpec, 'vae'>, latentWidth: number, latentHeight: number): { name: string; dims: [number, number, number] }[] =>

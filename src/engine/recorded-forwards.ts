@@ -6,11 +6,14 @@
 import type { Graph, GraphValue } from '../model/graph.js';
 import { ELEMENT_BYTES } from '../model/onnx-proto.js';
 import { copyGraph } from '../model/state-graphs.js';
+import { TurbocastError } from '../protocol/errors.js';
 import { type DeviceBackend, type DeviceSession, type Feeds, isResident, type ResidentTensor, type Tensor } from './backend.js';
 import { canPlace, type PlacingDevice } from './window-kv.js';
 
 /** Runs over the same tensors before those are recorded. While a window grows every chunk has others, for as many forwards as it has steps, and one. */
 export const RUNS_BEFORE_RECORDING = 8;
+/** Recordings belong to the threads that made them, and runs come to any of four: after so many each has made one and replayed it. */
+export const RUNS_OF_ALL_THREADS = 16;
 /** Of a network. They are never given back, and nobody says which stream has ended; the forwards of others run as they are. */
 export const MAX_RECORDINGS = 64;
 /** Sets of tensors whose runs are counted; the oldest are forgotten. */
@@ -20,6 +23,14 @@ const MAX_COUNTED = 256;
 export type RecordingDevice = PlacingDevice & Required<Pick<DeviceBackend, 'address'>>;
 
 export const canRecord = (device: DeviceBackend): device is RecordingDevice => canPlace(device) && device.address !== undefined;
+
+/** Throws `device_unavailable` for a device that records nothing. */
+export const mustRecord = (device: DeviceBackend): RecordingDevice => {
+	if (!canRecord(device)) {
+		throw new TurbocastError('device_unavailable', `${device.name} records nothing`);
+	}
+	return device;
+};
 
 type FixedValue = Omit<GraphValue, 'dims'> & { readonly dims: readonly number[] };
 type Tensors = { readonly [name: string]: ResidentTensor };

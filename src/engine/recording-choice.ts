@@ -25,34 +25,46 @@ export type RecordingRequest = {
 	readonly test?: typeof testRecordings;
 };
 
+/** What came of the self-test: `wrong` with the figure, `unavailable` with why nothing could be recorded, as half a sentence. */
+export type RecordingTrial = { readonly kind: 'equal' } & Pick<RecordingTest, 'directMs' | 'recordedMs'> | { readonly kind: 'wrong' | 'unavailable'; readonly why: string };
+
+/** Whether forwards of a profile can be recorded and replayed with the same numbers. Nothing is started for one that does not run on CUDA. Never rejects. */
+export const tryRecordings = async ({ profile, kernels, threads, test = testRecordings }: Omit<RecordingRequest, 'mode' | 'isStream'>): Promise<RecordingTrial> => {
+	if (deviceOf(profile) !== 'cuda') {
+		return { kind: 'unavailable', why: `${profile} does not run on CUDA` };
+	}
+	const outcome = await test(profile as CardProfile, threads, kernels);
+	if ('why' in outcome) {
+		return { kind: 'unavailable', why: outcome.why };
+	}
+	const { relativeError, directMs, recordedMs } = outcome;
+	return relativeError === 0
+		? { kind: 'equal', directMs, recordedMs }
+		: { kind: 'wrong', why: `replayed recordings differ from the runs that were recorded (relative error ${relativeError.toExponential(1)}, and nothing but equal is right)` };
+};
+
 /**
  * `undefined` where there is nothing to choose. `auto` takes recordings that are right and faster. Throws `invalid_config` where they are asked for and nothing could be recorded,
  * `device_wrong` with the figure where they are and differ, `device_unavailable` where they cannot be made.
  */
-export const chooseRecordings = async ({ mode, profile, kernels, threads, isStream, test = testRecordings }: RecordingRequest): Promise<RecordingChoice | undefined> => {
+export const chooseRecordings = async ({ mode, isStream, ...request }: RecordingRequest): Promise<RecordingChoice | undefined> => {
 	if (mode === 'off') {
 		return undefined;
 	}
-	if (deviceOf(profile) !== 'cuda' || !isStream) {
+	if (deviceOf(request.profile) !== 'cuda' || !isStream) {
 		if (mode === 'on') {
-			throw new TurbocastError('invalid_config', `engine.cuda_graphs is on, but ${isStream ? `${profile} does not run on CUDA` : 'the model makes clips, which are not recorded'}. Set it to auto or off.`);
+			throw new TurbocastError('invalid_config', `engine.cuda_graphs is on, but ${isStream ? `${request.profile} does not run on CUDA` : 'the model makes clips, which are not recorded'}. Set it to auto or off.`);
 		}
 		return undefined;
 	}
-	const refuse = (code: 'device_wrong' | 'device_unavailable', why: string): RecordingChoice => {
+	const trial = await tryRecordings(request);
+	if (trial.kind !== 'equal') {
 		if (mode === 'on') {
-			throw new TurbocastError(code, `engine.cuda_graphs is on, but they cannot be used: ${why}. Set it to auto or off, or see docs/gpu.md.`);
+			throw new TurbocastError(trial.kind === 'wrong' ? 'device_wrong' : 'device_unavailable', `engine.cuda_graphs is on, but they cannot be used: ${trial.why}. Set it to auto or off, or see docs/gpu.md.`);
 		}
-		return { areUsed: false, why };
-	};
-	const outcome = await test(profile as CardProfile, threads, kernels);
-	if ('why' in outcome) {
-		return refuse('device_unavailable', outcome.why);
+		return { areUsed: false, why: trial.why };
 	}
-	const { relativeError, directMs, recordedMs } = outcome;
-	if (relativeError !== 0) {
-		return refuse('device_wrong', `replayed recordings differ from the runs that were recorded (relative error ${relativeError.toExponential(1)}, and nothing but equal is right)`);
-	}
+	const { directMs, recordedMs } = trial;
 	const times = `${recordedMs.toFixed(2)} ms a forward against ${directMs.toFixed(2)} ms without`;
 	return mode === 'auto' && recordedMs >= directMs ? { areUsed: false, why: `they are not faster: ${times}` } : { areUsed: true, why: `they are equal to the runs without: ${times}` };
 };

@@ -2,11 +2,10 @@
  * Whether replayed recordings compute what the same runs compute without: the block of the self-test over a past in place, told one thing and another in turn. The same kernels over
  * the same numbers have the same bits, so nothing but equal is right.
  */
-import { TurbocastError } from '../protocol/errors.js';
 import type { DeviceSession, Feeds, ResidentTensor } from './backend.js';
 import { openDevice } from './open-device.js';
 import { stateType } from './profile.js';
-import { canRecord, recordForwards, type RecordingDevice } from './recorded-forwards.js';
+import { mustRecord, recordForwards, type RecordingDevice, RUNS_OF_ALL_THREADS } from './recorded-forwards.js';
 import { relativeError, type SelfTestRequest, streamWork, type Work } from './self-test.js';
 
 export type RecordingTest = {
@@ -16,9 +15,6 @@ export type RecordingTest = {
 	readonly directMs: number;
 	readonly recordedMs: number;
 };
-
-/** Recordings belong to the threads that made them, and runs come to any of four: enough that each has made one and replayed it. */
-const ROUNDS = 16;
 
 /** A session with a window and a velocity of its own. */
 type Side = { readonly session: DeviceSession; readonly windows: Readonly<Record<string, ResidentTensor>>; readonly velocity: ResidentTensor };
@@ -35,9 +31,9 @@ const openSide = async (device: RecordingDevice, session: DeviceSession, { graph
 };
 
 /** Throws `device_unavailable` on a device that records nothing. May end the process when a driver fails: give it one of its own. */
-export const runRecordingTest = async ({ profile, threads, kernels, open = openDevice, rounds = ROUNDS }: Omit<SelfTestRequest, 'runs'> & { /** For tests. */ readonly rounds?: number }, nowMs: () => number): Promise<RecordingTest> => {
-	const device = open(profile, threads, kernels);
-	const closing: { readonly close: () => void | Promise<void> }[] = [device];
+export const runRecordingTest = async ({ profile, threads, kernels, open = openDevice, rounds = RUNS_OF_ALL_THREADS }: Omit<SelfTestRequest, 'runs'> & { /** For tests. */ readonly rounds?: number }, nowMs: () => number): Promise<RecordingTest> => {
+	const opened = open(profile, threads, kernels);
+	const closing: { readonly close: () => void | Promise<void> }[] = [opened];
 	const own = <Owned extends { readonly close: () => void | Promise<void> }>(owned: Owned): Owned => {
 		closing.push(owned);
 		return owned;
@@ -49,9 +45,7 @@ export const runRecordingTest = async ({ profile, threads, kernels, open = openD
 		return nowMs() - startMs;
 	};
 	try {
-		if (!canRecord(device)) {
-			throw new TurbocastError('device_unavailable', `${device.name} records nothing`);
-		}
+		const device = mustRecord(opened);
 		const works = [0, 20].map((salt) => streamWork(profile, device, 'in place', salt)) as [Work, Work];
 		const sides: Side[] = [];
 		for (const session of [own(await device.load(works[0].graph)), own(await recordForwards(device, await device.load(works[0].graph, { recordsRuns: true }), 0))]) {

@@ -131,7 +131,7 @@ export class GraphBuilder {
 			outputs: outputs.map((output) => output.name),
 		});
 		this.#assembly.operations.push({
-			op: options.op, name, ...(options.domain === OWN_DOMAIN ? { sizes: wholeNumbers(options.attributes ?? {}) } : {}), outputs: options.results.map(({ type, dims }) => ({ type, dims })),
+			op: options.op, name, ...(options.domain === OWN_DOMAIN ? { sizes: wholeNumbers(options.attributes ?? {}) } : {}), outputs,
 			inputs: options.inputs.flatMap((input) => (input === undefined ? [] : [{ type: input.type, dims: input.dims, isConstant: this.#assembly.constants.has(input.name) }])),
 		});
 		return outputs;

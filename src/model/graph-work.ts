@@ -1,7 +1,7 @@
 /** How much a graph computes and moves, counted from its nodes: for the distance to what a processor could do. */
 import { TurbocastError } from '../protocol/errors.js';
 import { elements } from './graph-builder.js';
-import type { Dimension, Graph, Operation, TensorType } from './graph.js';
+import type { Dimension, Graph, Operation } from './graph.js';
 import { ELEMENT_BYTES, type ElementType } from './onnx-proto.js';
 
 /** Multiplications by weights, multiplications of activations with each other (attention), convolutions. */
@@ -33,6 +33,8 @@ const KERNEL_INPUT: { readonly [op: string]: number } = { Conv: 1, QLinearConv: 
 const FUSED_ATTENTION = 'MultiHeadAttention';
 const W8A8 = 'W8A8Linear';
 const PRODUCTS: ReadonlySet<string> = new Set(['Gemm', 'MatMul', 'MatMulInteger', 'MatMulIntegerToFloat', 'DynamicQuantizeMatMul', W8A8]);
+/** Writes updates [rows, ...] into a table, of which nothing else is touched where its output is bound to the memory of that input, as windows of keys and values are. */
+const WRITES_INTO = 'ScatterND';
 /** They only name the same numbers anew. */
 const FREE: ReadonlySet<string> = new Set(['Reshape', 'Identity']);
 
@@ -66,7 +68,7 @@ const sizeOf = (values: readonly { readonly dims: Operation['outputs'][number]['
 
 /** Numbers read and written. Of a table only the rows that are gathered are read. */
 const movedBy = ({ op, inputs, outputs }: Operation): number =>
-	(FREE.has(op) ? 0 : sizeOf(outputs) + (op === 'Gather' ? sizeOf(outputs) + sizeOf(inputs.slice(1)) : sizeOf(inputs)));
+	(FREE.has(op) ? 0 : op === WRITES_INTO ? sizeOf(inputs.slice(1)) + sizeOf(inputs.slice(2)) : sizeOf(outputs) + (op === 'Gather' ? sizeOf(outputs) + sizeOf(inputs.slice(1)) : sizeOf(inputs)));
 
 /** A dimension, which may be the name of another, or a sum or product of names and numbers (past+192, window*64). */
 const sizeOfDimension = (dimension: Dimension, symbols: Symbols): Dimension => {
@@ -115,10 +117,12 @@ const constantBytes = ({ op, inputs, outputs }: Operation): number => {
 
 /**
  * Bytes that a run must read and write however its operators are joined: constants, inputs, and outputs, those named in `fetched` or all. A constant
- * counts for each operator that reads it.
+ * counts for each operator that reads it, and of an output that is written in place what is written.
  */
 export const leastBytes = ({ operations, inputs, outputs }: Pick<Graph, 'operations' | 'inputs' | 'outputs'>, symbols: Symbols = {}, fetched?: readonly string[]): number => {
-	const faces = [...inputs, ...outputs.filter(({ name }) => fetched?.includes(name) ?? true)] as readonly { readonly type: TensorType; readonly dims: readonly Dimension[] }[];
+	const inPlace = new Map(operations.flatMap(({ op, inputs: [, , updates], outputs: [output] }) => (op === WRITES_INTO && updates !== undefined && output !== undefined ? [[output.name, updates] as const] : [])));
+	const written = outputs.filter(({ name }) => fetched?.includes(name) ?? true).map((output) => inPlace.get(output.name) ?? output);
+	const faces: readonly { readonly type: string; readonly dims: readonly Dimension[] }[] = [...inputs, ...written];
 	return sizedOperations(operations, symbols).reduce((sum, operation) => sum + constantBytes(operation), faces.reduce((sum, face) => sum + bytesOf(sized(face, symbols)), 0));
 };
 

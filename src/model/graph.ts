@@ -22,7 +22,7 @@ export type Operation = {
 	/** Whole numbers that its work depends on. */
 	readonly sizes?: { readonly [attribute: string]: number } | undefined;
 	readonly inputs: readonly { readonly type: string; readonly dims: readonly Dimension[]; readonly isConstant: boolean }[];
-	readonly outputs: readonly { readonly type: string; readonly dims: readonly Dimension[] }[];
+	readonly outputs: readonly { readonly name: string; readonly type: string; readonly dims: readonly Dimension[] }[];
 };
 
 /** A graph as the builder leaves it. */

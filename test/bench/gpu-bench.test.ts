@@ -8,7 +8,7 @@ import type { GpuBenchReport } from '../../src/bench/gpu-bench.js';
 import { limitOf, type StageReport } from '../../src/bench/stage.js';
 import { FLOAT32, matrixTypes } from '../../src/bench/stage-arithmetic.js';
 import { percentile, timeRuns } from '../../src/bench/timing.js';
-import { clipSeconds, kernelUses } from '../../src/bench/wan-stage-names.js';
+import { clipSeconds, decodeFigures, kernelUses, liveFigures, partName } from '../../src/bench/wan-stage-names.js';
 import { planWanStage, type WanConditions } from '../../src/bench/wan-stages.js';
 import { checkReport } from './report-check.js';
 import { writeRandomModel } from '../model/random-model.js';
@@ -76,6 +76,25 @@ test('what a clip of 81 frames takes is four steps of all blocks of its network'
 		[{ stage: 'clip step, dense', seconds: 4 }, { stage: 'clip step, sparse, own kernels, 8 bits', seconds: 0.8 }]);
 });
 
+test('what a live stream takes is four steps, a clean pass and three latents through TAEHV, in each way that the steps were measured; a second of video is four latents', () => {
+	const stage = (name: string, medianMs: number, estimatedMs?: number) =>
+		({ stage: name, medianMs, ...(estimatedMs === undefined ? {} : { blocks: { measured: 3, of: 30, estimatedMs } }) }) as unknown as StageReport;
+	const reports = [
+		stage('causal step', 10, 100), stage('causal step, recorded', 50), stage('causal step, own kernels', 60), stage('causal clean pass', 110), stage('causal clean pass, recorded', 40),
+		stage('taehv decode, a latent', 10), stage('wan vae decode, a latent', 80),
+	];
+	assert.deepEqual(liveFigures(reports), [
+		{ stage: 'causal step', chunkMs: 540, framesPerSecond: 12_000 / 540, firstFramesMs: 410 },
+		{ stage: 'causal step, recorded', chunkMs: 270, framesPerSecond: 12_000 / 270, firstFramesMs: 210 },
+		// A clean pass is the same forward.
+		{ stage: 'causal step, own kernels', chunkMs: 330, framesPerSecond: 12_000 / 330, firstFramesMs: 250 },
+	]);
+	assert.deepEqual(liveFigures(reports.filter(({ stage: name }) => !name.startsWith('taehv'))), []);
+	assert.deepEqual(decodeFigures(reports), [{ stage: 'taehv decode, a latent', msPerSecond: 40 }, { stage: 'wan vae decode, a latent', msPerSecond: 320 }]);
+	assert.equal(partName({ kind: 'wan', stage: 'causal step', kernels: 'own kernels', isRecorded: true }), 'causal step, own kernels, recorded');
+	assert.equal(partName({ kind: 'own chunks', isRecorded: true }), 'own chunks, recorded');
+});
+
 test('as many blocks are planned as there is room and time for', () => {
 	const blocks = (changes: Partial<WanConditions>): number => {
 		const plan = planWanStage('causal step', { ...PLENTY, size: { width: 64, height: 64 }, ...changes });
@@ -114,7 +133,14 @@ test('on the processor: every stage of a model, chunks, and Wan\'s stages or why
 	assert.equal(report.profile, 'cpu-fp32');
 	assert.match(report.card.name, /\d x \S/u);
 	// Left out only for want of time on a machine that is busy with other things.
-	assert.ok(report.chunks === undefined ? report.excluded.some(({ stage }) => stage === 'own chunks') : report.chunks.framesPerSecond > 0);
+	const [chunks] = report.chunks;
+	assert.ok(chunks === undefined ? report.excluded.some(({ stage }) => stage === 'own chunks') : chunks.framesPerSecond > 0 && !chunks.isRecorded);
+	assert.ok(report.sessions.length > 0 || report.excluded.some(({ stage }) => stage === 'own sessions'));
+	// What the processor does not do has a row that says so.
+	for (const stage of ['denoising step', 'clean pass', 'own chunks', 'own sessions', 'causal step', 'causal clean pass']) {
+		const why = report.excluded.find((row) => row.stage === `${stage}, recorded`)?.why;
+		assert.ok(why === 'cpu-fp32 does not run on CUDA' || (stage.startsWith('own') && why === undefined && chunks === undefined), `${stage}: ${why}`);
+	}
 	const told = [...report.wan.map(({ stage }) => stage), ...report.excluded.map(({ stage }) => stage)];
 	for (const stage of ['causal step', 'causal clean pass', 'clip step, dense', 'clip step, sparse', 'taehv decode, a latent', 'wan vae decode, a latent', 'umt5-xxl encode']) {
 		assert.ok(told.includes(stage), `${stage} is neither measured nor left out`);

@@ -6,7 +6,7 @@ import { ditTensors } from '../../src/model/dit-tensors.js';
 import { GraphBuilder } from '../../src/model/graph-builder.js';
 import { addWork, graphWork, largestBytes, leastBytes, scaleWork } from '../../src/model/graph-work.js';
 import { attention, joinedAttention } from '../../src/model/attention.js';
-import { cast, concat, convolution, gather, linear, matMul, reshape } from '../../src/model/operators.js';
+import { add, cast, concat, convolution, gather, linear, matMul, reshape, scatter } from '../../src/model/operators.js';
 import type { DitDimensions } from '../../src/model/spec.js';
 import { headerOnlyWeights } from '../../src/model/header-only-weights.js';
 
@@ -64,6 +64,18 @@ test('at least the constants are read in the numbers that they have once the gra
 	const rows = gather(g, 'rows', g.floats('table', [1000, 4], new Float32Array(4000)), g.input('ids', 'int64', [3]));
 	g.output('y', linear(g, 'layer', cast(g, 'rows/half', rows, 'float16'), half));
 	assert.equal(leastBytes(g.finish()), 2 * 24 + 4 * 3 * 4 + 8 * 3 + 2 * 3 * 6);
+});
+
+test('of a table that is written in place only what is written counts', () => {
+	const g = new GraphBuilder('in-place');
+	const fresh = g.input('fresh', 'float16', [2, 3]);
+	scatter(g, 'written', g.input('window', 'float16', ['window', 3]), g.input('slots', 'int64', [2, 1]), add(g, 'twice', fresh, fresh), 'held');
+	const graph = g.finish();
+	// The window and `fresh` are read, where it goes too, and two rows are written.
+	assert.equal(leastBytes(graph, { window: 50 }), 2 * (50 * 3 + 2 * 3) + 8 * 2 + 2 * 2 * 3);
+	assert.equal(leastBytes(graph, { window: 50 }, []), 2 * (50 * 3 + 2 * 3) + 8 * 2);
+	// A sum of two that are read; then the rows and their places are read, and the rows written.
+	assert.equal(graphWork(graph, { window: 50 }).trafficBytes, 4 * (3 * 2 * 3 + 2 * 2 * 3 + 2));
 });
 
 test('work adds up and scales', () => {
