@@ -15,7 +15,7 @@ import { limitOf, measureStage, type Place, type Stage, type StageConditions, ty
 import { type KernelUse, partName, type WanStage } from './wan-stage-names.js';
 import { planWanStage } from './wan-stages.js';
 
-/** By our own kernels; `isRecorded`: with forwards that are recorded once and replayed. */
+/** `kernels`: by our own; `isRecorded`: with forwards that are recorded once and replayed. */
 export type Part =
 	| { readonly kind: 'limits'; readonly kernels?: KernelUse | undefined }
 	| { readonly kind: 'own stages' | 'own chunks' | 'own sessions'; readonly isRecorded?: boolean | undefined }

@@ -20,5 +20,5 @@ test('a card: its driver and its rates beside the processor\'s, stages where the
 	assert.equal(report.device, 'webgpu');
 	assert.notEqual(report.card.driver, 'none');
 	assert.notDeepEqual(report.limits?.cpu, report.limits?.device);
-	assert.deepEqual(report.excluded.map(({ stage }) => stage), ['denoising step, recorded', 'clean pass, recorded', 'own chunks', 'own sessions']);
+	assert.deepEqual(report.excluded.map(({ stage }) => stage), ['denoising step, recorded', 'clean pass, recorded', 'own chunks', 'own chunks, recorded', 'own sessions', 'own sessions, recorded']);
 });
