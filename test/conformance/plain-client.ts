@@ -1,7 +1,7 @@
 /** A client on nothing but `ws`, with the mistakes that are asked for. Without any it is all that docs/protocol.md wants of a client. */
 import { WebSocket } from 'ws';
 
-export const CLIENT_MISTAKES = ['speaks first', 'minds unknown types', 'forgets its token', 'never waits', 'ignores retry_after_ms', 'fights', 'repeats ids', 'steers early', 'gives up'] as const;
+export const CLIENT_MISTAKES = ['speaks first', 'speaks when pinged', 'minds unknown types', 'forgets its token', 'never waits', 'ignores retry_after_ms', 'fights', 'repeats ids', 'steers early', 'gives up'] as const;
 export type ClientMistake = (typeof CLIENT_MISTAKES)[number];
 
 type Message = { readonly [field: string]: unknown };
@@ -34,7 +34,7 @@ export class PlainClient {
 	}
 
 	#connect(): void {
-		const socket = new WebSocket(this.#url, ['realtime.video.v1']);
+		const socket = new WebSocket(this.#url, ['realtime.video.v1'], { autoPong: this.#mistake !== 'speaks when pinged' });
 		this.#socket = socket;
 		const send = (message: Message): void => socket.send(JSON.stringify({ ...message, event_id: this.#mistake === 'repeats ids' ? 'a' : `p${this.#nextId++}` }));
 		socket.on('open', () => {
@@ -42,6 +42,12 @@ export class PlainClient {
 				send({ type: 'ping' });
 			}
 		});
+		if (this.#mistake === 'speaks when pinged') {
+			socket.on('ping', (data) => {
+				send({ type: 'ping' });
+				socket.pong(data);
+			});
+		}
 		socket.on('message', (data: Buffer) => {
 			const message = JSON.parse(data.toString()) as Message;
 			if (this.#mistake === 'minds unknown types' && !KNOWN.test(String(message['type']))) {

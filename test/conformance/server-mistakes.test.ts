@@ -36,6 +36,7 @@ const MISTAKES: readonly (readonly [mistake: string, caseName: string, says: Reg
 	['another session instead of the one that was lost', 'goes on with its token where it was', /session_id/u, spoilt('session.ready', (message) => (message['resumed'] === true ? { ...message, session_id: 'another' } : message))],
 	['a wrong code for an empty prompt', 'each wrong field is named', /is error invalid_request instead of invalid_prompt/u, spoilt('error', (message) => ({ ...message, code: message['code'] === 'invalid_prompt' ? 'invalid_request' : message['code'] }))],
 	['a gap between chunks', 'chunks follow each other without a gap', /chunk_index and first_frame_id is/u, spoilt('chunk.completed', (message) => (message['chunk_index'] === 2 ? { ...message, first_frame_id: 99 } : message))],
+	['generation that runs ahead of its lead', 'generation stays within the lead', /lead_ms is 700 with max_lead_ms 100/u, spoilt('chunk.completed', (message) => ({ ...message, lead_ms: 700, fps: 16 }))],
 	['a message that the schema does not know', 'pong repeats', /not a message of the protocol: `server_ms` is missing/u, spoilt('pong', (message) => ({ ...message, server_ms: undefined }))],
 	['an answer without video', 'an offer is answered before', /refuses the video/u, spoilt('webrtc.answer', (message) => ({ ...message, sdp: String(message['sdp']).replace(/^m=video \d+/mu, 'm=video 0') }))],
 	['a pause that pauses nothing', 'a pause begins no other chunk', /made during the pause|was applied during the pause/u, {
@@ -60,6 +61,11 @@ test('a rule that is broken ends the case at once, however long an answer is wai
 	await using proxy = await mangle(served.socketUrl, spoilt('pong', (message) => ({ ...message, server_ms: undefined })));
 	const [result] = await run(proxy.url, 'pong repeats', 3_600_000);
 	assert.match(result?.reason ?? '', /`server_ms` is missing/u);
+});
+
+test('a server that cannot keep up, and shows its frames slower, may be ahead by what they last then', async () => {
+	await using proxy = await mangle(served.socketUrl, spoilt('chunk.completed', (message) => ({ ...message, lead_ms: 700, fps: 12 })));
+	assert.deepEqual((await run(proxy.url, 'generation stays within the lead')).map(({ verdict }) => verdict), ['pass']);
 });
 
 test('a proxy that spoils nothing is not caught', async () => {

@@ -300,13 +300,14 @@ test('through the server: who closes or stops leaves the line, and the next move
 });
 
 test('through the server: nobody is late who waits; a shutdown ends the line with draining', async () => {
-	const service = await startService(machine, { maxSessions: 1, maxWaiting: 1, startTimeoutMs: 150 });
+	await using service = await startService(machine, { maxSessions: 1, maxWaiting: 1, startTimeoutMs: 3000 });
 	const first = await service.connect();
 	first.send(START);
 	await first.next('session.ready');
-	const [second, idle] = [await service.connect(), await service.connect()];
+	const second = await service.connect();
 	second.send(START);
 	await second.next('session.queued');
+	const idle = await service.connect();
 	assert.equal((await idle.next('error')).code, 'start_timeout', 'which proves that the time has passed');
 	assert.equal(await second.isAlive(), true);
 	await service[Symbol.asyncDispose]();

@@ -234,6 +234,26 @@ test('somebody watches: frames leave at the rate of the model, and generation st
 	await Promise.all([parts.generation, playout]);
 });
 
+test('a pause is no lateness: the frames after it keep their distance, and no chunk was late for it', async () => {
+	const parts = await setUp();
+	parts.line.setWatched(true);
+	const takenAtMs: number[] = [];
+	playInto(connected('v'), parts, (frame, rtpTimestamp) => {
+		takenAtMs.push(parts.clock.nowMs());
+		return encoded(frame, rtpTimestamp);
+	});
+	// Shorter than what a caller that is late would catch up with.
+	for (const pausedAtMs of [3000, 3200]) {
+		await parts.clock.advanceTo(pausedAtMs);
+		parts.line.setPaused(pausedAtMs === 3000);
+	}
+	await parts.clock.advanceTo(6000);
+	const gaps = takenAtMs.slice(1).map((atMs, index) => atMs - (takenAtMs[index] ?? atMs));
+	assert.ok(gaps.length > 80 && Math.min(...gaps) > 62, `${gaps.length} frames, ${Math.min(...gaps)} ms apart at least`);
+	assert.equal(gaps.filter((gap) => gap > 63).length, 1, 'the pause');
+	assert.ok(parts.reports.length > 8 && parts.reports.every(({ deadlineMissed }) => !deadlineMissed));
+});
+
 test('an engine lost in mid-chunk: the chunk is made again from the copy of the state, and what was queued of it is not shown twice', async () => {
 	for (const [keepsSnapshot, history] of [[true, 'restored'], [false, 'lost']] as const) {
 		const parts = await setUp([[1, { afterFrames: 3, code: 'engine_failed' }]], keepsSnapshot);

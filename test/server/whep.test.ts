@@ -205,7 +205,7 @@ test('an address that offers too often is told when to come again', async () => 
 });
 
 test('a player whose connection ends takes its session with it; the longest duration ends both', async () => {
-	await using service = await startService(machine, { sessionMaxMs: 1500 });
+	await using service = await startService(machine, { sessionMaxMs: 3000 });
 	const made = await ask(service, 'POST', START, await someOffer());
 	await service.memory.viewers[0]?.close('lost');
 	await gone(service);
