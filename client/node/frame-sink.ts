@@ -117,8 +117,17 @@ export class FrameSink implements VideoSink {
 		if (this.#records.has(unit.rtpTimestamp)) {
 			this.#hand(unit, receivedAtMs);
 		} else {
-			this.#held = { unit, receivedAtMs, timer: setTimeout(() => this.#release(), RECORD_PATIENCE_MS) };
+			this.#held = { unit, receivedAtMs, timer: setTimeout(() => this.#giveUp(unit), RECORD_PATIENCE_MS) };
 		}
+	}
+
+	/** A process that was busy has not read yet what came meanwhile: sockets are read between timers and `setImmediate`. */
+	#giveUp(unit: ReceivedUnit): void {
+		setImmediate(() => {
+			if (this.#held?.unit === unit) {
+				this.#release();
+			}
+		});
 	}
 
 	#release(): void {

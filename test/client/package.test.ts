@@ -92,14 +92,14 @@ test('the eight-line program of Node runs from the installed package, and hears 
 const session = connect('${service.url}');
 await session.start('a cat jumps on the beach at night');
 const change = await session.setPrompt('a cat jumps in the snow');
-for await (const frame of session.frames()) {
-	if (frame.meta?.applied_event_ids.includes(change.eventId)) { break; }
+for await (const _ of session.frames()) {
+	if (await Promise.race([change.displayed, undefined])) { break; }
 }
 console.log(JSON.stringify({ ...(await change.displayed), ...(await session.stop()) }));`;
 	assert.equal(program.split('\n').length, 8);
 	writeFileSync(join(folder, 'app', 'program.js'), program);
-	const { stdout } = await promisify(execFile)(process.execPath, ['program.js'], { cwd: join(folder, 'app'), timeout: 60_000 });
+	const { stdout } = await promisify(execFile)(process.execPath, ['program.js'], { cwd: join(folder, 'app'), timeout: 200_000 });
 	const said = JSON.parse(stdout) as { latencyMs: number; kind: string };
 	assert.equal(said.kind, 'ended');
-	assert.ok(said.latencyMs > 0 && said.latencyMs < 60_000, stdout);
+	assert.ok(said.latencyMs > 0 && said.latencyMs < 200_000, stdout);
 });
