@@ -9,8 +9,8 @@ import { lanesOf } from './test-lanes.mjs';
 ensureInstalled();
 ensureBuilt();
 
-/** Of a file, and of a test in it, that runs alone. */
-const TIMEOUT_MS = 240_000;
+/** Of a file that runs alone, all of its tests together, and of a test that names no other: room for a machine that is several times slower than ours. */
+const TIMEOUT_MS = 600_000;
 
 const folder = join(root, 'dist', 'test');
 const tests = (at) =>

@@ -145,7 +145,7 @@ test('the catalogue holds the published sets, and only Self-Forcing is not for c
 	assert.throws(() => parseCatalogue({ format: 1, sets: [set, set] }), /must be there once/u);
 });
 
-test('the command lists, pulls from HF_ENDPOINT, and says what it cannot do', { timeout: 60_000 }, async () => {
+test('the command lists, pulls from HF_ENDPOINT, and says what it cannot do', { timeout: 240_000 }, async () => {
 	await using server = await startHub();
 	const config = join(root, `config-${count}.yaml`);
 	writeFileSync(config, `engine:\n  models_dir: ${models}\n`);
