@@ -85,6 +85,7 @@ for (const [name, options] of PLACES) {
 
 test('what is wrong is noticed', { skip }, async () => {
 	const page = await browser.newPage();
+	page.setDefaultTimeout(PATIENCE_MS);
 	await page.goto(service.url);
 	await page.waitForSelector('body[data-state="ready"]');
 	await page.evaluate(() => {

@@ -16,6 +16,16 @@ export const whyNoBrowser = (): string | false =>
 		? `no Chromium at ${PATHS.join(', ')} and CHROMIUM_PATH is not set`
 		: false;
 
+/**
+ * Runs in a page, before its scripts: WebRTC has a minute to come up before the control socket stands in for it, where the SDK gives it two seconds and a
+ * busy machine may need more. For what is about the picture by WebRTC, in pages that leave the way to the SDK.
+ */
+export const waitForWebRtc = (): void => {
+	const PATIENCE_MS = 2000;
+	const { setTimeout: set } = globalThis;
+	globalThis.setTimeout = ((run: () => void, delayMs?: number) => set(run, delayMs === PATIENCE_MS ? 60_000 : delayMs)) as typeof setTimeout;
+};
+
 /** `hidesAddresses`: its own behind names like x.local, as every Chromium does for pages that may not use the camera. */
 export const launchChromium = async ({ hidesAddresses = false } = {}): Promise<Browser & AsyncDisposable> => {
 	const executablePath = findChromium();

@@ -18,7 +18,7 @@ test('the SDK in Chromium does what the protocol wants of a client', { skip: why
 		await session.start('a cat jumps');
 	}, url).catch(() => undefined);
 	const results: Result[] = [];
-	for await (const result of runClientSuite({ port: 0, patienceMs: 10_000, transport, onListening: start, signal: AbortSignal.timeout(120_000) })) {
+	for await (const result of runClientSuite({ port: 0, patienceMs: 30_000, transport, onListening: start, signal: AbortSignal.timeout(200_000) })) {
 		results.push(result);
 	}
 	await transport.close();

@@ -54,5 +54,8 @@ test('a picture goes through a TURN relay, and can be steered', { skip, timeout:
 	});
 	assert.deepEqual([transport, way], ['webrtc', 'relay']);
 	assert.ok(latencyMs > 0);
-	assert.ok(turn.relayed() > 10_000, `${turn.relayed()} bytes were relayed`);
+	while (turn.relayed() <= 10_000) {
+		// Pictures go on; the time limit is the assertion.
+		await systemClock.sleep(50);
+	}
 });

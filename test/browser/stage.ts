@@ -9,6 +9,9 @@ import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 import { startMachine, startService, type Machine, type Service } from '../server/service.js';
 import { launchChromium } from './chromium.js';
 
+/** Of what is waited for in pages: room for a machine that is busy. */
+export const PATIENCE_MS = 60_000;
+
 type Sdk = typeof import('../../client/index.js');
 
 declare global {
@@ -35,6 +38,7 @@ export const openStage = async (options: Parameters<typeof launchChromium>[0] = 
 		machine, service, browser, startService: start,
 		openPage: async () => {
 			const page = await browser.newPage();
+			page.setDefaultTimeout(PATIENCE_MS);
 			page.on('pageerror', (error) => assert.fail(`exception in the page: ${error.message}`));
 			// Any answer of the server makes a document of its origin; one made up by the test would count as a page of the internet.
 			await page.goto(`${service.url}healthz`);

@@ -6,7 +6,7 @@ import { silentLog } from '../../src/base/log.js';
 import { systemClock } from '../../src/base/time.js';
 import { createWebRtcTransport } from '../../src/transport/webrtc.js';
 import { startMachine, startService, type Machine, type Service } from '../server/service.js';
-import { launchChromium, whyNoBrowser } from './chromium.js';
+import { launchChromium, waitForWebRtc, whyNoBrowser } from './chromium.js';
 
 type Sdk = typeof import('../../client/index.js');
 declare global {
@@ -102,7 +102,7 @@ const assertFlows = (played: Awaited<ReturnType<typeof play>>): void => {
 };
 
 test('where UDP comes through, it is WebRTC, without a word', { skip, timeout: 300_000 }, async () => {
-	await using page = await openPage();
+	await using page = await openPage(waitForWebRtc);
 	const played = await play(page, 'auto');
 	assertFlows(played);
 	assert.deepEqual([played.ways.length, played.now], [1, { transport: 'webrtc', reason: undefined }]);
@@ -176,7 +176,7 @@ test('when UDP comes through later, WebRTC takes over, and the picture never goe
 		canvas.height = 1;
 		const context = canvas.getContext('2d', { willReadFrequently: true });
 		let empty = 0;
-		const deadlineMs = performance.now() + 25_000;
+		const deadlineMs = performance.now() + 120_000;
 		while ((ways.at(-1) !== 'webrtc' || performance.now() < (changedAt.at(-1) ?? 0) + 1000) && performance.now() < deadlineMs) {
 			await new Promise((resolve) => requestAnimationFrame(resolve));
 			context?.clearRect(0, 0, 1, 1);
@@ -184,13 +184,15 @@ test('when UDP comes through later, WebRTC takes over, and the picture never goe
 			empty += video.readyState < 2 || context?.getImageData(0, 0, 1, 1).data[3] !== 255 ? 1 : 0;
 		}
 		const at = changedAt.at(-1) ?? 0;
-		const near = shown.filter((atMs) => Math.abs(atMs - at) < 1000);
-		const gaps = near.slice(1).map((atMs, index) => atMs - (near[index] ?? 0));
+		const gaps = shown.slice(1).map((atMs, index) => ({ ms: atMs - (shown[index] ?? 0), isNear: atMs > at - 1000 && (shown[index] ?? 0) < at + 1000 }));
+		const longest = (isNear: boolean): number => Math.max(...gaps.filter((gap) => gap.isNear === isNear).map(({ ms }) => ms));
 		await session.stop();
-		return { ways, empty, longestGapMs: Math.max(...gaps), frames: near.length };
+		return { ways, empty, longestGapMs: longest(true), elsewhereMs: longest(false), frames: shown.length };
 	});
 	assert.deepEqual(result.ways, ['websocket', 'webrtc']);
 	// Chromium may draw one frame of the display without a picture while the track changes; nobody sees a sixtieth of a second.
 	assert.ok(result.empty <= 1, `${result.empty} frames of the display without a picture`);
-	assert.ok(result.longestGapMs < 500, `${Math.round(result.longestGapMs)} ms between two pictures, ${result.frames} around the change`);
+	// On a machine that is busy pictures are late everywhere.
+	const mostMs = Math.max(500, 1.5 * result.elsewhereMs);
+	assert.ok(result.longestGapMs < mostMs, `${Math.round(result.longestGapMs)} ms between two of ${result.frames} pictures around the change, ${Math.round(result.elsewhereMs)} elsewhere`);
 });
