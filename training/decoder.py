@@ -3,13 +3,15 @@
 Half of a batch are latents of the encoder with a little noise, as in stage 1. The other half are latents as the student leaves them: true ones, noised to
 one of the last two levels that are deployed, taken down from there by the student's own Euler steps with a true history. They have lost what the
 student loses, and carry its grid of patches; the pictures that they should have been are known. 64x64 windows about the subject, whole frames in the last fifth.
-What is kept is the mean of the decoder before and after (--keep): all of what it learns smooths away what subjects are told apart by.
+Where a latent leaves open what the picture was, the mean of the possible ones is right for the loss of stage 1, and it has no edges. So the contrast of small
+squares counts too (--contrast): how much of an edge is in a square, wherever in it. --keep leaves a share of the decoder as it was.
 
     python decoder.py --minutes 15                      → decoder.pt, which export.py takes before the decoder of autoencoder.pt
 """
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import spec
@@ -59,8 +61,19 @@ def weights(cells):
     return w / w.mean()
 
 
+def contrast(frames, side=4):
+    """Root mean square of the differences of neighbours [B, T, 3, H / side, W / side] in squares of `side` pixels, across and down."""
+    square = lambda d: F.avg_pool2d(F.pad(d, (0, frames.shape[-1] - d.shape[-1], 0, frames.shape[-2] - d.shape[-2])).pow(2).flatten(0, 1), side)
+    return (square(frames.diff(dim=-1)) + square(frames.diff(dim=-2)) + 1e-5).sqrt().unflatten(0, frames.shape[:2])
+
+
+def contrast_loss(out, frames, weight, side=4):
+    error = (contrast(out, side) - contrast(frames, side)).abs()
+    return (error * F.avg_pool2d(weight.flatten(0, 1), side).unflatten(0, weight.shape[:2])).mean()
+
+
 def main():
-    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16, keep=0.5).parse_args()
+    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16, contrast=1.0, keep=0.5).parse_args()
     torch.manual_seed(args.seed)
     folder = Path(args.state)
     student, decoder = Model().to(args.device), Decoder().to(args.device).to(memory_format=torch.channels_last)
@@ -106,14 +119,16 @@ def main():
         if not whole:
             z, cells, where = windows((z, cells), SIDE)
             frames = cut(frames, where)
-        loss, pixel = loss_of(show(z), frames, weights(cells))
-        loss.backward()
+        out, weight = show(z), weights(cells)
+        loss, pixel = loss_of(out, frames, weight)
+        shape = contrast_loss(out, frames, weight)
+        (loss + args.contrast * shape).backward()
         nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
         optimizer.step(run.rate(30))
         for p in decoder.parameters():
             p.grad = None
         ema.update(whole_model)
-        run.show(loss=loss.detach(), pixel=pixel.detach())
+        run.show(loss=loss.detach(), pixel=pixel.detach(), contrast=shape.detach())
         if run.seconds - checked > 240:
             checked = run.seconds
             report("      ")

@@ -1,7 +1,8 @@
 """Stage 3, the student: first guidance, then few steps, both by distillation with a true clean history (teacher forcing).
 
-Guidance, the first part of the run (--guide): the student's velocity must agree with the teacher's guided one, v_null + w (v - v_null) (Meng et al. 2023),
-where null has neither words nor controls. A plain regression, settled after some hundred steps; from then on guidance costs nothing.
+Guidance, the first part of the run (--guide): the student's velocity must agree with the teacher's guided one (Meng et al. 2023),
+v_null + w (v_words - v_null) + w_c (v - v_words), where words has no controls and null neither words nor controls (two conditions, each with a weight of its
+own: InstructPix2Pix, 3.2.1). A plain regression, settled after some hundred steps; from then on guidance costs nothing.
 Few steps, the rest: causal discrete consistency distillation (Causal Forcing, stage 2). The guided student, frozen, is the teacher; per chunk a point
 sigma_i of a shift-3 grid is drawn, the deployed labels more often; the teacher makes one Euler step sigma_i -> sigma_{i-1}; the student's jump to x0
 from sigma_i must agree with the jump of its own average from sigma_{i-1}. The jump is f = x - sigma v, exact at sigma = 0. Afterwards sampling
@@ -41,7 +42,7 @@ def draw(batch, count, points, device):
 
 
 def loss_of(student, target, teacher, batch, points, guidance, history):
-    """With a guidance other than 1 the student learns to be guided, with 1 to jump. → (loss, plain squared error)"""
+    """guidance: the weights of words and controls, with which the student learns to be guided; with None it learns to jump. → (loss, plain squared error)"""
     z, cells, ids, owner, control, *where = batch
     B, L = z.shape[:2]
     chunk = min(CHUNK, L)
@@ -61,18 +62,23 @@ def loss_of(student, target, teacher, batch, points, guidance, history):
         clean = mix(z, sigma_c)[0]
     wide = lambda s: s[:, :, None, None, None]
 
-    def velocity(model, x, sigma, words, control=control):
-        context = model.text(words.flatten(0, 1)).unflatten(0, (B, -1))
-        return model.dit.teacher_forcing(clean, x, None if clean is None else sigma_c * 1000, sigma * 1000, context, owner, control, chunk, WINDOW, *where)
+    def velocity(model, x, sigma, words, control=control, rows=slice(None)):
+        context = model.text(words[rows].flatten(0, 1)).unflatten(0, (len(x[rows]), -1))
+        past = (None, None) if clean is None else (clean[rows], sigma_c[rows] * 1000)
+        return model.dit.teacher_forcing(past[0], x[rows], past[1], sigma[rows] * 1000, context, owner[rows], control[rows], chunk, WINDOW, *(part[rows] for part in where))
 
     weight = 1 + 3 * cells.repeat(1, versions, 1, 1)[:, :, None]
     weight = weight / weight.mean()
     with torch.no_grad():
         v = velocity(teacher, noisy, now, ids)
-    if guidance != 1:
+    if guidance is not None:
         with torch.no_grad():
-            u = velocity(teacher, noisy, now, null, control * 0)
-        error = (velocity(student, noisy, now, ids) - (u + guidance * (v - u))) ** 2
+            u, told = velocity(teacher, noisy, now, null, control * 0), control.flatten(1).any(1)
+            spoken = v.clone()                                                  # by the words alone: the same where there are no controls
+            if told.any():
+                spoken[told] = velocity(teacher, noisy, now, ids, control * 0, told)
+        aim = u + guidance[0] * (spoken - u) + guidance[1] * (v - spoken)
+        error = (velocity(student, noisy, now, ids) - aim) ** 2
         return (error * weight).mean(), error.mean()
     with torch.no_grad():
         nearer = noisy + wide(before - now) * v
@@ -97,7 +103,7 @@ class Guided:
 
 
 def main():
-    args = parser(__doc__, lr=5e-4, batch=32, latents=10, short=6, windows=0.5, bank=1500, fresh=0.1, points=24, guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0, action=0.3).parse_args()
+    args = parser(__doc__, lr=5e-4, batch=32, latents=10, short=6, windows=0.5, bank=1500, fresh=0.1, points=24, guidance=3.0, control_guidance=3.0, guide=0.4, decay=0.3, teacher="denoiser", rich=1.0, action=0.3).parse_args()
     torch.manual_seed(args.seed)
     teacher = Model().to(args.device)
     teacher.load_state_dict(newest(Path(args.state), [args.teacher])[1]["items"]["ema"]["values"])
@@ -132,7 +138,7 @@ def main():
         narrow = step % 4 < args.windows * 4                                    # windows about the subject of four times as many clips
         batch = stretch(bank.batch(count * 4 if narrow else count), short)
         with autocast(args.device):
-            loss, plain = loss_of(student, target, teacher, windows(batch, 8) if narrow else batch, args.points, args.guidance if guided.values is None else 1.0, short > CHUNK)
+            loss, plain = loss_of(student, target, teacher, windows(batch, 8) if narrow else batch, args.points, (args.guidance, args.control_guidance) if guided.values is None else None, short > CHUNK)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step(run.rate(30, args.decay))

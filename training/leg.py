@@ -22,7 +22,7 @@ LARGE = {"denoiser": ["--batch", "1024", "--bank", "12000", "--lr", "5e-3"], "di
 SMALL = {"denoiser": ["--batch", "16", "--bank", "16", "--steps", "2"], "distill": ["--batch", "8", "--bank", "8", "--steps", "2"], "decoder": ["--batch", "4", "--bank", "8", "--exam", "2", "--steps", "2"]}
 FLAGS = {
     "denoiser": ["denoiser.py", "--pictures", "0.3", "--chunks", "0.1", "--rich", "0.4", "--latents", "10"],
-    "distill": ["distill.py", "--guide", "1.1", "--guidance", "5", "--rich", "0.4"],
+    "distill": ["distill.py", "--guide", "1.1", "--guidance", "4", "--control-guidance", "7", "--rich", "0.4"],
     "decoder": ["decoder.py"],
 }
 
