@@ -73,7 +73,7 @@ def contrast_loss(out, frames, weight, side=4):
 
 
 def main():
-    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16, contrast=1.0, keep=0.5).parse_args()
+    args = parser(__doc__, lr=1e-3, batch=16, latents=4, bank=300, fresh=0.15, rich=0.3, action=0.3, full=0.2, exam=16, contrast=2.0, keep=0.5).parse_args()
     torch.manual_seed(args.seed)
     folder = Path(args.state)
     student, decoder = Model().to(args.device), Decoder().to(args.device).to(memory_format=torch.channels_last)
