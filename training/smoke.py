@@ -1,6 +1,7 @@
 """Two steps of every stage at tiny sizes on a CPU; exit code 1 on any failure or NaN:  python smoke.py
 
-Also checks that the doubled sequence of teacher forcing gives what the cache gives, past the first eviction, and that the world keeps step with latents and chunks."""
+Also checks that the doubled sequence of teacher forcing gives what the cache gives, past the first eviction, that controls are guided apart from words, and that the
+world keeps step with latents and chunks."""
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,24 @@ def check_cache():
             assert (v - want[:, part]).norm() < 1e-4 * want.norm(), f"chunk {i} differs"
             dit(clean[:, part], torch.zeros(B, n), context[:, 0], control[:, part], cache=cache, start=i * n, keep=True)
     print("· teacher forcing = cache", flush=True)
+
+
+def check_guidance():
+    """Weights of one say what the teacher says; a control weight of none leaves the controls out, and nothing else."""
+    import spec
+    from denoiser import Model
+    from distill import loss_of
+    torch.manual_seed(0)
+    model = Model().requires_grad_(False)
+    for w in model.dit.parameters():
+        torch.nn.init.normal_(w, std=0.05)
+    B, L, C = 12, 4, spec.DIT["in_dim"]
+    ids = torch.tensor([spec.TOKENIZER.encode("a cat jumps in the snow")]).expand(B, 1, -1)
+    still = torch.zeros(B, L, spec.DIT["control_dim"])
+    error = lambda control, *guidance: float(loss_of(model, model, model, (torch.randn(B, L, C, 16, 16), torch.zeros(B, L, 16, 16), ids, torch.zeros(B, L, dtype=torch.long), control), 24, guidance, True)[1])
+    for value, expected in ((error(still + 1, 1, 1), False), (error(still, 1, 0), False), (error(still + 1, 1, 0), True)):
+        assert (value > 1e-6) == expected, f"guidance: {value}"
+    print("· guidance of words and controls", flush=True)
 
 
 def repeats(motion, chunks):
@@ -78,13 +97,14 @@ def check_world():
 
 if __name__ == "__main__":
     check_cache()
+    check_guidance()
     check_world()
     with tempfile.TemporaryDirectory() as state:
         stage(state, "autoencoder.py", "--steps", "2", "--batch", "4", "--device", "cpu")
         for share in (("1.0", "0.0"), ("0.0", "1.0"), ("0.0", "0.0")):
             stage(state, "denoiser.py", "--steps", "2", "--batch", "16", "--bank", "16", "--device", "cpu", "--pictures", share[0], "--chunks", share[1])
         for guide in ("1.0", "0.0"):
-            stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu", "--guide", guide)
+            stage(state, "distill.py", "--steps", "2", "--batch", "8", "--latents", "4", "--bank", "8", "--device", "cpu", "--guide", guide, "--action", "1")
         stage(state, "decoder.py", "--minutes", "0.001", "--batch", "4", "--bank", "8", "--exam", "2", "--device", "cpu")
         stage(state, "judges.py", "--steps", "2", "--batch", "4", "--exam", "4", "--device", "cpu")
         stage(state, "judges.py", "--steps", "2", "--names", "0", "--drafts", "64", "--exam", "4", "--device", "cpu")

@@ -20,6 +20,7 @@ import { writeRandomWeights } from './random-weights.js';
 import type { Stage } from './stage.js';
 import { wanForwards } from './wan-forwards.js';
 import { CAUSAL, type KernelUse, partName, PAST_LATENTS, type WanStage } from './wan-stage-names.js';
+
 /** Of Wan's VAE, and of TAEHV, which takes its place. */
 const WAN_LATENTS = { latent_channels: WAN_1_3B.out_dim, spatial_stride: WAN_STRIDE, frames_per_latent: 4 } as const;
 
